@@ -1,0 +1,92 @@
+# A room is a folder of src/ compiled into one object library; libsennit is all of them. Files are found by
+# listing, so that adding one needs no edit here.
+
+add_library(sennit_flags INTERFACE)
+target_compile_options(sennit_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wno-unknown-pragmas
+  $<$<BOOL:${SENNIT_WERROR}>:-Werror>)
+# The kernels' results must not depend on what the compiler contracts; each kernel asks for fma by name.
+target_compile_options(sennit_flags INTERFACE -ffp-contract=off -fno-math-errno)
+if(SENNIT_SANITIZE)
+  target_compile_options(sennit_flags INTERFACE -fsanitize=${SENNIT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(sennit_flags INTERFACE -fsanitize=${SENNIT_SANITIZE})
+endif()
+
+set_property(GLOBAL PROPERTY SENNIT_ROOMS "")
+
+# sennit_room(name [SOURCES extra...]): every src/<name>/*.cpp plus generated sources.
+function(sennit_room name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/kernels/")
+  add_library(sennit_${name} OBJECT ${sources} ${ROOM_SOURCES})
+  target_include_directories(sennit_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(sennit_${name} PRIVATE sennit_flags OpenMP::OpenMP_CXX fmt::fmt nlohmann_json::nlohmann_json)
+  set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS sennit_${name})
+endfunction()
+
+# sennit_registry(out room): writes a source that calls register_<file>() for each file of a socket's room, so that a
+# new idea is one new file. The contract's own sources, named like the room without its plural, are left out.
+function(sennit_registry out room type)
+  file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${room}/*.cpp)
+  set(declarations "")
+  set(calls "")
+  foreach(file ${files})
+    get_filename_component(stem ${file} NAME_WE)
+    if(NOT stem STREQUAL "registry")
+      string(APPEND declarations "void register_${stem}(Registry<${type}>&);\n")
+      string(APPEND calls "    register_${stem}(r);\n")
+    endif()
+  endforeach()
+  string(REGEX REPLACE "s$" "" contract ${room})
+  string(CONFIGURE [[#include "@room@/@contract@.h"
+
+namespace sennit::@room@ {
+@declarations@
+Registry<@type@>& registry() {
+  static Registry<@type@> all = [] {
+    Registry<@type@> r("@contract@");
+@calls@    return r;
+  }();
+  return all;
+}
+}  // namespace sennit::@room@
+]] text @ONLY)
+  set(path ${CMAKE_CURRENT_BINARY_DIR}/${room}.gen.cpp)
+  file(CONFIGURE OUTPUT ${path} CONTENT "${text}" @ONLY)
+  set(${out} ${path} PARENT_SCOPE)
+endfunction()
+
+# Kernels: each src/kernels/<name>.cpp is compiled once per level, <name>.amx.cpp once with AMX.
+function(sennit_kernels)
+  file(GLOB all CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/*.cpp)
+  set(levelled ${all})
+  list(FILTER levelled EXCLUDE REGEX "\\.amx\\.cpp$")
+  set(amx ${all})
+  list(FILTER amx INCLUDE REGEX "\\.amx\\.cpp$")
+  set(flags_scalar "-fno-tree-vectorize")
+  set(flags_avx2 -mavx2 -mfma -mf16c)
+  set(flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mavx512vnni -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512)
+  # g++ 12 takes the deliberately undefined inputs of its own intrinsics for mistakes (GCC bug 105593).
+  list(APPEND flags_avx512 $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized$<SEMICOLON>-Wno-maybe-uninitialized>)
+  set(levels scalar)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(APPEND levels avx2 avx512)
+  endif()
+  foreach(level ${levels})
+    add_library(sennit_kernels_${level} OBJECT ${levelled})
+    target_compile_definitions(sennit_kernels_${level} PRIVATE SENNIT_LEVEL=${level} SENNIT_LEVEL_${level}=1)
+    target_compile_options(sennit_kernels_${level} PRIVATE -O3 ${flags_${level}})
+    list(APPEND rooms sennit_kernels_${level})
+  endforeach()
+  if(amx AND avx512 IN_LIST levels)
+    add_library(sennit_kernels_amx OBJECT ${amx})
+    target_compile_definitions(sennit_kernels_amx PRIVATE SENNIT_LEVEL=amx SENNIT_LEVEL_amx=1)
+    target_compile_options(sennit_kernels_amx PRIVATE -O3 ${flags_avx512} -mamx-tile -mamx-bf16 -mamx-int8)
+    list(APPEND rooms sennit_kernels_amx)
+  endif()
+  foreach(room ${rooms})
+    target_include_directories(${room} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(${room} PRIVATE sennit_flags OpenMP::OpenMP_CXX)
+    set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS ${room})
+  endforeach()
+endfunction()

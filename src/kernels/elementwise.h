@@ -1,0 +1,31 @@
+#pragma once
+#include <cstdint>
+
+#include "kernels/level.h"
+
+namespace sennit::kernels {
+
+// Maps over n floats. Unary maps: y = f(x), dx += dy f'(x). Any pointer may be unaligned; y may be x.
+struct Elementwise {
+  using Map = void (*)(const float* x, float* y, int64_t n);
+  using Gradient = void (*)(const float* x, const float* dy, float* dx, int64_t n);  // adds into dx
+
+  Map exp, log, sigmoid, silu, gelu, relu, relu2, tanh, softplus;
+  Gradient sigmoid_gradient, silu_gradient, gelu_gradient, relu_gradient, relu2_gradient, tanh_gradient,
+      softplus_gradient;
+
+  void (*add)(const float* a, const float* b, float* y, int64_t n);         // y = a + b
+  void (*multiply)(const float* a, const float* b, float* y, int64_t n);    // y = a b
+  void (*multiply_add)(const float* a, const float* b, float* y, int64_t n);  // y += a b
+  void (*axpy)(float scale, const float* x, float* y, int64_t n);           // y += scale x
+  void (*affine)(const float* x, float scale, float shift, float* y, int64_t n);  // y = scale x + shift
+  double (*sum)(const float* x, int64_t n);          // in double, in index order of 4096-element runs
+  double (*sum_squares)(const float* x, int64_t n);
+  float (*dot)(const float* a, const float* b, int64_t n);
+  void (*to_bf16)(const float* x, uint16_t* y, int64_t n);
+  void (*from_bf16)(const uint16_t* x, float* y, int64_t n);
+};
+
+SENNIT_KERNEL_TABLE(Elementwise, elementwise)
+
+}  // namespace sennit::kernels
