@@ -259,4 +259,12 @@ SENNIT_INLINE void store_n(float* p, vf a, int64_t n) {
   else store_part(p, a, n);
 }
 
+// a with zeros after the first n lanes: for sums over a last vector that is not full.
+SENNIT_INLINE vf keep_n(vf a, int64_t n) {
+  if (n == kLanes) return a;
+  float p[kLanes];
+  store(p, a);
+  return load_part(p, n);
+}
+
 }  // namespace sennit::kernels::SENNIT_LEVEL
