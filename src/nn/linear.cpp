@@ -1,0 +1,39 @@
+#include "nn/linear.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "nn/init.h"
+#include "ops/count.h"
+#include "ops/products.h"
+
+namespace sennit {
+
+Linear::Linear(int64_t in, int64_t out, Rng rng, Init init) {
+  const double deviation = init.deviation < 0 ? 1 / std::sqrt(static_cast<double>(in)) : init.deviation;
+  weight.init(normal_init({out, in}, deviation, rng.fork("weight")));
+  if (init.bias) {
+    bias.init(Tensor::zeros({out}));
+    bias.decays = false;
+  }
+}
+
+void Linear::visit(const ParameterVisitor& v) {
+  v("weight", weight);
+  v("bias", bias);
+}
+
+Var Linear::operator()(const Var& x, const Context& context) {
+  if (recording()) return linear(x, weight, bias.var, context.precision);
+  if (packed_version_ != weight.version || packed_.precision() != context.precision) {
+    packed_ = PackedMatrix({weight.value().data(), in(), out(), in(), true}, context.precision);
+    packed_version_ = weight.version;
+  }
+  SENNIT_CHECK(x.columns() == in(), "linear: {} into {}", x.shape().str(), weight.value().shape().str());
+  Tensor y({x.rows(), out()});
+  count_flops(2 * x.rows() * in() * out());
+  multiply({x.value().data(), x.rows(), in(), in(), false}, packed_, y.data(), out(), false, bias.var ? bias.value().data() : nullptr);
+  return Var(std::move(y));
+}
+
+}  // namespace sennit

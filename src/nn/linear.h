@@ -1,0 +1,32 @@
+#pragma once
+#include "base/rng.h"
+#include "nn/module.h"
+#include "products/multiply.h"
+#include "sequence/batch.h"
+
+namespace sennit {
+
+// y = x W^T + b: x [N, in], W [out, in], b [out]. Outside recording the weight is packed once, at the first call.
+class Linear : public Module {
+ public:
+  struct Init {
+    bool bias = false;
+    double deviation = -1;  // of a normal draw; negative: 1 / sqrt(in)
+  };
+  Linear() = default;
+  Linear(int64_t in, int64_t out, Rng rng, Init init);
+  Linear(int64_t in, int64_t out, Rng rng) : Linear(in, out, rng, Init()) {}
+
+  Var operator()(const Var& x, const Context& context);
+  void visit(const ParameterVisitor& v) override;
+  int64_t in() const { return weight.value().row_size(); }
+  int64_t out() const { return weight.value().rows(); }
+
+  Parameter weight, bias;
+
+ private:
+  PackedMatrix packed_;
+  uint64_t packed_version_ = 0;
+};
+
+}  // namespace sennit

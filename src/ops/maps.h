@@ -1,0 +1,23 @@
+#pragma once
+#include <string_view>
+
+#include "autograd/var.h"
+
+namespace sennit {
+
+// Functions of one element.
+Var exp(const Var& x);
+Var log(const Var& x);
+Var sigmoid(const Var& x);
+Var log_sigmoid(const Var& x);
+Var silu(const Var& x);
+Var gelu(const Var& x);  // the tanh form
+Var relu(const Var& x);
+Var relu2(const Var& x);  // max(x, 0)^2
+Var tanh(const Var& x);
+Var softplus(const Var& x);
+
+// silu(gate) * up, fused (SwiGLU, Shazeer, arXiv:2002.05202).
+Var swiglu(const Var& gate, const Var& up);
+
+}  // namespace sennit

@@ -1,0 +1,154 @@
+#include "sequence/attention.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "kernels/attention.h"
+#include "ops/count.h"
+
+namespace sennit {
+namespace {
+
+constexpr int64_t kQueryTile = 128;
+
+struct Shapes {
+  int64_t heads, kv_heads, dk, dv;
+  int64_t group() const { return heads / kv_heads; }
+};
+
+struct Plan {
+  Shapes s;
+  AttentionOptions options;
+  std::vector<float> slopes;
+  std::vector<AttentionSegment> segments;
+
+  kernels::AttentionTask task(const AttentionSegment& a, int64_t head, const Tensor& q, const Tensor& k, const Tensor& v) const {
+    const int64_t kv = head / s.group();
+    return {.q = q.data() + a.query_begin * q.row_size() + head * s.dk,
+            .k = k.data() + a.key_begin * k.row_size() + kv * s.dk,
+            .v = v.data() + a.key_begin * v.row_size() + kv * s.dv,
+            .q_stride = q.row_size(),
+            .k_stride = k.row_size(),
+            .v_stride = v.row_size(),
+            .queries = a.queries,
+            .keys = a.keys,
+            .key_dim = s.dk,
+            .value_dim = s.dv,
+            .offset = a.offset,
+            .causal = options.causal,
+            .window = options.window,
+            .scale = options.scale,
+            .alibi = slopes.empty() ? 0 : slopes[head]};
+  }
+};
+
+struct Tile {
+  size_t segment;
+  int64_t head, begin, end;
+};
+
+void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse) {
+  std::vector<Tile> tiles;
+  for (size_t i = 0; i < plan.segments.size(); ++i)
+    for (int64_t h = 0; h < plan.s.heads; ++h)
+      for (int64_t b = 0; b < plan.segments[i].queries; b += kQueryTile)
+        tiles.push_back({i, h, b, std::min(b + kQueryTile, plan.segments[i].queries)});
+  // Later tiles of a causal head see more keys: dealing them out in turn evens the threads' work.
+  const int64_t n = static_cast<int64_t>(tiles.size()), workers = std::min<int64_t>(thread_count(), n);
+  parallel_for(workers, 1, [&](int64_t b, int64_t e) {
+    Tensor scratch({0});
+    for (int64_t w = b; w < e; ++w)
+      for (int64_t t = w; t < n; t += workers) {
+        const Tile& tile = tiles[t];
+        const AttentionSegment& a = plan.segments[tile.segment];
+        const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
+        const int64_t need = kernels::attention().scratch_floats(task);
+        if (scratch.elements() < need) scratch = Tensor({need});
+        kernels::attention().forward(task, tile.begin, tile.end, o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
+                                     o.row_size(), lse.data() + tile.head * lse.row_size() + a.query_begin, scratch.data());
+      }
+  });
+}
+
+struct Slots {
+  std::span<Tensor*> dk, dv;  // one for each source
+};
+
+void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, const Tensor& o,
+              const Tensor& lse, const Tensor& dy, Tensor& dq, const Slots& d) {
+  // A key-value head's gradients are summed over its group of heads by one thread, in order.
+  const int64_t kv_heads = plan.s.kv_heads, work = static_cast<int64_t>(plan.segments.size()) * kv_heads;
+  parallel_for(work, 1, [&](int64_t b, int64_t e) {
+    Tensor scratch({0});
+    for (int64_t i = b; i < e; ++i) {
+      const AttentionSegment& a = plan.segments[i / kv_heads];
+      const int64_t kv = i % kv_heads;
+      for (int64_t h = kv * plan.s.group(); h < (kv + 1) * plan.s.group(); ++h) {
+        const auto task = plan.task(a, h, q, keys[a.source], values[a.source]);
+        const int64_t need = kernels::attention().scratch_floats(task);
+        if (scratch.elements() < need) scratch = Tensor({need});
+        const int64_t at = a.query_begin * o.row_size() + h * plan.s.dv;
+        Tensor &dk = *d.dk[a.source], &dv = *d.dv[a.source];
+        kernels::attention().backward(task, o.data() + at, dy.data() + at, o.row_size(), lse.data() + h * lse.row_size() + a.query_begin,
+                                      dq.data() + a.query_begin * dq.row_size() + h * plan.s.dk,
+                                      dk.data() + a.key_begin * dk.row_size() + kv * plan.s.dk,
+                                      dv.data() + a.key_begin * dv.row_size() + kv * plan.s.dv, dq.row_size(), dk.row_size(),
+                                      dv.row_size(), scratch.data());
+      }
+    }
+  });
+}
+
+}  // namespace
+
+int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window) {
+  if (!causal && window == 0) return s.queries * s.keys;
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < s.queries; ++i) {
+    const int64_t last = causal ? std::min(s.keys - 1, i + s.offset) : s.keys - 1;
+    const int64_t first = window > 0 ? std::max<int64_t>(0, i + s.offset - window + 1) : 0;
+    pairs += std::max<int64_t>(0, last - first + 1);
+  }
+  return pairs;
+}
+
+Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
+              std::span<const AttentionSegment> segments, const AttentionOptions& options) {
+  SENNIT_CHECK(options.kv_heads > 0 && options.heads % options.kv_heads == 0 && keys.size() == values.size());
+  auto plan = std::make_shared<Plan>();
+  plan->options = options;
+  plan->options.slopes = {};
+  plan->slopes.assign(options.slopes.begin(), options.slopes.end());
+  plan->segments.assign(segments.begin(), segments.end());
+  plan->s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : values[0].columns() / options.kv_heads};
+  const Shapes& s = plan->s;
+  std::vector<Tensor> k, v;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    SENNIT_CHECK(keys[i].columns() == s.kv_heads * s.dk && values[i].columns() == s.kv_heads * s.dv, "attention: keys {}, values {}",
+                 keys[i].shape().str(), values[i].shape().str());
+    k.push_back(keys[i].value());
+    v.push_back(values[i].value());
+  }
+  int64_t pairs = 0;
+  for (const auto& a : segments) pairs += visible_pairs(a, options.causal, options.window);
+  const int64_t flops = 2 * pairs * s.heads * (s.dk + s.dv);
+  count_flops(flops);
+  Tensor o({q.rows(), s.heads * s.dv}), lse({s.heads, q.rows()});
+  forward(*plan, q.value(), k, v, o, lse);
+  if (!recording()) return Var(std::move(o));
+
+  std::vector<Var> inputs = {q};
+  inputs.insert(inputs.end(), keys.begin(), keys.end());
+  inputs.insert(inputs.end(), values.begin(), values.end());
+  return record_all({o}, inputs, [plan, q = q.value(), k, v, o, lse, flops](std::span<const Tensor> dys, Gradients& into) {
+    const int sources = static_cast<int>(k.size());
+    count_flops(flops * 5 / 2);
+    std::vector<Tensor*> dk, dv;
+    for (int i = 0; i < sources; ++i) dk.push_back(&into.sum(1 + i)), dv.push_back(&into.sum(1 + sources + i));
+    backward(*plan, q, k, v, o, lse, dys[0], into.sum(0), {dk, dv});
+  })[0];
+}
+
+}  // namespace sennit

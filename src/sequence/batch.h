@@ -1,0 +1,47 @@
+#pragma once
+#include <span>
+
+#include "base/rng.h"
+#include "products/precision.h"
+#include "sequence/state.h"
+
+// A packed batch: one matrix of token rows with no padding, and the segments that tile it.
+namespace sennit {
+
+// A run of rows that belong to one sequence.
+struct Segment {
+  int64_t begin = 0, length = 0;
+  int64_t position = 0;            // of the first row in its sequence
+  SequenceState* state = nullptr;  // nullptr: starts empty and keeps nothing
+};
+
+enum class Pattern { causal, bidirectional, cross };
+const char* to_string(Pattern pattern);
+
+// What a forward pass needs besides the rows.
+struct Context {
+  Precision precision = Precision::f32;
+  bool exact = false;     // choose kernels by the row alone: the same bits however a sequence is split or batched
+  bool training = false;  // dropout and the like
+  Rng rng{};              // of this step; parts fork it by name
+};
+
+// A view: whoever makes it keeps the segments and the context alive. A state appears in at most one segment.
+struct Batch {
+  std::span<const Segment> segments;
+  const Context* context;
+  Pattern pattern = Pattern::causal;
+  const Var* memory = nullptr;                    // [M, D]: the rows that Pattern::cross looks at
+  std::span<const Segment> memory_segments = {};  // of the memory, one for each segment
+  size_t slot = 0;                                // this layer's place in SequenceState
+
+  Batch at(size_t layer_slot) const {
+    Batch b = *this;
+    b.slot = layer_slot;
+    return b;
+  }
+  int64_t rows() const { return segments.empty() ? 0 : segments.back().begin + segments.back().length; }
+  LayerState* state(const Segment& s) const { return s.state ? &s.state->layer(slot) : nullptr; }
+};
+
+}  // namespace sennit

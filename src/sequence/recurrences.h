@@ -1,0 +1,36 @@
+#pragma once
+#include "kernels/gla.h"
+#include "sequence/batch.h"
+
+// The recurrent cores of mixers over a packed batch. Each carries one constant-size state field of every segment (index
+// `field` of its LayerState), picks the chunked or the token-by-token kernel by the segment's length (always the latter in
+// exact mode), and sends gradients to its inputs and to the states that it started from.
+namespace sennit {
+
+struct RecurrenceOptions {
+  int64_t heads;
+  float scale = 1;
+  size_t field = 0;
+};
+
+// Gated linear attention (Yang et al., arXiv:2312.06635): S_t = diag(exp g_t) S_{t-1} + k_t v_t^T, y_t = scale S_t^T q_t.
+// q, k [N, H K], v [N, H V], g the log decay: undefined (none), [N, H] (a number a head) or [N, H K]. State [H, K, V].
+Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& batch, const RecurrenceOptions& options);
+
+// Gated delta rule (Yang et al., arXiv:2412.06464): S_t = exp(g_t) (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T,
+// y_t = scale S_t^T q_t; beta [N, H], g [N, H] or undefined (plain delta rule). State [H, K, V].
+Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const Var& g, const Batch& batch,
+                const RecurrenceOptions& options);
+
+// Selective scan (Gu & Dao, arXiv:2312.00752): h_cn = exp(dt_c A_cn) h_cn + dt_c B_n x_c, y_c = sum_n C_n h_cn + D_c x_c.
+// x, dt [N, C], A [C, S] (negative), B, C [N, S], D [C]. State [C, S].
+struct SelectiveScanInputs {
+  const Var &x, &dt, &a, &b, &c, &d;
+};
+Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t field);
+
+// Causal depthwise convolution: y_tc = bias_c + sum_j w_cj x_{t-W+1+j, c}; w [C, W], bias [C] or undefined. State: the
+// last W - 1 inputs [W - 1, C].
+Var short_conv(const Var& x, const Var& weight, const Var& bias, const Batch& batch, size_t field);
+
+}  // namespace sennit

@@ -1,0 +1,56 @@
+#include "sequence/rotary.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "kernels/rotary.h"
+#include "ops/count.h"
+
+namespace sennit {
+namespace {
+
+struct Angles {
+  Tensor cos, sin;  // [N, dims / 2]
+};
+
+Angles angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOptions& o) {
+  const int64_t pairs = o.dims / 2;
+  Angles a{Tensor::zeros({rows, pairs}), Tensor::zeros({rows, pairs})};
+  for (const Segment& s : segments)
+    for (int64_t t = 0; t < s.length; ++t)
+      for (int64_t i = 0; i < pairs; ++i) {
+        const double angle = static_cast<double>(s.position + t) * std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(o.dims));
+        a.cos.data()[(s.begin + t) * pairs + i] = static_cast<float>(std::cos(angle));
+        a.sin.data()[(s.begin + t) * pairs + i] = static_cast<float>(std::sin(angle));
+      }
+  return a;
+}
+
+void turn(Tensor& x, const Angles& a, const RotaryOptions& o, bool inverse) {
+  const int64_t pairs = o.dims / 2, d = x.row_size();
+  count_flops(3 * x.rows() * o.heads * o.dims);
+  const auto& table = kernels::rotary();
+  parallel_for(x.rows(), 16, [&](int64_t b, int64_t e) {
+    const kernels::RotaryTask task{.x = x.data() + b * d, .rows = e - b, .row_stride = d, .heads = o.heads, .head_dim = d / o.heads,
+                                   .cos = a.cos.data() + b * pairs, .sin = a.sin.data() + b * pairs, .pairs = pairs, .inverse = inverse};
+    (o.interleaved ? table.interleaved : table.halves)(task);
+  });
+}
+
+}  // namespace
+
+Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions& o) {
+  SENNIT_CHECK(o.heads > 0 && x.columns() % o.heads == 0 && o.dims % 2 == 0 && o.dims <= x.columns() / o.heads, "rotary: {} of {} by {} heads",
+               o.dims, x.shape().str(), o.heads);
+  const Angles a = angles_of(x.rows(), segments, o);
+  Tensor y = x.value().clone();
+  turn(y, a, o, false);
+  return record(std::move(y), {x}, [a, o](std::span<const Tensor> dy, Gradients& into) {
+    Tensor dx = dy[0].clone();
+    turn(dx, a, o, true);
+    into.add(0, std::move(dx));
+  });
+}
+
+}  // namespace sennit

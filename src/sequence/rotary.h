@@ -1,0 +1,18 @@
+#pragma once
+#include <span>
+
+#include "sequence/batch.h"
+
+namespace sennit {
+
+// Rotary position embedding (RoFormer, Su et al., arXiv:2104.09864) of x [N, heads d]: pair i of the first `dims` numbers
+// of each head turns by position * base^(-2i/dims). Halves pairs i with i + dims/2, interleaved 2i with 2i + 1.
+struct RotaryOptions {
+  int64_t heads;
+  int64_t dims;  // even, at most the head's size
+  double base = 10000;
+  bool interleaved = false;
+};
+Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions& options);
+
+}  // namespace sennit

@@ -1,0 +1,77 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "autograd/var.h"
+
+// What is kept of a sequence between one segment of it and the next.
+namespace sennit {
+
+enum class Growth {
+  constant,   // one array a sequence
+  per_token,  // a row a token
+  window      // a row a token, the last `window` of them
+};
+const char* to_string(Growth growth);
+
+// One part of what a layer keeps of a sequence. For Growth::constant `shape` is the whole array, else one row of it.
+struct StateField {
+  std::string name;
+  Shape shape;
+  Growth growth = Growth::constant;
+  int64_t window = 0;  // rows kept, for Growth::window
+
+  int64_t bytes(int64_t tokens) const;  // after that many tokens
+};
+using StateSpec = std::vector<StateField>;
+
+// What one layer keeps of one sequence: a value per field of its spec, undefined until first set. Values are Vars, so
+// that gradients flow from one segment of a sequence to the one before; detach() cuts there.
+class LayerState {
+ public:
+  const Var& get(size_t field) const;
+  bool has(size_t field) const { return field < values_.size() && values_[field].defined(); }
+  void set(size_t field, Var value);
+
+  // A buffer for a field's next value: the present one when it may be overwritten (nothing recorded and nobody else
+  // holds it), else a new one.
+  Tensor writable(size_t field, const Shape& shape) const;
+  // Appends rows to a growing field and returns all that the field then holds. Without recording it writes into spare
+  // capacity, so that a long run of tokens moves little; with recording it concatenates. `keep` > 0 drops all but the
+  // last `keep` rows from what is kept afterwards, not from what is returned.
+  Var append(size_t field, const Var& rows, int64_t keep = 0);
+  // Forgets all but the first `count` rows of a growing field.
+  void truncate(size_t field, int64_t count);
+
+  void detach();
+  LayerState clone() const;
+  size_t size() const { return values_.size(); }
+
+ private:
+  std::vector<Var> values_;
+  std::vector<Tensor> buffers_;  // the capacity behind growing fields
+  std::vector<int64_t> starts_;  // the first live row in each buffer
+};
+
+// Everything a model keeps of one sequence. Moved, never copied by accident: clone() makes an independent snapshot.
+class SequenceState {
+ public:
+  SequenceState() = default;
+  SequenceState(SequenceState&&) = default;
+  SequenceState& operator=(SequenceState&&) = default;
+
+  int64_t position = 0;  // tokens seen
+
+  LayerState& layer(size_t slot);
+  std::vector<LayerState>& layers() { return layers_; }
+  const std::vector<LayerState>& layers() const { return layers_; }
+  SequenceState clone() const;
+  void detach();
+  int64_t bytes() const;  // of the live values
+
+ private:
+  std::vector<LayerState> layers_;
+};
+
+}  // namespace sennit
