@@ -29,12 +29,17 @@ std::string shown(const Json& value) {
 }  // namespace
 
 std::string field_type(const Field& f) {
-  static const char* const names[] = {"flag", "integer", "number", "text"};
+  static const char* const names[] = {"flag", "integer", "number", "text", "part"};
   return names[f.value.index()];
 }
 
 std::string field_default(const Field& f) {
-  return std::visit([](auto* p) { return fmt::format("{}", *p); }, f.value);
+  return std::visit(
+      [](auto* p) {
+        if constexpr (std::is_same_v<decltype(p), Json*>) return p->is_string() ? p->template get<std::string>() : p->dump();
+        else return fmt::format("{}", *p);
+      },
+      f.value);
 }
 
 void read_field(const Field& f, const Json& value, const std::string& who, const std::string& where) {
@@ -56,6 +61,9 @@ void read_field(const Field& f, const Json& value, const std::string& who, const
     if (!value.is_number()) refuse();
     within(value.get<double>());
     **d = value.get<double>();
+  } else if (auto* part = std::get_if<Json*>(&f.value)) {
+    if (!value.is_string() && !value.is_object()) refuse();
+    **part = value;
   } else {
     if (!value.is_string()) refuse();
     const auto text = value.get<std::string>();

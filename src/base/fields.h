@@ -18,7 +18,7 @@ struct Field {
     std::vector<std::string> choices = {};
   };
   std::string name;
-  std::variant<bool*, int64_t*, double*, std::string*> value;
+  std::variant<bool*, int64_t*, double*, std::string*, Json*> value;  // Json*: a part, by name or as an object
   std::string help;
   Limits limits = {};
 };
@@ -33,7 +33,7 @@ void read_field(const Field& field, const Json& value, const std::string& who, c
 void read_fields(const Fields& fields, const Json& object, const std::string& who, const std::string& where);
 
 Json write_fields(const Fields& fields);
-std::string field_type(const Field& field);      // "integer", "number", "flag", "text"
+std::string field_type(const Field& field);      // "integer", "number", "flag", "text", "part"
 std::string field_default(const Field& field);   // the present value as text
 [[noreturn]] void unknown_key(const std::string& key, const std::vector<std::string>& known, const std::string& who,
                               const std::string& where);

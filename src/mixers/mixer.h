@@ -1,0 +1,61 @@
+#pragma once
+#include <optional>
+
+#include "base/registry.h"
+#include "nn/linear.h"
+#include "nn/naive.h"
+#include "sequence/batch.h"
+
+namespace sennit {
+
+struct MixerInfo {
+  std::string title, paper;
+  std::string equation;            // the recurrence or sum, in one line
+  std::string cost;                // of n tokens, in words: "O(n^2 d)"
+  std::vector<Pattern> patterns = {Pattern::causal};
+  bool rewinds = false;  // its state can be cut back to fewer tokens; the others need a snapshot
+};
+
+// The operands of the definition: one sequence (or the next piece of it) in double.
+struct NaiveRun {
+  const naive::Weights& w;
+  const naive::Matrix& x;  // [T, d_model]
+  Pattern pattern = Pattern::causal;
+  int64_t position = 0;                          // of row 0
+  const naive::Matrix* memory = nullptr;         // [M, d_model], for Pattern::cross
+  std::map<std::string, naive::Matrix> state{};  // by field name, [shape[0], rest] or [tokens, row]; absent: fresh. In and out.
+};
+
+// A mixer's output as explicit matrices: core_h = weights_h values_h for each head, and y = output(x, core).
+struct ImplicitMatrix {
+  Tensor weights;  // [heads, T, T]
+  Tensor values;   // [T, heads dv]
+};
+
+// A token mixer: y [N, d] = forward(x [N, d], batch), the only thing that moves information between tokens.
+class Mixer : public Module {
+ public:
+  using Info = MixerInfo;
+  struct Dims {
+    int64_t d_model;
+    int64_t depth = 0;  // how many blocks stand below
+  };
+  // Throws Error when the batch's pattern is none of info().patterns.
+  virtual Var forward(const Var& x, const Batch& batch) = 0;
+  virtual StateSpec state_spec() const = 0;
+  virtual naive::Matrix naive(NaiveRun& run) const = 0;
+  // Operations of forward over one fresh causal sequence of n tokens (of products, scans and attention; maps and norms
+  // are within a tenth of it at ordinary widths).
+  virtual int64_t flops(int64_t n) const = 0;
+
+  // Over one fresh causal sequence x [T, d]; nullopt where none exists.
+  virtual std::optional<ImplicitMatrix> implicit(const Var& /*x*/, const Context&) { return std::nullopt; }
+  virtual Var output(const Var& /*x*/, const Var& core, const Context&) { return core; }
+};
+
+namespace mixers {
+Registry<Mixer>& registry();
+void check_pattern(const MixerInfo& info, const char* name, Pattern pattern);
+}  // namespace mixers
+
+}  // namespace sennit
