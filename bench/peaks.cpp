@@ -1,0 +1,148 @@
+#include "peaks.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "base/cpu.h"
+#include "base/parallel.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace sennit::bench {
+namespace {
+
+constexpr int64_t kRounds = 4 << 20;
+volatile float sink;
+
+using Loop = float (*)(int64_t rounds);  // each round: kChains independent operations
+constexpr int kChains = 16;
+
+float scalar_loop(int64_t rounds) {
+  float s[kChains] = {};
+  float x = 0.5f, y = 1e-3f;
+  asm volatile("" : "+x"(x), "+x"(y));
+  for (int64_t i = 0; i < rounds; ++i)
+    for (float& v : s) v = v * x + y;
+  float total = 0;
+  for (const float v : s) total += v;
+  return total;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) float avx2_loop(int64_t rounds) {
+  __m256 s[kChains / 2], x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(1e-3f);
+  for (auto& v : s) v = _mm256_setzero_ps();
+  for (int64_t i = 0; i < 2 * rounds; ++i)
+#pragma GCC unroll 8
+    for (auto& v : s) v = _mm256_fmadd_ps(v, x, y);
+  float total = 0;
+  for (const auto& v : s) total += _mm256_cvtss_f32(v);
+  return total;
+}
+__attribute__((target("avx512f"))) float avx512_loop(int64_t rounds) {
+  __m512 s[kChains], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(1e-3f);
+  for (auto& v : s) v = _mm512_setzero_ps();
+  for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 16
+    for (auto& v : s) v = _mm512_fmadd_ps(v, x, y);
+  float total = 0;
+  for (const auto& v : s) total += _mm512_cvtss_f32(v);
+  return total;
+}
+__attribute__((target("avx512f,avx512bf16"))) float pairs_loop(int64_t rounds) {
+  __m512 s[kChains];
+  __m512i ones = _mm512_set1_epi32(0x3f803f80);
+  for (auto& v : s) v = _mm512_setzero_ps();
+  for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 16
+    for (auto& v : s) v = _mm512_dpbf16_ps(v, (__m512bh)ones, (__m512bh)ones);
+  float total = 0;
+  for (const auto& v : s) total += _mm512_cvtss_f32(v);
+  return total;
+}
+#endif
+
+// Operations a second of all threads, each `flops` worth.
+double rate(Loop loop, double flops) {
+  const int threads = thread_count();
+  const double t = seconds_of([&] {
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sink = loop(kRounds);
+    });
+  });
+  return flops * kChains * kRounds * threads / t;
+}
+
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
+  return x[x.size() / 2];
+}
+
+}  // namespace
+
+double seconds_of(const std::function<void()>& body) {
+  const auto begin = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double peak_f32_flops() {
+#if defined(__x86_64__)
+  if (isa_level() >= IsaLevel::avx512) return rate(avx512_loop, 32);
+  if (isa_level() == IsaLevel::avx2) return rate(avx2_loop, 16);
+#endif
+  return rate(scalar_loop, 2);
+}
+
+double peak_bf16_flops() {
+#if defined(__x86_64__)
+  if (isa_level() >= IsaLevel::avx512) return rate(pairs_loop, 64);
+#endif
+  return peak_f32_flops();
+}
+
+double peak_read_bytes(const void* memory, int64_t bytes) {
+  const auto* words = static_cast<const uint64_t*>(memory);
+  constexpr int64_t kPart = 1 << 12;  // words: 32 KiB
+  const double t = seconds_of([&] {
+    parallel_for(bytes / 8 / kPart, 1, [&](int64_t begin, int64_t end) {
+      // Several streams a thread, as one alone does not keep the memory busy.
+      constexpr int64_t kStreams = 8;
+      const int64_t run = (end - begin) * kPart / kStreams;
+      uint64_t sum[kStreams] = {};
+      for (int64_t i = 0; i < run; i += 8)
+        for (int64_t s = 0; s < kStreams; ++s) {
+          const uint64_t* p = words + begin * kPart + s * run + i;
+          __builtin_prefetch(p + 128);
+          sum[s] += *p;
+        }
+      uint64_t total = 0;
+      for (const uint64_t v : sum) total += v;
+      sink = static_cast<float>(total);
+    });
+  });
+  return static_cast<double>(bytes) / t;
+}
+
+void run_cases(const std::vector<Case>& cases, int repeats) {
+  std::vector<std::vector<double>> floors(cases.size()), times(cases.size());
+  for (int r = -1; r < repeats; ++r)  // the first round warms up
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const double peak = cases[i].peak(), time = seconds_of(cases[i].run);
+      if (r < 0) continue;
+      floors[i].push_back(cases[i].work / peak);
+      times[i].push_back(time);
+    }
+  fmt::print("{}, {}, {} threads, medians of {}\n", cpu_name(), to_string(isa_level()), thread_count(), repeats);
+  fmt::print("{:<44} {:>11} {:>11} {:>7} {:>10}\n", "case", "floor ms", "time ms", "ratio", "G/s");
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const double floor = median(floors[i]), time = median(times[i]);
+    fmt::print("{:<44} {:>11.3f} {:>11.3f} {:>6.1f}% {:>10.1f}\n", cases[i].name, 1e3 * floor, 1e3 * time,
+               100 * floor / time, 1e-9 * cases[i].work / time);
+  }
+}
+
+}  // namespace sennit::bench

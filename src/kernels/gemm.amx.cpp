@@ -1,0 +1,71 @@
+#include "kernels/amx_tiles.h"
+#include "kernels/gemm.h"
+#include "kernels/panels.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+// The processor's tiles. Each instruction is written out, because g++ 12 takes LDTILECFG to read only 8 of its 64 bytes
+// and does not accept template arguments as tile numbers.
+struct ProcessorTiles {
+  void configure(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config) : "memory"); }
+  void release() { asm volatile("tilerelease" ::: "memory"); }
+  template <int kTile>
+  void zero() {
+    asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+  }
+  template <int kTile>
+  void load(const float* p, int64_t stride) {
+    asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(kTile), "r"(p), "r"(stride) : "memory");
+  }
+  template <int kTile>
+  void store(float* p, int64_t stride) {
+    asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(kTile), "r"(p), "r"(stride) : "memory");
+  }
+  template <int kC, int kA, int kB>
+  void dot() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
+  }
+};
+
+template <bool kWide>
+void multiply(const PanelProduct& t) {
+  ProcessorTiles unit;
+  TileProduct<ProcessorTiles, kWide>(unit, t).run();
+}
+
+// [depth / kTileRows][width][kTileRows] units.
+void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  const int64_t depth = paired_depth(k, kPairedMultiple);
+  for (int64_t u = 0; u < depth; u += kTileRows) {
+    float* tile = panel + u * width;
+    if (!k_major) {
+      for (int64_t i = 0; i < width; ++i) store(tile + i * kTileRows, row_units<true>(x + i * stride, u, k));
+      continue;
+    }
+    for (int64_t i = 0; i < width; i += kLanes) {
+      vf square[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) square[r] = column_units<true>(x + i, stride, u + r, k, width - i);
+      transpose(square);
+      const int64_t rows = at_most(width - i, kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r)
+        if (r < rows) store(tile + (i + r) * kTileRows, square[r]);
+    }
+  }
+}
+
+void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<true>(x, stride, k_major, width, k, panel, kPanelColumns, paired_depth(k, kPairedMultiple));
+}
+
+constexpr PanelKernels kPaired{2 * kTileRows, pack_a, pack_b, multiply<true>};
+constexpr PanelKernels kPairedNarrow{2 * kTileRows, pack_a, pack_b, multiply<false>};
+
+}  // namespace
+
+// Only addresses here: a table that is computed at start would run this file's AVX-512 on any machine.
+constinit const Gemm gemm_table = {.f32 = &avx512::gemm_single, .bf16 = &kPaired, .bf16_narrow = &kPairedNarrow};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

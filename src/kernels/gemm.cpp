@@ -1,0 +1,144 @@
+#include "kernels/gemm.h"
+
+#include "kernels/panels.h"
+#include "kernels/tile.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+// How a unit of a and a unit of b add to a sum, and how many rows and vectors of sums then fit the registers.
+struct Single {
+  static constexpr bool kPaired = false;
+#if defined(SENNIT_LEVEL_avx512)
+  static constexpr int kRows = 14, kVectors = 2;
+#elif defined(SENNIT_LEVEL_avx2)
+  static constexpr int kRows = 6, kVectors = 2;
+#else
+  static constexpr int kRows = 4, kVectors = 2;
+#endif
+  static SENNIT_INLINE vf term(vf a, vf b, vf sum) { return fma(a, b, sum); }
+};
+struct Paired {
+  static constexpr bool kPaired = true;
+#if defined(SENNIT_LEVEL_avx512)
+  static constexpr int kRows = 14, kVectors = 2;
+#else
+  static constexpr int kRows = 4, kVectors = 2;
+#endif
+  static SENNIT_INLINE vf term(vf a, vf b, vf sum) { return dot_pairs(a, b, sum); }
+};
+
+constexpr int64_t kDepth = 256;  // units along k of one pass over c: a panel of b is then 32 KiB
+
+// What the register tile that starts at c needs to know of the product.
+struct Pass {
+  int64_t units, b_panel;  // length of the chain, distance of panels of b
+  int64_t stride, n;       // of c; columns left from the tile's first
+  bool accumulate;
+  const float* bias;  // at the tile's first column, or null
+};
+
+// R rows of P panels, kVectors vectors of each.
+template <class Unit, int R, int V, int P>
+[[gnu::noinline]] void tile(const float* a, const float* b, float* c, const Pass& pass) {
+  const auto column = [](int v) { return v / V * kPanelColumns + v % V * kLanes; };
+  vf sums[R][P * V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < P * V; ++v)
+      sums[r][v] = pass.accumulate ? load_some(c + r * pass.stride + column(v), pass.n - column(v)) : zero();
+  const int64_t b_panel = pass.b_panel;
+  add_products(
+      sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
+      [=](int64_t p, int r) __attribute__((always_inline)) { return set(a[p * R + r]); },
+      [=](int64_t p, int v) __attribute__((always_inline)) {
+        return load(b + v / V * b_panel + p * kPanelColumns + v % V * kLanes);
+      });
+#pragma GCC unroll 16
+  for (int v = 0; v < P * V; ++v) {
+    const vf shift = pass.bias ? load_some(pass.bias + column(v), pass.n - column(v)) : zero();
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const vf sum = pass.bias ? sums[r][v] + shift : sums[r][v];
+      store_some(c + r * pass.stride + column(v), sum, pass.n - column(v));
+    }
+  }
+}
+
+template <class Unit, int R>
+SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* c, const Pass& pass) {
+  if (rows == R) tile<Unit, R, Unit::kVectors, 1>(a, b, c, pass);
+  else if constexpr (R > 1) tile_of<Unit, R - 1>(rows, a, b, c, pass);
+}
+
+// A panel of b stays in the first cache while the panels of a pass by.
+template <class Unit>
+void multiply_blocks(const PanelProduct& t) {
+  constexpr int64_t kSlice = Unit::kVectors * kLanes;
+  int64_t from = 0;
+  do {
+    const int64_t units = at_most(t.depth - from, kDepth);
+    const bool last = from + units == t.depth;
+    for (int64_t j = 0; j < t.n; j += kSlice) {
+      const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
+      const Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last && t.bias ? t.bias + j : nullptr};
+      for (int64_t i = 0; i < t.m; i += Unit::kRows) {
+        const int64_t rows = at_most(t.m - i, Unit::kRows);
+        tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
+      }
+    }
+    from += units;
+  } while (from < t.depth);
+}
+
+// Few rows: the panels of b are read once, P of them side by side so that several streams of memory run.
+template <class Unit, int R, int P>
+void stream(const PanelProduct& t) {
+  constexpr int kWhole = kPanelColumns / kLanes;
+  int64_t j = 0;
+  const auto pass = [&] {
+    return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, t.bias ? t.bias + j : nullptr};
+  };
+  for (; j + P * kPanelColumns <= t.n; j += P * kPanelColumns)
+    tile<Unit, R, kWhole, P>(t.a, t.b + j * t.depth, t.c + j, pass());
+  for (; j < t.n; j += kPanelColumns) tile<Unit, R, kWhole, 1>(t.a, t.b + j * t.depth, t.c + j, pass());
+}
+
+template <class Unit>
+void multiply(const PanelProduct& t) {
+  switch (t.m) {
+#if defined(SENNIT_LEVEL_avx512)
+    case 1: return stream<Unit, 1, 8>(t);
+    case 2: return stream<Unit, 2, 4>(t);
+    case 3: return stream<Unit, 3, 2>(t);
+    case 4: return stream<Unit, 4, 2>(t);
+#elif defined(SENNIT_LEVEL_avx2)
+    case 1: return stream<Unit, 1, 2>(t);
+    case 2: return stream<Unit, 2, 1>(t);
+#endif
+    default: return multiply_blocks<Unit>(t);
+  }
+}
+
+void pack_a_single(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<false>(x, stride, k_major, width, k, panel, width, k);
+}
+void pack_b_single(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<false>(x, stride, k_major, width, k, panel, kPanelColumns, k);
+}
+void pack_a_paired(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<true>(x, stride, k_major, width, k, panel, width, paired_depth(k, kPairedMultiple));
+}
+void pack_b_paired(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<true>(x, stride, k_major, width, k, panel, kPanelColumns, paired_depth(k, kPairedMultiple));
+}
+
+constexpr PanelKernels kPaired{Paired::kRows, pack_a_paired, pack_b_paired, multiply<Paired>};
+
+}  // namespace
+
+constinit const PanelKernels gemm_single = {Single::kRows, pack_a_single, pack_b_single, multiply<Single>};
+constinit const Gemm gemm_table = {.f32 = &gemm_single, .bf16 = &kPaired, .bf16_narrow = &kPaired};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

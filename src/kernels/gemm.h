@@ -1,0 +1,50 @@
+#pragma once
+#include <cstdint>
+
+#include "kernels/level.h"
+
+namespace sennit::kernels {
+
+// Products of packed panels. A panel stores 32-bit units: a float (f32), or two bf16 that follow each other along k
+// (bf16, the even one in the lower half; k padded with zeros). A panel of b holds kPanelColumns columns as
+// [depth][kPanelColumns] units, zeros beyond n, in the same form at every level; how a panel of a lies is the level's
+// own affair. Panel i of a starts at i * rows * depth units, panel j of b at j * kPanelColumns * depth.
+inline constexpr int64_t kPanelColumns = 32;
+inline constexpr int64_t kPairedMultiple = 32;  // bf16: k is padded to a multiple of this
+
+struct PanelProduct {
+  const float* a;
+  const float* b;
+  int64_t m, n;
+  int64_t depth;  // units along k: k for f32, padded k / 2 for bf16
+  float* c;
+  int64_t c_stride;
+  bool accumulate;    // start from c, else from zero
+  const float* bias;  // [n], added after the last k; or null
+};
+
+// The kernels of one precision. An element of c is one chain of sums over k in order, the same whatever m and n and
+// wherever the element stands: fma at f32; c + even + odd products at bf16; at AMX 16 pairs at a time.
+struct PanelKernels {
+  int64_t rows;  // of a full panel of a; the last panel may have fewer
+  // Packs one panel of `width` rows of a (or columns of b): element (i, k) is x[i * stride + k], or x[k * stride + i]
+  // when k_major.
+  void (*pack_a)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
+  void (*pack_b)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
+  void (*multiply)(const PanelProduct& product);
+};
+
+struct Gemm {
+  const PanelKernels* f32;
+  const PanelKernels* bf16;
+  const PanelKernels* bf16_narrow;  // at AMX: fewer tiles live at once, for machines whose units are slow to switch
+};
+
+SENNIT_KERNEL_TABLE_AMX(Gemm, gemm)
+namespace scalar { extern const PanelKernels gemm_single; }
+#if defined(__x86_64__)
+namespace avx2 { extern const PanelKernels gemm_single; }
+namespace avx512 { extern const PanelKernels gemm_single; }
+#endif
+
+}  // namespace sennit::kernels

@@ -1,0 +1,72 @@
+#pragma once
+// Pairs of bf16 in 32-bit lanes, the lower half the even member, for kernels only (see simd.h). They travel as the bits
+// of a vf.
+#include "kernels/simd.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+
+#if defined(SENNIT_LEVEL_avx512) || defined(SENNIT_LEVEL_amx)
+
+// a rounded to bf16, in the upper halves: to nearest, ties to even; NaN stays NaN.
+SENNIT_INLINE __m512i rounded(vf a) {
+  const __m512i u = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
+}
+SENNIT_INLINE vf pair(vf even, vf odd) {
+  const __m512i low = _mm512_srli_epi32(rounded(even), 16);
+  const __m512i high = _mm512_and_si512(rounded(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+  return {_mm512_castsi512_ps(_mm512_or_si512(low, high))};
+}
+// The pairs of 2 kLanes consecutive floats, given as two vectors.
+SENNIT_INLINE vf pair_up(vf a, vf b) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return pair({_mm512_permutex2var_ps(a.v, even, b.v)}, {_mm512_permutex2var_ps(a.v, odd, b.v)});
+}
+// c + a.even b.even + a.odd b.odd
+SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
+  return {_mm512_dpbf16_ps(c.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
+}
+
+#elif defined(SENNIT_LEVEL_avx2)
+
+SENNIT_INLINE __m256i rounded(vf a) {
+  const __m256i u = _mm256_castps_si256(a.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  return _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)));
+}
+SENNIT_INLINE vf pair(vf even, vf odd) {
+  const __m256i low = _mm256_srli_epi32(rounded(even), 16);
+  return {_mm256_castsi256_ps(_mm256_blend_epi16(low, rounded(odd), 0xAA))};
+}
+SENNIT_INLINE vf pair_up(vf a, vf b) {
+  const __m256 even = _mm256_shuffle_ps(a.v, b.v, 0x88), odd = _mm256_shuffle_ps(a.v, b.v, 0xDD);
+  const vf mixed = pair({even}, {odd});  // a0 b0 a1 b1 by 64-bit quarters
+  return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed.v), 0xD8))};
+}
+SENNIT_INLINE vf even_of(vf a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))}; }
+SENNIT_INLINE vf odd_of(vf a) { return {_mm256_and_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)))}; }
+SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) { return fma(odd_of(a), odd_of(b), fma(even_of(a), even_of(b), c)); }
+
+#else
+
+SENNIT_INLINE uint32_t bits_of(vf a) { return __builtin_bit_cast(uint32_t, a.v); }
+SENNIT_INLINE vf from_bits(uint32_t u) { return {__builtin_bit_cast(float, u)}; }
+SENNIT_INLINE uint32_t rounded(vf a) {
+  const uint32_t u = bits_of(a);
+  return a.v != a.v ? u | 0x400000 : u + 0x7fff + ((u >> 16) & 1);
+}
+SENNIT_INLINE vf pair(vf even, vf odd) { return from_bits((rounded(even) >> 16) | (rounded(odd) & 0xffff0000u)); }
+SENNIT_INLINE vf pair_up(vf a, vf b) { return pair(a, b); }
+SENNIT_INLINE vf even_of(vf a) { return from_bits(bits_of(a) << 16); }
+SENNIT_INLINE vf odd_of(vf a) { return from_bits(bits_of(a) & 0xffff0000u); }
+SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) { return fma(odd_of(a), odd_of(b), fma(even_of(a), even_of(b), c)); }
+
+#endif
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

@@ -1,0 +1,61 @@
+#pragma once
+// Packing of panels, shared by the levelled and the AMX products; for kernels only (see simd.h).
+#include "kernels/pairs.h"
+#include "kernels/transpose.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+
+SENNIT_INLINE int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
+// The first n lanes, zeros in the others; n may be anything.
+SENNIT_INLINE vf load_some(const float* p, int64_t n) {
+  return n >= kLanes ? load(p) : n > 0 ? load_part(p, n) : zero();
+}
+SENNIT_INLINE void store_some(float* p, vf a, int64_t n) {
+  if (n >= kLanes) store(p, a);
+  else if (n > 0) store_part(p, a, n);
+}
+
+// Units u, ..., u + kLanes - 1 of a row of k floats: the floats themselves, or pairs of them.
+template <bool kPaired>
+SENNIT_INLINE vf row_units(const float* row, int64_t u, int64_t k) {
+  if constexpr (!kPaired) return load_some(row + u, k - u);
+  else return pair_up(load_some(row + 2 * u, k - 2 * u), load_some(row + 2 * u + kLanes, k - 2 * u - kLanes));
+}
+
+// Unit u of n columns that start at x, where the row of k lies at x + k stride.
+template <bool kPaired>
+SENNIT_INLINE vf column_units(const float* x, int64_t stride, int64_t u, int64_t k, int64_t n) {
+  if constexpr (!kPaired) return load_some(x + u * stride, u < k ? n : 0);
+  else
+    return pair(load_some(x + 2 * u * stride, 2 * u < k ? n : 0),
+                load_some(x + (2 * u + 1) * stride, 2 * u + 1 < k ? n : 0));
+}
+
+// panel[depth][panel_width] units from element (i, k) = x[i * stride + k], or x[k * stride + i] when k_major; zeros
+// beyond width and k.
+template <bool kPaired>
+SENNIT_INLINE void pack_units(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel,
+                              int64_t panel_width, int64_t depth) {
+  if (k_major) {
+    for (int64_t u = 0; u < depth; ++u)
+      for (int64_t i = 0; i < panel_width; i += kLanes)
+        store_some(panel + u * panel_width + i, column_units<kPaired>(x + i, stride, u, k, width - i), panel_width - i);
+    return;
+  }
+  for (int64_t u = 0; u < depth; u += kLanes)
+    for (int64_t i = 0; i < panel_width; i += kLanes) {
+      vf square[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r)
+        square[r] = i + r < width ? row_units<kPaired>(x + (i + r) * stride, u, k) : zero();
+      transpose(square);
+      const int64_t units = at_most(depth - u, kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r)
+        if (r < units) store_some(panel + (u + r) * panel_width + i, square[r], panel_width - i);
+    }
+}
+
+SENNIT_INLINE int64_t paired_depth(int64_t k, int64_t multiple) { return (k + multiple - 1) / multiple * multiple / 2; }
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

@@ -1,0 +1,19 @@
+#pragma once
+#include <string_view>
+
+namespace sennit {
+
+// In what form the factors of a product enter it. Sums are always f32.
+enum class Precision { f32, bf16 };
+
+const char* to_string(Precision precision);
+// Throws Error naming `who` when `name` is not a precision.
+Precision parse_precision(std::string_view name, std::string_view who);
+
+// Which kernel AMX runs bf16 products with; both give the same bits. `wide` (2x2 tiles, the default) loads less;
+// `narrow` (1x2) keeps fewer tiles live, which loses less on units in a slow mode. SENNIT_AMX_TILES=2x2|1x2 chooses.
+enum class AmxTiles { wide, narrow };
+AmxTiles amx_tiles();
+void set_amx_tiles(AmxTiles tiles);
+
+}  // namespace sennit
