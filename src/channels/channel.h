@@ -15,6 +15,7 @@ class Channel : public Module {
   using Info = ChannelInfo;
   struct Dims {
     int64_t d_model;
+    double out_scale = 1;  // of the last map's initial weights
   };
   virtual Var forward(const Var& x, const Context& context) = 0;
   virtual naive::Matrix naive(const naive::Weights& w, const naive::Matrix& x) const = 0;

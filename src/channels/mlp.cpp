@@ -21,7 +21,7 @@ struct Mlp : Channel {
 
   Mlp(const Dims& d, const Options& o, Rng rng) : options(o), width(o.hidden ? o.hidden : 4 * d.d_model) {
     up = Linear(d.d_model, width, rng.fork("up"), {.bias = o.bias});
-    down = Linear(width, d.d_model, rng.fork("down"), {.bias = o.bias});
+    down = Linear(width, d.d_model, rng.fork("down"), {.bias = o.bias, .scale = d.out_scale});
   }
   Var forward(const Var& x, const Context& c) override { return down(activation(options.activation, up(x, c)), c); }
   naive::Matrix naive(const naive::Weights& w, const naive::Matrix& x) const override {

@@ -17,7 +17,7 @@ struct SwiGlu : Channel {
   SwiGlu(const Dims& d, const Options& o, Rng rng) : width(o.hidden ? o.hidden : (8 * d.d_model / 3 + 31) / 32 * 32) {
     gate = Linear(d.d_model, width, rng.fork("gate"));
     up = Linear(d.d_model, width, rng.fork("up"));
-    down = Linear(width, d.d_model, rng.fork("down"));
+    down = Linear(width, d.d_model, rng.fork("down"), {.scale = d.out_scale});
   }
   Var forward(const Var& x, const Context& c) override { return down(swiglu(gate(x, c), up(x, c)), c); }
   naive::Matrix naive(const naive::Weights& w, const naive::Matrix& x) const override {

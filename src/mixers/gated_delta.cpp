@@ -50,7 +50,7 @@ struct GatedDelta : Mixer {
     v = Linear(d.d_model, values, rng.fork("v"));
     beta = Linear(d.d_model, o.heads, rng.fork("beta"));
     gate = Linear(d.d_model, values, rng.fork("gate"));
-    out = Linear(values, d.d_model, rng.fork("out"));
+    out = Linear(values, d.d_model, rng.fork("out"), {.scale = d.out_scale});
     conv_q = ShortConv(keys, o.conv, false, rng.fork("conv_q"));
     conv_k = ShortConv(keys, o.conv, false, rng.fork("conv_k"));
     conv_v = ShortConv(values, o.conv, false, rng.fork("conv_v"));

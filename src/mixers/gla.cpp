@@ -50,7 +50,7 @@ struct Gla : Mixer {
     k = Linear(d.d_model, o.heads * key_dim, rng.fork("k"));
     v = Linear(d.d_model, o.heads * value_dim, rng.fork("v"));
     gate = Linear(d.d_model, o.heads * value_dim, rng.fork("gate"));
-    out = Linear(o.heads * value_dim, d.d_model, rng.fork("out"));
+    out = Linear(o.heads * value_dim, d.d_model, rng.fork("out"), {.scale = d.out_scale});
     if (o.decay == "vector") {
       decay_down = Linear(d.d_model, o.gate_rank, rng.fork("decay_down"));
       decay_up = Linear(o.gate_rank, o.heads * key_dim, rng.fork("decay_up"), {.bias = true});

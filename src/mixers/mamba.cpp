@@ -44,7 +44,7 @@ struct Mamba : Mixer {
     x_b = Linear(inner, o.state, rng.fork("x_b"));
     x_c = Linear(inner, o.state, rng.fork("x_c"));
     dt = Linear(options.dt_rank, inner, rng.fork("dt"), {.bias = true, .deviation = bound});
-    out = Linear(inner, d.d_model, rng.fork("out"));
+    out = Linear(inner, d.d_model, rng.fork("out"), {.scale = d.out_scale});
     // Steps from 1e-3 to 1e-1 evenly in their logarithm; A_n = -n (S4D-real).
     Tensor step = uniform_init({inner}, std::log(1e-3), std::log(1e-1), rng.fork("step")), a({inner, o.state});
     for (float& s : step.span()) s = static_cast<float>(std::log(std::expm1(std::exp(double{s}))));

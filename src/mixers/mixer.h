@@ -38,7 +38,8 @@ class Mixer : public Module {
   using Info = MixerInfo;
   struct Dims {
     int64_t d_model;
-    int64_t depth = 0;  // how many blocks stand below
+    int64_t depth = 0;      // how many blocks stand below
+    double out_scale = 1;  // of the last map's initial weights: less than 1 keeps a deep residual stream level
   };
   // Throws Error when the batch's pattern is none of info().patterns.
   virtual Var forward(const Var& x, const Batch& batch) = 0;

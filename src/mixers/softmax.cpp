@@ -3,6 +3,9 @@
 //   y_i = W_o concat_h sum_j softmax_j(q_ih . k_jh / sqrt(K)) v_jh
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
+
+#include <fmt/ranges.h>
 
 #include "mixers/mixer.h"
 #include "ops/layout.h"
@@ -52,7 +55,7 @@ struct Softmax : Mixer {
     q = Linear(d.d_model, rows, rng.fork("q"), {.bias = o.bias});
     k = Linear(d.d_model, kv_rows, rng.fork("k"), {.bias = o.bias});
     v = Linear(d.d_model, kv_rows, rng.fork("v"), {.bias = o.bias});
-    out = Linear(rows, d.d_model, rng.fork("out"));
+    out = Linear(rows, d.d_model, rng.fork("out"), {.scale = d.out_scale});
     if (o.qk_norm)
       for (Parameter* norm : {&q_norm, &k_norm}) {
         norm->init(Tensor::full({options.head_dim}, 1));

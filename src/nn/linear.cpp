@@ -10,7 +10,7 @@
 namespace sennit {
 
 Linear::Linear(int64_t in, int64_t out, Rng rng, Init init) {
-  const double deviation = init.deviation < 0 ? 1 / std::sqrt(static_cast<double>(in)) : init.deviation;
+  const double deviation = init.deviation < 0 ? init.scale / std::sqrt(static_cast<double>(in)) : init.deviation;
   weight.init(normal_init({out, in}, deviation, rng.fork("weight")));
   if (init.bias) {
     bias.init(Tensor::zeros({out}));

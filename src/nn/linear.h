@@ -1,7 +1,7 @@
 #pragma once
 #include "base/rng.h"
 #include "nn/module.h"
-#include "products/multiply.h"
+#include "products/product.h"
 #include "sequence/batch.h"
 
 namespace sennit {
@@ -11,7 +11,8 @@ class Linear : public Module {
  public:
   struct Init {
     bool bias = false;
-    double deviation = -1;  // of a normal draw; negative: 1 / sqrt(in)
+    double deviation = -1;  // of a normal draw; negative: scale / sqrt(in)
+    double scale = 1;
   };
   Linear() = default;
   Linear(int64_t in, int64_t out, Rng rng, Init init);

@@ -8,7 +8,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 #include "ops/count.h"
-#include "products/multiply.h"
+#include "products/product.h"
 
 namespace sennit {
 namespace {

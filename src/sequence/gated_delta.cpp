@@ -1,10 +1,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/parallel.h"
 #include "kernels/delta.h"
 #include "ops/count.h"
 #include "sequence/carry.h"
+#include "sequence/per_head.h"
 #include "sequence/recurrences.h"
 
 namespace sennit {
@@ -26,33 +26,19 @@ struct Core {
     return {.q = q.data() + s.begin * q.row_size() + head * key_dim(),
             .k = k.data() + s.begin * k.row_size() + head * key_dim(),
             .v = v.data() + s.begin * v.row_size() + head * value_dim(),
-            .beta = beta.data() + s.begin * heads() + head,
             .g = g ? g.data() + s.begin * heads() + head : nullptr,
+            .beta = beta.data() + s.begin * heads() + head,
             .q_stride = q.row_size(),
             .k_stride = k.row_size(),
             .v_stride = v.row_size(),
-            .beta_stride = heads(),
             .g_stride = g ? heads() : 0,
+            .beta_stride = heads(),
             .length = s.length,
             .key_dim = key_dim(),
             .value_dim = value_dim(),
             .scale = options.scale};
   }
 };
-
-template <class Body>  // body(segment, head, task, scratch), heads dealt to threads
-void each_head(const Core& core, Body&& body) {
-  const int64_t n = static_cast<int64_t>(core.segments.size()) * core.heads();
-  parallel_for(n, 1, [&](int64_t b, int64_t e) {
-    Tensor scratch({0});
-    for (int64_t i = b; i < e; ++i) {
-      const auto task = core.task(core.segments[i / core.heads()], i % core.heads());
-      const int64_t need = kernels::delta().scratch_floats(task);
-      if (scratch.elements() < need) scratch = Tensor({need});
-      body(static_cast<size_t>(i / core.heads()), i % core.heads(), task, scratch.data());
-    }
-  });
-}
 
 }  // namespace
 
@@ -64,24 +50,26 @@ Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const
   Carry carry(batch, options.field, {core.heads(), core.key_dim(), core.value_dim()});
   Tensor y(v.shape());
   count_flops(q.rows() * core.heads() * core.state_size() * 8);
-  each_head(core, [&](size_t i, int64_t head, const kernels::DeltaTask& task, float* scratch) {
+  const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
+  each_head(std::ssize(core.segments), core.heads(), task_of, kernels::delta().scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
     const int64_t at = head * core.state_size();
     const bool stepwise = core.exact || task.length <= kRecurrentUpTo;
     (stepwise ? kernels::delta().recurrent : kernels::delta().chunked)(
-        task, carry.in(i) ? carry.in(i) + at : nullptr, carry.out(i) + at,
-        y.data() + core.segments[i].begin * y.row_size() + head * core.value_dim(), y.row_size(), scratch);
+        task, moved(carry.in(i), at), carry.out(i) + at, y.data() + core.segments[i].begin * y.row_size() + head * core.value_dim(),
+        y.row_size(), scratch);
   });
   return carry.record(batch, std::move(y), {q, k, v, beta, g}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
     Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2), &dbeta = into.sum(3);
     Tensor* dg = core.g ? &into.sum(4) : nullptr;
     count_flops(core.q.rows() * core.heads() * core.state_size() * 20);
-    each_head(core, [&](size_t i, int64_t head, const kernels::DeltaTask& task, float* scratch) {
+    const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
+    each_head(std::ssize(core.segments), core.heads(), task_of, kernels::delta().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
       const int64_t at = head * core.state_size(), row = core.segments[i].begin;
-      kernels::delta().backward(task, kept.in(i) ? kept.in(i) + at : nullptr, dy.data() + row * dy.row_size() + head * core.value_dim(),
-                                dy.row_size(), kept.d_out(i) ? kept.d_out(i) + at : nullptr,
-                                dq.data() + row * dq.row_size() + head * core.key_dim(), dk.data() + row * dk.row_size() + head * core.key_dim(),
-                                dv.data() + row * dv.row_size() + head * core.value_dim(), dbeta.data() + row * core.heads() + head,
-                                dg ? dg->data() + row * core.heads() + head : nullptr, kept.d_in(i) ? kept.d_in(i) + at : nullptr, scratch);
+      kernels::delta().backward(task, moved(kept.in(i), at), dy.data() + row * dy.row_size() + head * core.value_dim(), dy.row_size(),
+                                moved(kept.d_out(i), at), dq.data() + row * dq.row_size() + head * core.key_dim(),
+                                dk.data() + row * dk.row_size() + head * core.key_dim(), dv.data() + row * dv.row_size() + head * core.value_dim(),
+                                dg ? dg->data() + row * core.heads() + head : nullptr, dbeta.data() + row * core.heads() + head,
+                                moved(kept.d_in(i), at), scratch);
     });
   });
 }

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/parallel.h"
 #include "ops/count.h"
 #include "sequence/carry.h"
+#include "sequence/per_head.h"
 #include "sequence/recurrences.h"
 
 namespace sennit {
@@ -41,20 +41,6 @@ struct Core {
   }
 };
 
-template <class Body>  // body(segment, head, task, scratch), heads dealt to threads
-void each_head(const Core& core, Body&& body) {
-  const int64_t n = static_cast<int64_t>(core.segments.size()) * core.heads();
-  parallel_for(n, 1, [&](int64_t b, int64_t e) {
-    Tensor scratch({0});
-    for (int64_t i = b; i < e; ++i) {
-      const auto task = core.task(core.segments[i / core.heads()], i % core.heads());
-      const int64_t need = kernels::gla().scratch_floats(task);
-      if (scratch.elements() < need) scratch = Tensor({need});
-      body(static_cast<size_t>(i / core.heads()), i % core.heads(), task, scratch.data());
-    }
-  });
-}
-
 }  // namespace
 
 Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& batch, const RecurrenceOptions& options) {
@@ -65,25 +51,25 @@ Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& bat
   Carry carry(batch, options.field, state);
   Tensor y(v.shape());
   count_flops(q.rows() * core.heads() * core.state_size() * (g ? 6 : 4));
-  each_head(core, [&](size_t i, int64_t head, const kernels::GlaTask& task, float* scratch) {
+  const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
+  each_head(std::ssize(core.segments), core.heads(), task_of, kernels::gla().scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
     const int64_t at = head * core.state_size();
     const bool stepwise = core.exact || task.length <= kRecurrentUpTo;
     (stepwise ? kernels::gla().recurrent : kernels::gla().chunked)(
-        task, carry.in(i) ? carry.in(i) + at : nullptr, carry.out(i) + at,
-        y.data() + core.segments[i].begin * y.row_size() + head * core.value_dim(), y.row_size(), scratch);
+        task, moved(carry.in(i), at), carry.out(i) + at, y.data() + core.segments[i].begin * y.row_size() + head * core.value_dim(),
+        y.row_size(), scratch);
   });
   return carry.record(batch, std::move(y), {q, k, v, g}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
     Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2);
     Tensor* dg = core.g ? &into.sum(3) : nullptr;
     count_flops(core.q.rows() * core.heads() * core.state_size() * 14);
-    each_head(core, [&](size_t i, int64_t head, const kernels::GlaTask& task, float* scratch) {
+    const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
+    each_head(std::ssize(core.segments), core.heads(), task_of, kernels::gla().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
       const int64_t at = head * core.state_size(), row = core.segments[i].begin;
-      kernels::gla().backward(task, kept.in(i) ? kept.in(i) + at : nullptr, dy.data() + row * dy.row_size() + head * core.value_dim(),
-                              dy.row_size(), kept.d_out(i) ? kept.d_out(i) + at : nullptr,
-                              dq.data() + row * dq.row_size() + head * core.key_dim(), dk.data() + row * dk.row_size() + head * core.key_dim(),
-                              dv.data() + row * dv.row_size() + head * core.value_dim(),
-                              dg ? dg->data() + row * dg->row_size() + head * core.gate_dim() : nullptr,
-                              kept.d_in(i) ? kept.d_in(i) + at : nullptr, scratch);
+      kernels::gla().backward(task, moved(kept.in(i), at), dy.data() + row * dy.row_size() + head * core.value_dim(), dy.row_size(),
+                              moved(kept.d_out(i), at), dq.data() + row * dq.row_size() + head * core.key_dim(),
+                              dk.data() + row * dk.row_size() + head * core.key_dim(), dv.data() + row * dv.row_size() + head * core.value_dim(),
+                              dg ? dg->data() + row * dg->row_size() + head * core.gate_dim() : nullptr, moved(kept.d_in(i), at), scratch);
     });
   });
 }

@@ -1,5 +1,4 @@
 #pragma once
-#include "kernels/gla.h"
 #include "sequence/batch.h"
 
 // The recurrent cores of mixers over a packed batch. Each carries one constant-size state field of every segment (index

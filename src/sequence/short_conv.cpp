@@ -1,11 +1,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/parallel.h"
-#include "kernels/elementwise.h"
 #include "kernels/short_conv.h"
 #include "ops/count.h"
 #include "sequence/carry.h"
+#include "sequence/per_head.h"
 #include "sequence/recurrences.h"
 
 namespace sennit {
@@ -38,9 +37,6 @@ void each_share(int64_t channels, Body&& body) {
   });
 }
 
-const float* at(const float* p, int64_t offset) { return p ? p + offset : nullptr; }
-float* at(float* p, int64_t offset) { return p ? p + offset : nullptr; }
-
 }  // namespace
 
 Var short_conv(const Var& x, const Var& weight, const Var& bias, const Batch& batch, size_t field) {
@@ -52,7 +48,7 @@ Var short_conv(const Var& x, const Var& weight, const Var& bias, const Batch& ba
   count_flops(2 * y.elements() * conv.width());
   each_share(conv.channels(), [&](int64_t c, int64_t count) {
     for (size_t i = 0; i < conv.segments.size(); ++i)
-      kernels::short_conv().forward(conv.task(conv.segments[i], c, count), at(carry.in(i), c), carry.out(i) + c,
+      kernels::short_conv().forward(conv.task(conv.segments[i], c, count), moved(carry.in(i), c), carry.out(i) + c,
                                     y.data() + conv.segments[i].begin * conv.channels() + c, conv.channels());
   });
   return carry.record(batch, std::move(y), {x, weight, bias}, [conv](const Tensor& dy, Gradients& into, Carry& kept) {
@@ -62,9 +58,9 @@ Var short_conv(const Var& x, const Var& weight, const Var& bias, const Batch& ba
     each_share(conv.channels(), [&](int64_t c, int64_t count) {
       for (size_t i = 0; i < conv.segments.size(); ++i) {
         const int64_t row = conv.segments[i].begin * conv.channels() + c;
-        kernels::short_conv().backward(conv.task(conv.segments[i], c, count), at(kept.in(i), c), dy.data() + row, conv.channels(),
-                                       at(kept.d_out(i), c), dx.data() + row, dw.data() + c * conv.width(), at(db, c),
-                                       at(kept.d_in(i), c));
+        kernels::short_conv().backward(conv.task(conv.segments[i], c, count), moved(kept.in(i), c), dy.data() + row, conv.channels(),
+                                       moved(kept.d_out(i), c), dx.data() + row, dw.data() + c * conv.width(), moved(db, c),
+                                       moved(kept.d_in(i), c));
       }
     });
   });

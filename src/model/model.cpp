@@ -1,0 +1,73 @@
+#include "model/model.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "nn/init.h"
+#include "ops/layout.h"
+#include "ops/products.h"
+
+namespace sennit {
+
+Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::move(spec)) {
+  const int64_t d = spec_.d_model;
+  head_ = Linear(d, spec_.vocab, init.fork("head"), {.deviation = spec_.embedding_deviation});
+  if (!spec_.tie_embeddings) embedding_.init(normal_init({spec_.vocab, d}, spec_.embedding_deviation, init.fork("embedding")));
+  const double out_scale = 1 / std::sqrt(2.0 * static_cast<double>(spec_.blocks.size()));
+  for (size_t i = 0; i < spec_.blocks.size(); ++i) {
+    const BlockSpec& b = spec_.blocks[i];
+    const Block::Dims dims{.d_model = d, .depth = static_cast<int64_t>(i), .out_scale = out_scale, .mixer = b.mixer.get(), .channel = b.channel.get(),
+                           .norm = b.norm.get(), .where = fmt::format("{}: block {}", where, i)};
+    blocks_.push_back(blocks::registry().make(*b.block, dims, init.fork("blocks").fork(i), dims.where));
+    slots_.push_back(state_specs_.size());
+    for (StateSpec& s : blocks_.back()->state_specs()) state_specs_.push_back(std::move(s));
+  }
+  norm_ = norms::registry().make(*spec_.norm, {d}, init, where + ": norm");
+}
+
+void Model::visit(const ParameterVisitor& v) {
+  if (spec_.tie_embeddings) v("embedding.weight", head_.weight);
+  else v("embedding.weight", embedding_), v("head", head_);
+  for (size_t i = 0; i < blocks_.size(); ++i) v(fmt::format("blocks.{}", i), *blocks_[i]);
+  v("norm", *norm_);
+}
+
+Var Model::hidden(std::span<const int32_t> tokens, const Batch& batch, bool checkpointed) {
+  SENNIT_CHECK(batch.rows() == std::ssize(tokens), "{} tokens in a batch of {}", tokens.size(), batch.rows());
+  if (checkpointed)  // the second run of a block would move the states on twice
+    for (const Segment& s : batch.segments) SENNIT_CHECK(!s.state, "checkpointing with carried state");
+  Var x = embedding(spec_.tie_embeddings ? head_.weight : embedding_, tokens);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Batch at = batch.at(slots_[i]);
+    if (checkpointed && recording()) {
+      const Var inputs[] = {x};
+      x = checkpoint([block = blocks_[i].get(), at](std::span<const Var> in) { return std::vector<Var>{block->forward(in[0], at)}; }, inputs)[0];
+    } else {
+      x = blocks_[i]->forward(x, at);
+    }
+  }
+  for (const Segment& s : batch.segments)
+    if (s.state) s.state->position = s.position + s.length;
+  return norm_->forward(x);
+}
+
+Var Model::logits(const Var& hidden, const Context& context) { return head_(hidden, context); }
+
+Var Model::loss(const Var& hidden, std::span<const int32_t> targets, const Context& context, Tensor* losses) {
+  return linear_cross_entropy(hidden, head_.weight, targets, context.precision, losses);
+}
+
+int64_t Model::state_bytes(int64_t tokens) const {
+  int64_t n = 0;
+  for (const StateSpec& spec : state_specs_)
+    for (const StateField& f : spec) n += f.bytes(tokens);
+  return n;
+}
+
+int64_t Model::flops(int64_t n) const {
+  int64_t total = 2 * n * spec_.vocab * spec_.d_model;
+  for (const auto& b : blocks_) total += b->flops(n);
+  return total;
+}
+
+}  // namespace sennit

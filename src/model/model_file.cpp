@@ -1,0 +1,152 @@
+#include "model/model_file.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "blocks/block.h"
+
+namespace sennit {
+namespace {
+
+constexpr int64_t kMostBlocks = 4096;
+
+struct Part {
+  const char* key;
+  Json value;
+  Fields fields;
+  std::unique_ptr<OptionSet> options;
+};
+
+template <class Socket>
+Part make_part(const char* key, const Json& block, const char* fallback, const Registry<Socket>& registry, const std::string& where) {
+  Part p{key, block.contains(key) ? block.at(key) : Json(fallback), {}, nullptr};
+  if (p.value.is_null()) p.value = "none";
+  const std::string name = detail::part_name(p.value, registry.socket(), where + ": " + key);
+  if (name != "none" || registry.socket() != "channel") {
+    p.options = registry.find(name, where + ": " + key).options();
+    p.fields = p.options->fields();
+  }
+  if (p.value.is_string()) p.value = Json{{"name", name}};
+  return p;
+}
+
+// Puts a block's flat keys where they belong.
+BlockSpec sort_block(const Json& block, const std::string& where) {
+  if (!block.is_object()) fail({"model file", "an object for each block", block.dump().substr(0, 60), where});
+  if (!block.contains("mixer")) fail({"model file", "a \"mixer\" in each block", "none", where});
+  std::vector<Part> parts;
+  parts.push_back(make_part("block", block, "prenorm", blocks::registry(), where));
+  parts.push_back(make_part("mixer", block, "softmax", mixers::registry(), where));
+  parts.push_back(make_part("channel", block, "swiglu", channels::registry(), where));
+  parts.push_back(make_part("norm", block, "rmsnorm", norms::registry(), where));
+  std::vector<std::string> known = {"repeat"};
+  for (const Part& p : parts) {
+    known.push_back(p.key);
+    for (const Field& f : p.fields) known.push_back(f.name);
+  }
+  for (const auto& [key, value] : block.items()) {
+    if (key == "repeat" || std::any_of(parts.begin(), parts.end(), [&](const Part& p) { return key == p.key; })) continue;
+    Part* owner = nullptr;
+    for (Part& p : parts)
+      for (const Field& f : p.fields)
+        if (f.name == key) {
+          if (owner) fail({"model file", fmt::format("`{}` inside \"{}\" or \"{}\", which both have it", key, owner->key, p.key), "a flat key", where});
+          owner = &p;
+        }
+    if (!owner) unknown_key(key, known, "model file", where);
+    if (owner->value.contains(key)) fail({"model file", fmt::format("`{}` once", key), "a flat key and one inside its part", where});
+    owner->value[key] = value;
+  }
+  for (const Part& p : parts) detail::read_part(p.value, p.fields, p.key, where);
+  return {std::make_shared<Json>(parts[0].value), std::make_shared<Json>(parts[1].value), std::make_shared<Json>(parts[2].value),
+          std::make_shared<Json>(parts[3].value)};
+}
+
+Json shortened(const Json& part) { return part.size() == 1 ? part.at("name") : part; }
+
+}  // namespace
+
+Fields ModelSpec::fields() {
+  return {{"vocab", &vocab, "number of token ids", {.min = 1, .max = 1 << 24}},
+          {"d_model", &d_model, "width of the residual stream", {.min = 1, .max = 1 << 17}},
+          {"tie_embeddings", &tie_embeddings, "use the embedding as the output map"},
+          {"embedding_deviation", &embedding_deviation, "of its initial normal draw", {.min = 0, .max = 10}}};
+}
+
+ModelSpec read_model_spec(const Json& file, const std::string& path) {
+  ModelSpec spec;
+  if (!file.is_object()) fail({"model file", "a JSON object", file.type_name(), path});
+  Json plain = file;
+  plain.erase("blocks");
+  const Json norm = plain.value("norm", Json("rmsnorm"));
+  plain.erase("norm");
+  if (!file.contains("blocks")) {
+    std::vector<std::string> known = {"blocks", "norm"};
+    for (const Field& f : spec.fields()) known.push_back(f.name);
+    for (const auto& [key, value] : plain.items())
+      if (std::find(known.begin(), known.end(), key) == known.end()) unknown_key(key, known, "model file", path);
+    fail({"model file", "a list \"blocks\"", "none", path});
+  }
+  read_fields(spec.fields(), plain, "model file", path);
+  for (const char* needed : {"vocab", "d_model"})
+    if (!file.contains(needed)) fail({"model file", fmt::format("\"{}\"", needed), "none", path});
+  const auto& entry = norms::registry().find(detail::part_name(norm, "norm", path + ": norm"), path + ": norm");
+  detail::read_part(norm, entry.options()->fields(), "norm", path);
+  spec.norm = std::make_shared<Json>(norm);
+  const Json& blocks = file.at("blocks");
+  if (!blocks.is_array() || blocks.empty()) fail({"model file", "a list of at least one block", blocks.dump().substr(0, 60), path + ": blocks"});
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const std::string where = fmt::format("{}: blocks[{}]", path, i);
+    const BlockSpec block = sort_block(blocks[i], where);
+    int64_t repeat = 1;
+    if (blocks[i].contains("repeat"))
+      read_field({"repeat", &repeat, "", {.min = 1, .max = double(kMostBlocks)}}, blocks[i].at("repeat"), "model file", where);
+    if (std::ssize(spec.blocks) + repeat > kMostBlocks) fail({"model file", fmt::format("at most {} blocks", kMostBlocks), "more", where});
+    spec.blocks.insert(spec.blocks.end(), repeat, block);
+  }
+  return spec;
+}
+
+Json write_model_spec(const ModelSpec& spec) {
+  ModelSpec copy = spec;
+  Json file = write_fields(copy.fields());
+  file["norm"] = *spec.norm;
+  file["blocks"] = Json::array();
+  for (size_t i = 0; i < spec.blocks.size();) {
+    auto as_json = [](const BlockSpec& b) {
+      return Json{{"block", shortened(*b.block)}, {"mixer", shortened(*b.mixer)}, {"channel", shortened(*b.channel)}, {"norm", shortened(*b.norm)}};
+    };
+    const Json block = as_json(spec.blocks[i]);
+    int64_t repeat = 0;
+    while (i < spec.blocks.size() && as_json(spec.blocks[i]) == block) ++i, ++repeat;
+    Json entry = Json{{"repeat", repeat}};
+    entry.update(block);
+    file["blocks"].push_back(entry);
+  }
+  return file;
+}
+
+void set_model_key(Json& file, const std::string& assignment) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0) fail({"model setting", "KEY=VALUE", assignment});
+  Json* at = &file;
+  const std::string path = assignment.substr(0, equals), text = assignment.substr(equals + 1);
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('.', begin), path.size());
+    const std::string key = path.substr(begin, end - begin);
+    if (at->is_array()) {
+      if (key.empty() || key.size() > 6 || key.find_first_not_of("0123456789") != std::string::npos || std::stoul(key) >= at->size())
+        fail({"model setting", fmt::format("an index below {}", at->size()), key, path});
+      at = &(*at)[std::stoul(key)];
+    } else if (at->is_object()) {
+      at = &(*at)[key];
+    } else {
+      fail({"model setting", "a key of an object", key, path});
+    }
+    begin = end + 1;
+  }
+  const Json value = Json::parse(text, nullptr, false);
+  *at = value.is_discarded() ? Json(text) : value;
+}
+
+}  // namespace sennit

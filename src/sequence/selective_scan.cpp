@@ -1,0 +1,87 @@
+#include "kernels/selective_scan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/elementwise.h"
+#include "ops/count.h"
+#include "sequence/carry.h"
+#include "sequence/per_head.h"
+#include "sequence/recurrences.h"
+
+namespace sennit {
+namespace {
+
+constexpr int64_t kChannels = 128;  // a task's share, whatever the threads
+
+struct Core {
+  Tensor x, dt, a, b, c, d;
+  std::vector<Segment> segments;
+
+  int64_t channels() const { return x.row_size(); }
+  int64_t states() const { return a.row_size(); }
+  int64_t shares() const { return (channels() + kChannels - 1) / kChannels; }
+  kernels::SelectiveScanTask task(int64_t segment, int64_t share) const {
+    const Segment& s = segments[segment];
+    return {.x = x.data() + s.begin * channels(),
+            .dt = dt.data() + s.begin * channels(),
+            .a = a.data(),
+            .b = b.data() + s.begin * states(),
+            .c = c.data() + s.begin * states(),
+            .d = d.data(),
+            .x_stride = channels(),
+            .dt_stride = channels(),
+            .b_stride = states(),
+            .c_stride = states(),
+            .length = s.length,
+            .states = states(),
+            .begin = share * kChannels,
+            .end = std::min((share + 1) * kChannels, channels())};
+  }
+};
+
+// dx, ddt and the states belong to a share's own channels; what all segments or all shares add into is kept apart for
+// each task and summed in order afterwards.
+void scan_backward(const Core& core, const Tensor& dy, Gradients& into, Carry& kept) {
+  Tensor &dx = into.sum(0), &ddt = into.sum(1), &da = into.sum(2), &db = into.sum(3), &dc = into.sum(4), &dd = into.sum(5);
+  const int64_t segments = std::ssize(core.segments), shares = core.shares(), rows = core.x.rows();
+  Tensor das = Tensor::zeros({segments, core.channels(), core.states()}), dds = Tensor::zeros({segments, core.channels()});
+  Tensor dbs = Tensor::zeros({shares, rows, core.states()}), dcs = Tensor::zeros({shares, rows, core.states()});
+  const auto task_of = [&](int64_t i, int64_t share) { return core.task(i, share); };
+  each_head(segments, shares, task_of, kernels::selective_scan().backward_scratch_floats, [&](int64_t i, int64_t share, const auto& task, float* scratch) {
+    const int64_t begin = core.segments[i].begin, row = begin * core.channels(), at = (share * rows + begin) * core.states();
+    kernels::selective_scan().backward(task, kept.in(i), dy.data() + row, core.channels(), kept.d_out(i),
+                                       {.dx = dx.data() + row, .ddt = ddt.data() + row, .da = das.data() + i * core.channels() * core.states(),
+                                        .db = dbs.data() + at, .dc = dcs.data() + at, .dd = dds.data() + i * core.channels(), .dh0 = kept.d_in(i)},
+                                       scratch);
+  });
+  auto add_all = [](const Tensor& parts, Tensor& total) {
+    for (int64_t i = 0; i < parts.rows(); ++i)
+      kernels::elementwise().add(parts.data() + i * parts.row_size(), total.data(), total.data(), total.elements());
+  };
+  add_all(das, da);
+  add_all(dds, dd);
+  add_all(dbs, db);
+  add_all(dcs, dc);
+}
+
+}  // namespace
+
+Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t field) {
+  SENNIT_CHECK(in.x.shape() == in.dt.shape() && in.b.shape() == in.c.shape() && in.a.rows() == in.x.columns() && in.b.columns() == in.a.columns(),
+               "selective_scan: x {}, A {}, B {}", in.x.shape().str(), in.a.shape().str(), in.b.shape().str());
+  Core core{in.x.value(), in.dt.value(), in.a.value(), in.b.value(), in.c.value(), in.d.value(), {batch.segments.begin(), batch.segments.end()}};
+  Carry carry(batch, field, {core.channels(), core.states()});
+  Tensor y(in.x.shape());
+  count_flops(7 * y.elements() * core.states());
+  const auto task_of = [&](int64_t i, int64_t share) { return core.task(i, share); };
+  each_head(std::ssize(core.segments), core.shares(), task_of, kernels::selective_scan().scratch_floats, [&](int64_t i, int64_t, const auto& task, float* scratch) {
+    kernels::selective_scan().forward(task, carry.in(i), carry.out(i), y.data() + core.segments[i].begin * core.channels(), core.channels(), scratch);
+  });
+  return carry.record(batch, std::move(y), {in.x, in.dt, in.a, in.b, in.c, in.d}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
+    count_flops(20 * dy.elements() * core.states());
+    scan_backward(core, dy, into, kept);
+  });
+}
+
+}  // namespace sennit
