@@ -1,0 +1,491 @@
+#include "kernels/gla.h"
+
+#include "kernels/simd.h"
+#include "kernels/small_products.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+// One chunk is one level of products: the state carries what came before it. Within it, decays are products of factors
+// exp(g) <= 1 taken from one token to the next, which can only underflow, to the 0 they stand for.
+constexpr int64_t kChunk = 16;
+
+// exp(g) of up to kChunk tokens: e [n, key_dim] for Decay::vector, e [n] for Decay::scalar.
+template <Decay D>
+SENNIT_INLINE void load_decays(const GlaTask& t, int64_t first, int64_t n, float* e) {
+  for (int64_t i = 0; i < n && D != Decay::none; ++i) {
+    const float* g = t.g + (first + i) * t.g_stride;
+    if constexpr (D == Decay::vector)
+      for_lanes(t.key_dim, [&](int64_t l, int64_t k) { store_n(e + i * t.key_dim + l, exp(load_n(g + l, k)), k); });
+    else
+      store_n(e + i, exp(set(*g)), 1);
+  }
+}
+
+// a exp(g_i) for the key channels from l.
+template <Decay D>
+SENNIT_INLINE vf decay(vf a, const float* e, int64_t key_dim, int64_t i, int64_t l, int64_t lanes) {
+  if constexpr (D == Decay::vector) return a * load_n(e + i * key_dim + l, lanes);
+  if constexpr (D == Decay::scalar) return a * set(e[i]);
+  return a;
+}
+
+// The J vectors of S, from column l, through one token.
+template <Decay D, int J>
+SENNIT_INLINE void step_columns(const GlaTask& t, const float* q, const float* k, const float* v, const float* e,
+                                const float* from, float* to, float* y, int64_t l, int64_t lanes) {
+  vf value[J], out[J];
+  for (int j = 0; j < J; ++j) value[j] = load_n(v + l + j * kLanes, lanes), out[j] = zero();
+  for (int64_t i = 0; i < t.key_dim; ++i) {
+    const vf key = set(k[i]), query = set(q[i]);
+    for (int j = 0; j < J; ++j) {
+      const int64_t at = i * t.value_dim + l + j * kLanes;
+      vf s = load_n(from + at, lanes);
+      if (D != Decay::none) s = s * set(e[D == Decay::vector ? i : 0]);
+      s = fma(key, value[j], s);
+      store_n(to + at, s, lanes);
+      out[j] = fma(query, s, out[j]);
+    }
+  }
+  for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
+}
+
+template <Decay D>
+void recurrent_with(const GlaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  Scratch pieces(scratch);
+  float* e = pieces.take(t.key_dim);
+  float* s = s_end ? s_end : pieces.take(t.key_dim * t.value_dim);
+  if (!s0 || t.length == 0) copy(s0, s, t.key_dim * t.value_dim);
+  const float* from = s0 ? s0 : s;
+  for (int64_t i = 0; i < t.length; ++i, from = s) {
+    load_decays<D>(t, i, 1, e);
+    const float *q = t.q + i * t.q_stride, *k = t.k + i * t.k_stride, *v = t.v + i * t.v_stride;
+    float* out = y + i * y_stride;
+    int64_t l = 0;
+    for (; l + 4 * kLanes <= t.value_dim; l += 4 * kLanes) step_columns<D, 4>(t, q, k, v, e, from, s, out, l, kLanes);
+    for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<D, 1>(t, q, k, v, e, from, s, out, l, kLanes);
+    if (l < t.value_dim) step_columns<D, 1>(t, q, k, v, e, from, s, out, l, t.value_dim - l);
+  }
+}
+
+// What the products of a chunk of n tokens need.
+struct Chunk {
+  float* e;      // exp(g), see load_decays
+  float* qd;     // [n, K] scale q_i exp(g_1 + ... + g_i)
+  float* kd;     // [n, K] k_j exp(g_{j+1} + ... + g_n)
+  float* total;  // [K] exp(g_1 + ... + g_n)
+  float* a;      // [n, kChunk] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_i) for j <= i, else 0
+  SENNIT_INLINE Chunk(const GlaTask& t, Scratch& pieces)
+      : e(pieces.take(kChunk * t.key_dim)),
+        qd(pieces.take(kChunk * t.key_dim)),
+        kd(pieces.take(kChunk * t.key_dim)),
+        total(pieces.take(t.key_dim)),
+        a(pieces.take(kChunk * kChunk)) {}
+};
+
+template <Decay D>
+SENNIT_INLINE void decayed_rows(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  const int64_t K = t.key_dim;
+  for_lanes(K, [&](int64_t l, int64_t k) {
+    vf before = set(1), after = set(1);
+    for (int64_t i = 0; i < n; ++i) {
+      before = decay<D>(before, c.e, K, i, l, k);
+      store_n(c.qd + i * K + l, load_n(t.q + (first + i) * t.q_stride + l, k) * set(t.scale) * before, k);
+    }
+    store_n(c.total + l, before, k);
+    for (int64_t j = n - 1; j >= 0; --j) {
+      store_n(c.kd + j * K + l, load_n(t.k + (first + j) * t.k_stride + l, k) * after, k);
+      after = decay<D>(after, c.e, K, j, l, k);
+    }
+  });
+}
+
+struct Rows {
+  const float* p;
+  int64_t stride;
+  SENNIT_INLINE const float* operator[](int64_t i) const { return p + i * stride; }
+};
+
+// The part of lower_products() of P vectors of the inner dimension from l.
+template <Decay D, int P>
+SENNIT_INLINE void add_lower_products(Rows x, Rows y, const float* e, int64_t dim, int64_t n, float scale, float* a,
+                                      int64_t l, int64_t lanes) {
+  for (int64_t j = 0; j < n; ++j) {
+    vf right[P];
+    for (int p = 0; p < P; ++p) right[p] = load_n(y[j] + l + p * kLanes, lanes);
+    for (int64_t i = j; i < n; ++i) {
+      vf s = zero();
+      for (int p = 0; p < P; ++p) {
+        if (i > j) right[p] = decay<D>(right[p], e, dim, i, l + p * kLanes, lanes);
+        s = fma(load_n(x[i] + l + p * kLanes, lanes), right[p], s);
+      }
+      a[i * kChunk + j] += scale * sum(s);
+    }
+  }
+}
+
+// a [n, kChunk] = scale sum_k x_ik y_jk exp(g_{j+1} + ... + g_i)_k for j <= i, 0 above the diagonal; k below dim.
+template <Decay D>
+void lower_products(Rows x, Rows y, const float* e, int64_t dim, int64_t n, float scale, float* a) {
+  copy(nullptr, a, kChunk * kChunk);
+  int64_t l = 0;
+  for (; l + 4 * kLanes <= dim; l += 4 * kLanes) add_lower_products<D, 4>(x, y, e, dim, n, scale, a, l, kLanes);
+  for (; l + kLanes <= dim; l += kLanes) add_lower_products<D, 1>(x, y, e, dim, n, scale, a, l, kLanes);
+  if (l < dim) add_lower_products<D, 1>(x, y, e, dim, n, scale, a, l, dim - l);
+}
+
+template <Decay D>
+SENNIT_INLINE void prepare(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  load_decays<D>(t, first, n, c.e);
+  decayed_rows<D>(t, first, n, c);
+}
+
+template <Decay D>
+SENNIT_INLINE void attention(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  lower_products<D>({t.q + first * t.q_stride, t.q_stride}, {t.k + first * t.k_stride, t.k_stride}, c.e, t.key_dim, n,
+                    t.scale, c.a);
+}
+
+template <Decay D>
+void chunked_with(const GlaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  Scratch pieces(scratch);
+  const Chunk c(t, pieces);
+  float* s = s_end ? s_end : pieces.take(K * V);
+  copy(s0, s, K * V);
+  for (int64_t first = 0; first < t.length; first += kChunk) {
+    const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
+    const float* v = t.v + first * t.v_stride;
+    float* out = y + first * y_stride;
+    prepare<D>(t, first, n, c);
+    attention<D>(t, first, n, c);
+    multiply({.a = c.qd,
+              .a_row = K,
+              .a_col = 1,
+              .b = s,
+              .b_stride = V,
+              .start = nullptr,
+              .c = out,
+              .c_stride = y_stride,
+              .m = n,
+              .n = V,
+              .inner = K});
+    add_lower_multiply({.a = c.a,
+                        .a_row = kChunk,
+                        .a_col = 1,
+                        .b = v,
+                        .b_stride = t.v_stride,
+                        .start = out,
+                        .c = out,
+                        .c_stride = y_stride,
+                        .m = n,
+                        .n = V,
+                        .inner = n});
+    multiply({.a = c.kd,
+              .a_row = 1,
+              .a_col = K,
+              .b = v,
+              .b_stride = t.v_stride,
+              .start = s,
+              .c = s,
+              .c_stride = V,
+              .m = K,
+              .n = V,
+              .inner = n,
+              .row_scale = c.total});
+  }
+}
+
+// Buffers of the backward pass, beside a Chunk. States are transposed, [V, K], so that key channels are lanes.
+struct Backward {
+  float* states;   // [chunks, V, K] at the start of each chunk
+  float* ds;       // [V, K] gradient of the state at the chunk's end
+  float* ds_rows;  // [K, V] the same
+  float* da;       // [n, kChunk]
+  float* dq;       // [n, K] before the decay from the chunk's start
+  float* dk;       // [n, K] before the decay to the chunk's end
+  SENNIT_INLINE Backward(const GlaTask& t, Scratch& pieces)
+      : states(pieces.take((t.length + kChunk - 1) / kChunk * t.key_dim * t.value_dim)),
+        ds(pieces.take(t.key_dim * t.value_dim)),
+        ds_rows(pieces.take(t.key_dim * t.value_dim)),
+        da(pieces.take(kChunk * kChunk)),
+        dq(pieces.take(kChunk * t.key_dim)),
+        dk(pieces.take(kChunk * t.key_dim)) {}
+};
+
+struct Gradients {
+  float *dq, *dk, *dv, *dg;  // at the chunk's first token
+};
+
+template <Decay D>
+SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chunk& c, const Backward& b) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  if (s0)
+    transpose(s0, V, K, V, b.states, K);
+  else
+    copy(nullptr, b.states, K * V);
+  float* s = b.states;
+  for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += K * V) {
+    prepare<D>(t, first, kChunk, c);
+    multiply({.a = t.v + first * t.v_stride,
+              .a_row = 1,
+              .a_col = t.v_stride,
+              .b = c.kd,
+              .b_stride = K,
+              .start = s,
+              .c = s + K * V,
+              .c_stride = K,
+              .m = V,
+              .n = K,
+              .inner = kChunk,
+              .column_scale = c.total});
+  }
+}
+
+SENNIT_INLINE void add_n(float* p, vf a, int64_t lanes) {
+  store_n(p, load_n(p, lanes) + a, lanes);
+}
+
+// dg_t gathers every path from a token (or the state) before t to one at or after t. Each path is a sum of its own, so
+// that nothing cancels: after a violent gate the little that passes keeps its precision.
+struct Paths {
+  vf to[kChunk];      // by the token at which they end
+  vf across[kChunk];  // dg of each token
+};
+
+// Through the state: from the chunk's start to its end, from its start to token i, from token j to its end.
+SENNIT_INLINE void state_paths(const Chunk& c, const Backward& b, vf through, int64_t K, int64_t n, int64_t l,
+                               int64_t lanes, Paths& paths) {
+  vf later = through, earlier = zero();
+  for (int64_t i = n - 1; i >= 0; --i) {
+    later = fma(load_n(c.qd + i * K + l, lanes), load_n(b.dq + i * K + l, lanes), later);
+    paths.across[i] = later;
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    paths.across[j] = paths.across[j] + earlier;
+    earlier = fma(load_n(c.kd + j * K + l, lanes), load_n(b.dk + j * K + l, lanes), earlier);
+  }
+}
+
+// Within the chunk, key channels from l: adds to dq (kept in `query`) and dk, and for Decay::vector to `paths`.
+template <Decay D>
+SENNIT_INLINE void inner_paths(const GlaTask& t, const Chunk& c, const float* da, Rows q, Rows k, int64_t n, int64_t l,
+                               int64_t lanes, vf (&query)[kChunk], vf (&key)[kChunk], Paths& paths) {
+  for (int64_t i = 0; i < n; ++i) paths.to[i] = zero();
+  for (int64_t j = 0; j < n; ++j) {
+    const vf kj = load_n(k[j] + l, lanes), here = set(da[j * kChunk + j]);
+    vf w = set(1), dk = fma(here, load_n(q[j] + l, lanes), key[j]), crossing = zero();
+    query[j] = fma(here, kj, query[j]);
+    for (int64_t i = j + 1; i < n; ++i) {
+      w = decay<D>(w, c.e, t.key_dim, i, l, lanes);
+      const vf d = w * set(da[i * kChunk + j]), dq = d * load_n(q[i] + l, lanes);
+      query[i] = fma(d, kj, query[i]);
+      dk = dk + dq;
+      if (D != Decay::vector) continue;
+      paths.to[i] = fma(dq, kj, paths.to[i]);
+      crossing = crossing + paths.to[i];
+    }
+    key[j] = dk;
+    if (D == Decay::vector && j + 1 < n) paths.across[j + 1] = paths.across[j + 1] + crossing;
+  }
+}
+
+// The key channels of a chunk's gradients, from the products in `b`.
+template <Decay D>
+SENNIT_INLINE void key_gradients(const GlaTask& t, Rows q, Rows k, int64_t n, const Chunk& c, const Backward& b,
+                                 const float* s, const Gradients& to) {
+  const int64_t K = t.key_dim;
+  for_lanes(K, [&](int64_t l, int64_t lanes) {
+    vf query[kChunk], key[kChunk], before = set(t.scale), after = set(1), through = zero();
+    for (int64_t i = 0; i < n; ++i) {
+      before = decay<D>(before, c.e, K, i, l, lanes);
+      query[i] = before * load_n(b.dq + i * K + l, lanes);
+    }
+    for (int64_t j = n - 1; j >= 0; --j) {
+      key[j] = after * load_n(b.dk + j * K + l, lanes);
+      after = decay<D>(after, c.e, K, j, l, lanes);
+    }
+    Paths paths;
+    if (D != Decay::none) {
+      for (int64_t i = 0; i < t.value_dim; ++i)
+        through = fma(load_n(s + i * K + l, lanes), load_n(b.ds + i * K + l, lanes), through);
+      state_paths(c, b, through * after, K, n, l, lanes, paths);
+    }
+    inner_paths<D>(t, c, b.da, q, k, n, l, lanes, query, key, paths);
+    for (int64_t i = 0; i < n; ++i) {
+      add_n(to.dq + i * t.q_stride + l, query[i], lanes);
+      add_n(to.dk + i * t.k_stride + l, key[i], lanes);
+      if (D == Decay::vector) add_n(to.dg + i * t.g_stride + l, paths.across[i], lanes);
+      if (D == Decay::scalar) to.dg[i * t.g_stride] += sum(paths.across[i]);
+    }
+  });
+}
+
+// The paths within the chunk for Decay::scalar, which are the same for all key channels; da is before the scale.
+void scalar_inner_paths(const float* a, const float* da, int64_t n, float* dg, int64_t stride) {
+  float to[kChunk] = {};
+  for (int64_t j = 0; j + 1 < n; ++j) {
+    float crossing = 0;
+    for (int64_t i = j + 1; i < n; ++i) {
+      to[i] += a[i * kChunk + j] * da[i * kChunk + j];
+      crossing += to[i];
+    }
+    dg[(j + 1) * stride] += crossing;
+  }
+}
+
+template <Decay D>
+void backward_chunk(const GlaTask& t, int64_t first, int64_t n, Rows dy, const Chunk& c, const Backward& b,
+                    const float* s, const Gradients& to) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  const Rows q{t.q + first * t.q_stride, t.q_stride}, k{t.k + first * t.k_stride, t.k_stride},
+      v{t.v + first * t.v_stride, t.v_stride};
+  prepare<D>(t, first, n, c);
+  attention<D>(t, first, n, c);
+  lower_products<Decay::none>(dy, v, nullptr, V, n, 1, b.da);
+  if (D == Decay::scalar) scalar_inner_paths(c.a, b.da, n, to.dg, t.g_stride);
+  for_lanes(kChunk * kChunk, [&](int64_t i, int64_t l) { store_n(b.da + i, load_n(b.da + i, l) * set(t.scale), l); });
+
+  transpose(b.ds, K, V, K, b.ds_rows, V);
+  multiply({.a = c.a,
+            .a_row = 1,
+            .a_col = kChunk,
+            .b = dy.p,
+            .b_stride = dy.stride,
+            .start = to.dv,
+            .c = to.dv,
+            .c_stride = t.v_stride,
+            .m = n,
+            .n = V,
+            .inner = n});
+  multiply({.a = c.kd,
+            .a_row = K,
+            .a_col = 1,
+            .b = b.ds_rows,
+            .b_stride = V,
+            .start = to.dv,
+            .c = to.dv,
+            .c_stride = t.v_stride,
+            .m = n,
+            .n = V,
+            .inner = K});
+  multiply({.a = dy.p,
+            .a_row = dy.stride,
+            .a_col = 1,
+            .b = s,
+            .b_stride = K,
+            .start = nullptr,
+            .c = b.dq,
+            .c_stride = K,
+            .m = n,
+            .n = K,
+            .inner = V});
+  multiply({.a = v.p,
+            .a_row = v.stride,
+            .a_col = 1,
+            .b = b.ds,
+            .b_stride = K,
+            .start = nullptr,
+            .c = b.dk,
+            .c_stride = K,
+            .m = n,
+            .n = K,
+            .inner = V});
+  key_gradients<D>(t, q, k, n, c, b, s, to);
+  multiply({.a = dy.p,
+            .a_row = 1,
+            .a_col = dy.stride,
+            .b = c.qd,
+            .b_stride = K,
+            .start = b.ds,
+            .c = b.ds,
+            .c_stride = K,
+            .m = V,
+            .n = K,
+            .inner = n,
+            .column_scale = c.total});
+}
+
+template <Decay D>
+void backward_with(const GlaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+                   const Gradients& to, float* ds0, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  Scratch pieces(scratch);
+  const Chunk c(t, pieces);
+  const Backward b(t, pieces);
+  if (ds_end)
+    transpose(ds_end, V, K, V, b.ds, K);
+  else
+    copy(nullptr, b.ds, K * V);
+  if (t.length > 0) states_at_chunks<D>(t, s0, c, b);
+  for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
+    const int64_t first = chunk * kChunk, n = t.length - first < kChunk ? t.length - first : kChunk;
+    const Gradients here{to.dq + first * t.q_stride, to.dk + first * t.k_stride, to.dv + first * t.v_stride,
+                         D == Decay::none ? nullptr : to.dg + first * t.g_stride};
+    backward_chunk<D>(t, first, n, {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V, here);
+  }
+  if (!ds0) return;
+  transpose(b.ds, K, V, K, b.ds_rows, V);
+  for_lanes(K * V, [&](int64_t i, int64_t l) { add_n(ds0 + i, load_n(b.ds_rows + i, l), l); });
+}
+
+int64_t scratch_floats(const GlaTask& t) {
+  Scratch pieces(nullptr);
+  Chunk(t, pieces);
+  pieces.take(t.key_dim * t.value_dim);
+  return pieces.needed();
+}
+
+int64_t backward_scratch_floats(const GlaTask& t) {
+  Scratch pieces(nullptr);
+  Chunk(t, pieces);
+  Backward(t, pieces);
+  return pieces.needed();
+}
+
+void recurrent(const GlaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  switch (t.decay) {
+    case Decay::none:
+      return recurrent_with<Decay::none>(t, s0, s_end, y, y_stride, scratch);
+    case Decay::scalar:
+      return recurrent_with<Decay::scalar>(t, s0, s_end, y, y_stride, scratch);
+    case Decay::vector:
+      return recurrent_with<Decay::vector>(t, s0, s_end, y, y_stride, scratch);
+  }
+}
+
+void chunked(const GlaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  switch (t.decay) {
+    case Decay::none:
+      return chunked_with<Decay::none>(t, s0, s_end, y, y_stride, scratch);
+    case Decay::scalar:
+      return chunked_with<Decay::scalar>(t, s0, s_end, y, y_stride, scratch);
+    case Decay::vector:
+      return chunked_with<Decay::vector>(t, s0, s_end, y, y_stride, scratch);
+  }
+}
+
+void backward(const GlaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dq,
+              float* dk, float* dv, float* dg, float* ds0, float* scratch) {
+  const Gradients to{dq, dk, dv, dg};
+  switch (t.decay) {
+    case Decay::none:
+      return backward_with<Decay::none>(t, s0, dy, dy_stride, ds_end, to, ds0, scratch);
+    case Decay::scalar:
+      return backward_with<Decay::scalar>(t, s0, dy, dy_stride, ds_end, to, ds0, scratch);
+    case Decay::vector:
+      return backward_with<Decay::vector>(t, s0, dy, dy_stride, ds_end, to, ds0, scratch);
+  }
+}
+
+}  // namespace
+
+const Gla gla_table = {
+    .scratch_floats = scratch_floats,
+    .backward_scratch_floats = backward_scratch_floats,
+    .recurrent = recurrent,
+    .chunked = chunked,
+    .backward = backward,
+};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL
