@@ -36,7 +36,8 @@ struct GatedDelta : Mixer {
     return {.title = "Gated delta rule",
             .paper = "arXiv:2412.06464",
             .equation = "S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T, y_t = S_t^T q_t",
-            .cost = "O(n d^2 / heads)"};
+            .cost = "O(n d^2 / heads)",
+            .settings = {{"DeltaNet", R"({"gated": false})"}, {"negative eigenvalues", R"({"negative": true})"}}};
   }
 
   GatedDelta(const Dims& d, const Options& o, Rng rng)

@@ -38,7 +38,10 @@ struct Gla : Mixer {
     return {.title = "Gated linear attention",
             .paper = "arXiv:2312.06635",
             .equation = "S_t = diag(a_t) S_{t-1} + k_t v_t^T, y_t = S_t^T q_t",
-            .cost = "O(n d^2 / heads)"};
+            .cost = "O(n d^2 / heads)",
+            .settings = {{"linear attention", R"({"decay": "none", "feature": "elu"})"},
+                         {"retention", R"({"decay": "fixed"})"},
+                         {"scalar gates", R"({"decay": "scalar", "feature": "silu", "conv": 4})"}}};
   }
 
   Gla(const Dims& d, const Options& o, Rng rng)

@@ -13,7 +13,8 @@ struct MixerInfo {
   std::string equation;            // the recurrence or sum, in one line
   std::string cost;                // of n tokens, in words: "O(n^2 d)"
   std::vector<Pattern> patterns = {Pattern::causal};
-  bool rewinds = false;  // its state can be cut back to fewer tokens; the others need a snapshot
+  // Options worth a name of their own, as JSON: older papers that are settings of this one.
+  std::vector<std::pair<std::string, std::string>> settings = {};
 };
 
 // The operands of the definition: one sequence (or the next piece of it) in double.
@@ -44,6 +45,7 @@ class Mixer : public Module {
   // Throws Error when the batch's pattern is none of info().patterns.
   virtual Var forward(const Var& x, const Batch& batch) = 0;
   virtual StateSpec state_spec() const = 0;
+  bool rewinds() const;  // whether its state can be cut back to fewer tokens; otherwise that needs a snapshot
   virtual naive::Matrix naive(NaiveRun& run) const = 0;
   // Operations of forward over one fresh causal sequence of n tokens (of products, scans and attention; maps and norms
   // are within a tenth of it at ordinary widths).

@@ -39,7 +39,10 @@ struct Softmax : Mixer {
             .equation = "y_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j",
             .cost = "O(n^2 d), O(n w d) with a window w",
             .patterns = {Pattern::causal, Pattern::bidirectional, Pattern::cross},
-            .rewinds = true};
+            .settings = {{"grouped queries", R"({"heads": 4, "kv_heads": 2, "qk_norm": true})"},
+                         {"sliding window", R"({"window": 7, "bias": true})"},
+                         {"linear biases", R"({"position": "alibi"})"},
+                         {"no position", R"({"position": "none"})"}}};
   }
 
   Softmax(const Dims& d, Options o, Rng rng) : options(o) {
