@@ -22,6 +22,9 @@ struct Core {
   int64_t key_dim() const { return q.row_size() / heads(); }
   int64_t value_dim() const { return v.row_size() / heads(); }
   int64_t state_size() const { return key_dim() * value_dim(); }
+  auto tasks() const {
+    return [this](int64_t segment, int64_t head) { return task(segments[segment], head); };
+  }
   kernels::DeltaTask task(const Segment& s, int64_t head) const {
     return {.q = q.data() + s.begin * q.row_size() + head * key_dim(),
             .k = k.data() + s.begin * k.row_size() + head * key_dim(),
@@ -50,8 +53,7 @@ Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const
   Carry carry(batch, options.field, {core.heads(), core.key_dim(), core.value_dim()});
   Tensor y(v.shape());
   count_flops(q.rows() * core.heads() * core.state_size() * 8);
-  const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
-  each_head(std::ssize(core.segments), core.heads(), task_of, kernels::delta().scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
+  each_head(std::ssize(core.segments), core.heads(), core.tasks(), kernels::delta().scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
     const int64_t at = head * core.state_size();
     const bool stepwise = core.exact || task.length <= kRecurrentUpTo;
     (stepwise ? kernels::delta().recurrent : kernels::delta().chunked)(
@@ -62,8 +64,7 @@ Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const
     Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2), &dbeta = into.sum(3);
     Tensor* dg = core.g ? &into.sum(4) : nullptr;
     count_flops(core.q.rows() * core.heads() * core.state_size() * 20);
-    const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
-    each_head(std::ssize(core.segments), core.heads(), task_of, kernels::delta().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
+    each_head(std::ssize(core.segments), core.heads(), core.tasks(), kernels::delta().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
       const int64_t at = head * core.state_size(), row = core.segments[i].begin;
       kernels::delta().backward(task, moved(kept.in(i), at), dy.data() + row * dy.row_size() + head * core.value_dim(), dy.row_size(),
                                 moved(kept.d_out(i), at), dq.data() + row * dq.row_size() + head * core.key_dim(),

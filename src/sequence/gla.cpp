@@ -24,6 +24,9 @@ struct Core {
   int64_t value_dim() const { return v.row_size() / heads(); }
   int64_t state_size() const { return key_dim() * value_dim(); }
   int64_t gate_dim() const { return g ? g.row_size() / heads() : 0; }
+  auto tasks() const {
+    return [this](int64_t segment, int64_t head) { return task(segments[segment], head); };
+  }
   kernels::GlaTask task(const Segment& s, int64_t head) const {
     return {.q = q.data() + s.begin * q.row_size() + head * key_dim(),
             .k = k.data() + s.begin * k.row_size() + head * key_dim(),
@@ -51,8 +54,7 @@ Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& bat
   Carry carry(batch, options.field, state);
   Tensor y(v.shape());
   count_flops(q.rows() * core.heads() * core.state_size() * (g ? 6 : 4));
-  const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
-  each_head(std::ssize(core.segments), core.heads(), task_of, kernels::gla().scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
+  each_head(std::ssize(core.segments), core.heads(), core.tasks(), kernels::gla().scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
     const int64_t at = head * core.state_size();
     const bool stepwise = core.exact || task.length <= kRecurrentUpTo;
     (stepwise ? kernels::gla().recurrent : kernels::gla().chunked)(
@@ -63,8 +65,7 @@ Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& bat
     Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2);
     Tensor* dg = core.g ? &into.sum(3) : nullptr;
     count_flops(core.q.rows() * core.heads() * core.state_size() * 14);
-    const auto task_of = [&](int64_t i, int64_t head) { return core.task(core.segments[i], head); };
-    each_head(std::ssize(core.segments), core.heads(), task_of, kernels::gla().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
+    each_head(std::ssize(core.segments), core.heads(), core.tasks(), kernels::gla().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, float* scratch) {
       const int64_t at = head * core.state_size(), row = core.segments[i].begin;
       kernels::gla().backward(task, moved(kept.in(i), at), dy.data() + row * dy.row_size() + head * core.value_dim(), dy.row_size(),
                               moved(kept.d_out(i), at), dq.data() + row * dq.row_size() + head * core.key_dim(),

@@ -21,6 +21,9 @@ struct Core {
   int64_t channels() const { return x.row_size(); }
   int64_t states() const { return a.row_size(); }
   int64_t shares() const { return (channels() + kChannels - 1) / kChannels; }
+  auto tasks() const {
+    return [this](int64_t segment, int64_t share) { return task(segment, share); };
+  }
   kernels::SelectiveScanTask task(int64_t segment, int64_t share) const {
     const Segment& s = segments[segment];
     return {.x = x.data() + s.begin * channels(),
@@ -47,8 +50,7 @@ void scan_backward(const Core& core, const Tensor& dy, Gradients& into, Carry& k
   const int64_t segments = std::ssize(core.segments), shares = core.shares(), rows = core.x.rows();
   Tensor das = Tensor::zeros({segments, core.channels(), core.states()}), dds = Tensor::zeros({segments, core.channels()});
   Tensor dbs = Tensor::zeros({shares, rows, core.states()}), dcs = Tensor::zeros({shares, rows, core.states()});
-  const auto task_of = [&](int64_t i, int64_t share) { return core.task(i, share); };
-  each_head(segments, shares, task_of, kernels::selective_scan().backward_scratch_floats, [&](int64_t i, int64_t share, const auto& task, float* scratch) {
+  each_head(segments, shares, core.tasks(), kernels::selective_scan().backward_scratch_floats, [&](int64_t i, int64_t share, const auto& task, float* scratch) {
     const int64_t begin = core.segments[i].begin, row = begin * core.channels(), at = (share * rows + begin) * core.states();
     kernels::selective_scan().backward(task, kept.in(i), dy.data() + row, core.channels(), kept.d_out(i),
                                        {.dx = dx.data() + row, .ddt = ddt.data() + row, .da = das.data() + i * core.channels() * core.states(),
@@ -74,8 +76,7 @@ Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t fie
   Carry carry(batch, field, {core.channels(), core.states()});
   Tensor y(in.x.shape());
   count_flops(7 * y.elements() * core.states());
-  const auto task_of = [&](int64_t i, int64_t share) { return core.task(i, share); };
-  each_head(std::ssize(core.segments), core.shares(), task_of, kernels::selective_scan().scratch_floats, [&](int64_t i, int64_t, const auto& task, float* scratch) {
+  each_head(std::ssize(core.segments), core.shares(), core.tasks(), kernels::selective_scan().scratch_floats, [&](int64_t i, int64_t, const auto& task, float* scratch) {
     kernels::selective_scan().forward(task, carry.in(i), carry.out(i), y.data() + core.segments[i].begin * core.channels(), core.channels(), scratch);
   });
   return carry.record(batch, std::move(y), {in.x, in.dt, in.a, in.b, in.c, in.d}, [core](const Tensor& dy, Gradients& into, Carry& kept) {

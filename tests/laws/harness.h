@@ -1,0 +1,41 @@
+#pragma once
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "laws/mixer_laws.h"
+
+namespace sennit::laws {
+
+// How far a is from the definition, relative to the definition's size: max |a - b| / (rms b + max |b| / 16).
+struct Distance {
+  double relative = 0;
+  int64_t worst = 0;
+};
+Distance distance(const Tensor& a, const naive::Matrix& b);
+Distance distance(const Tensor& a, const Tensor& b);
+bool same_bits(const Tensor& a, const Tensor& b);
+std::string bits_differ(const Tensor& a, const Tensor& b);  // "" or where
+
+naive::Matrix to_matrix(const Tensor& t);  // [rows, rest]
+naive::Weights weights_of(Mixer& mixer);
+Tensor random_rows(int64_t n, int64_t d, Rng rng, double scale = 1);
+// Draws every parameter anew around its initial value, times up to `violence`: gates from none to violent.
+void shake(Mixer& mixer, Rng rng, double violence);
+
+// Runs x as one sequence cut into pieces, each a forward call that continues `state`; without recording.
+Tensor run_pieces(Mixer& mixer, const Tensor& x, const std::vector<int64_t>& lengths, const Context& context, SequenceState& state);
+Tensor run_whole(Mixer& mixer, const Tensor& x, const Context& context, Pattern pattern = Pattern::causal);
+naive::Matrix run_naive(Mixer& mixer, const Tensor& x);
+std::vector<int64_t> token_by_token(int64_t n);
+
+// What rounding may cost this mixer on x: a small multiple of what its token-by-token form loses against double. Throws
+// std::string when that form itself is wrong.
+double budget(Mixer& mixer, const Tensor& x, const naive::Matrix& definition);
+
+inline const std::vector<int64_t>& lengths() {
+  static const std::vector<int64_t> all = {1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200};
+  return all;
+}
+
+}  // namespace sennit::laws
