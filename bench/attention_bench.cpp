@@ -32,9 +32,19 @@ struct Layer {
 
   AttentionTask task(int64_t head) const {
     const int64_t at = head * dim;
-    return {.q = q.data() + at, .k = k.data() + at, .v = v.data() + at, .q_stride = width, .k_stride = width,
-            .v_stride = width, .queries = queries, .keys = keys, .key_dim = dim, .value_dim = dim,
-            .offset = keys - queries, .causal = true, .scale = 0.125f};
+    return {.q = q.data() + at,
+            .k = k.data() + at,
+            .v = v.data() + at,
+            .q_stride = width,
+            .k_stride = width,
+            .v_stride = width,
+            .queries = queries,
+            .keys = keys,
+            .key_dim = dim,
+            .value_dim = dim,
+            .offset = keys - queries,
+            .causal = true,
+            .scale = 0.125f};
   }
   void forward() {
     const int64_t tiles = (queries + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
@@ -72,8 +82,9 @@ void add_training(std::vector<Case>& cases, int64_t n, int64_t heads, int64_t di
 void add_decode(std::vector<Case>& cases, int64_t keys, int64_t heads, int64_t dim) {
   const auto layer = std::make_shared<Layer>(Layer{1, keys, heads, dim});
   const int64_t bytes = layer->k.bytes();
-  cases.push_back({fmt::format("decode {} heads x {}, {} keys, bytes", heads, dim, keys), 2.0 * static_cast<double>(bytes),
-                   [=] { return peak_read_bytes(layer->k.raw(), bytes); }, [=] { layer->forward(); }});
+  cases.push_back({fmt::format("decode {} heads x {}, {} keys, bytes", heads, dim, keys),
+                   2.0 * static_cast<double>(bytes), [=] { return peak_read_bytes(layer->k.raw(), bytes); },
+                   [=] { layer->forward(); }});
 }
 
 }  // namespace

@@ -16,8 +16,12 @@ constexpr int kVectors = 4;
 constexpr int kTileRows = 6;
 constexpr float kNothing = -__builtin_inff();
 
-int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 // ---- c[rows, columns] (=|+=) a b, where a(r, p) = a[r * a_row + p * a_step] and row p of b starts at b + p * b_stride
 
@@ -34,7 +38,9 @@ struct Product {
 
 template <int R, int V>
 [[gnu::noinline]] void tile(const Product& t, int64_t row, int64_t column) {
-  const auto part = [&](int v) __attribute__((always_inline)) { return t.columns - column - v * kLanes; };
+  const auto part = [&](int v) __attribute__((always_inline)) {
+    return t.columns - column - v * kLanes;
+  };
   const float* const a = t.a + row * t.a_row;
   const float* const b = t.b + column;
   float* const c = t.c + row * t.c_stride + column;
@@ -59,8 +65,10 @@ template <int R, int V>
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
       float* place = c + r * t.c_stride + v * kLanes;
-      if constexpr (V > 1) store(place, sums[r][v]);
-      else store_some(place, sums[r][v], part(v));
+      if constexpr (V > 1)
+        store(place, sums[r][v]);
+      else
+        store_some(place, sums[r][v], part(v));
     }
 }
 
@@ -74,7 +82,9 @@ int64_t tile_rows(const Product& t, int64_t row) {
   return row;
 }
 
-void multiply(const Product& t) { tile_rows<1>(t, tile_rows<2>(t, tile_rows<kTileRows>(t, 0))); }
+void multiply(const Product& t) {
+  tile_rows<1>(t, tile_rows<2>(t, tile_rows<kTileRows>(t, 0)));
+}
 
 // ---- what a query sees
 
@@ -128,8 +138,12 @@ float dot(const float* x, const float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t m) { s = fma(load_n(x + i, m), load_n(y + i, m), s); });
   return sum(s);
 }
-float exp_of(float x) { return highest(exp(set(x))); }
-float log_of(float x) { return highest(log(set(x))); }
+float exp_of(float x) {
+  return highest(exp(set(x)));
+}
+float log_of(float x) {
+  return highest(log(set(x)));
+}
 
 // ---- forward
 
@@ -194,8 +208,17 @@ struct ForwardScratch {
 // Rows [first, first + rows) against one block of keys, of which each sees something.
 void forward_block(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, float* o, int64_t o_stride,
                    float* keys, float* weights, Running* running) {
-  multiply({.a = t.q + first * t.q_stride, .a_row = t.q_stride, .a_step = 1, .b = keys, .b_stride = kKeys,
-            .c = weights, .c_stride = kKeys, .rows = rows, .columns = kKeys, .k = t.key_dim, .accumulate = false});
+  multiply({.a = t.q + first * t.q_stride,
+            .a_row = t.q_stride,
+            .a_step = 1,
+            .b = keys,
+            .b_stride = kKeys,
+            .c = weights,
+            .c_stride = kKeys,
+            .rows = rows,
+            .columns = kKeys,
+            .k = t.key_dim,
+            .accumulate = false});
   for (int64_t r = 0; r < rows; r += kTileRows) {
     Range ranges[kTileRows];
     const int64_t group = smaller(kTileRows, rows - r);
@@ -204,9 +227,17 @@ void forward_block(const AttentionTask& t, int64_t first, int64_t rows, int64_t 
       ranges[g] = scores.range;
       weigh(scores, weights + (r + g) * kKeys, running[r + g], o + (first + r + g) * o_stride, t.value_dim);
     }
-    add_values({.a = weights + r * kKeys, .a_row = kKeys, .a_step = 1, .b = t.v + first_key * t.v_stride,
-                .b_stride = t.v_stride, .c = o + (first + r) * o_stride, .c_stride = o_stride, .rows = group,
-                .columns = t.value_dim, .k = 0, .accumulate = true},
+    add_values({.a = weights + r * kKeys,
+                .a_row = kKeys,
+                .a_step = 1,
+                .b = t.v + first_key * t.v_stride,
+                .b_stride = t.v_stride,
+                .c = o + (first + r) * o_stride,
+                .c_stride = o_stride,
+                .rows = group,
+                .columns = t.value_dim,
+                .k = 0,
+                .accumulate = true},
                ranges);
   }
 }
@@ -243,9 +274,9 @@ void forward(const AttentionTask& t, int64_t begin, int64_t end, float* o, int64
 // ---- backward
 
 struct BackwardScratch {
-  float *keys, *values;      // [key_dim, kKeys], [value_dim, kKeys]
-  float *weights, *slopes;   // [kRows, kKeys]: p, and ds times scale
-  float* delta;              // [queries]: do . o
+  float *keys, *values;     // [key_dim, kKeys], [value_dim, kKeys]
+  float *weights, *slopes;  // [kRows, kKeys]: p, and ds times scale
+  float* delta;             // [queries]: do . o
   BackwardScratch(const AttentionTask& t, float* scratch)
       : keys(scratch),
         values(keys + t.key_dim * kKeys),
