@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
+#include <cstdlib>
 
 #include "base/cpu.h"
 #include "base/parallel.h"
@@ -127,7 +127,9 @@ double peak_read_bytes(const void* memory, int64_t bytes) {
   return static_cast<double>(bytes) / t;
 }
 
-void run_cases(const std::vector<Case>& cases, int repeats) {
+void run_cases(std::vector<Case> cases, int argc, char** argv) {
+  const int repeats = argc > 1 ? std::max(1, std::atoi(argv[1])) : 9;
+  if (argc > 2) std::erase_if(cases, [&](const Case& c) { return c.name.find(argv[2]) == std::string::npos; });
   std::vector<std::vector<double>> floors(cases.size()), times(cases.size());
   for (int r = -1; r < repeats; ++r)  // the first round warms up
     for (size_t i = 0; i < cases.size(); ++i) {

@@ -23,7 +23,8 @@ struct Case {
   std::function<void()> run;
 };
 
-// Runs every case in turn, with its peak beside it, `repeats` times; prints medians of floor, time and their ratio.
-void run_cases(const std::vector<Case>& cases, int repeats);
+// The arguments of every bench: [repeats] [part of a case's name]. Runs the cases in turn, each with its peak beside
+// it, `repeats` times; prints medians of floor, time and their ratio.
+void run_cases(std::vector<Case> cases, int argc, char** argv);
 
 }  // namespace sennit::bench

@@ -1,7 +1,6 @@
 // Matrix products against the peak of the unit that does them and the bandwidth of memory.
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <memory>
 
 #include "base/parallel.h"
@@ -22,10 +21,16 @@ Tensor random_matrix(int64_t rows, int64_t cols, uint64_t seed) {
   return x;
 }
 
-MatrixView view(const Tensor& x) { return {x.data(), x.shape(0), x.shape(1), x.shape(1)}; }
-MatrixView transposed(const Tensor& x) { return {x.data(), x.shape(1), x.shape(0), x.shape(1), true}; }
+MatrixView view(const Tensor& x) {
+  return {x.data(), x.shape(0), x.shape(1), x.shape(1)};
+}
+MatrixView transposed(const Tensor& x) {
+  return {x.data(), x.shape(1), x.shape(0), x.shape(1), true};
+}
 
-double peak(Precision precision) { return precision == Precision::f32 ? peak_f32_flops() : peak_bf16_flops(); }
+double peak(Precision precision) {
+  return precision == Precision::f32 ? peak_f32_flops() : peak_bf16_flops();
+}
 
 // Compute-bound: square factors, b plain, transposed and packed.
 void add_square(std::vector<Case>& cases, int64_t n, Precision precision) {
@@ -44,7 +49,8 @@ void add_square(std::vector<Case>& cases, int64_t n, Precision precision) {
 }
 
 // Bandwidth-bound: few rows by a large packed factor.
-void add_few_rows(std::vector<Case>& cases, std::initializer_list<int64_t> rows, int64_t k, int64_t n, Precision precision) {
+void add_few_rows(std::vector<Case>& cases, std::initializer_list<int64_t> rows, int64_t k, int64_t n,
+                  Precision precision) {
   const Tensor b = random_matrix(k, n, 3);
   const auto packed = std::make_shared<PackedMatrix>(view(b), precision);
   for (const int64_t m : rows) {
@@ -68,5 +74,5 @@ int main(int argc, char** argv) {
     bench::add_square(cases, 512, p);
     bench::add_few_rows(cases, {1, 2, 4, 8, 16}, 4096, 16384, p);
   }
-  bench::run_cases(cases, argc > 1 ? std::atoi(argv[1]) : 9);
+  bench::run_cases(std::move(cases), argc, argv);
 }

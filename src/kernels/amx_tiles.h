@@ -66,8 +66,10 @@ class TileProduct {
   template <int kColumnTiles>
   void rows_of(int64_t rows, int64_t columns, int64_t a_rows, const float* a, const float* b, float* c) {
     configure(rows, columns);
-    if (rows > kTileRows) block<2, kColumnTiles>(a, a_rows, b, c);
-    else block<1, kColumnTiles>(a, a_rows, b, c);
+    if (rows > kTileRows)
+      block<2, kColumnTiles>(a, a_rows, b, c);
+    else
+      block<1, kColumnTiles>(a, a_rows, b, c);
   }
 
   // Tiles 0-3 hold c (row tile, column tile), 4 and 5 the two of a, 6 the one of b in use.
@@ -116,8 +118,10 @@ class TileProduct {
   }
   template <int kTile>
   void start_tile(const float* c) {
-    if (accumulate_) unit_.template load<kTile>(c, 4 * t_.c_stride);
-    else unit_.template zero<kTile>();
+    if (accumulate_)
+      unit_.template load<kTile>(c, 4 * t_.c_stride);
+    else
+      unit_.template zero<kTile>();
   }
   template <int kRowTiles, int kColumnTiles>
   void finish(float* c) {

@@ -1,5 +1,6 @@
-#include "kernels/amx_tiles.h"
 #include "kernels/gemm.h"
+
+#include "kernels/amx_tiles.h"
 #include "kernels/panels.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
@@ -60,8 +61,12 @@ void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
   pack_units<true>(x, stride, k_major, width, k, panel, kPanelColumns, paired_depth(k, kPairedMultiple));
 }
 
-constexpr PanelKernels kPaired{2 * kTileRows, pack_a, pack_b, multiply<true>};
-constexpr PanelKernels kPairedNarrow{2 * kTileRows, pack_a, pack_b, multiply<false>};
+int64_t panel_rows(int64_t) {
+  return 2 * kTileRows;
+}
+
+constexpr PanelKernels kPaired{panel_rows, pack_a, pack_b, multiply<true>};
+constexpr PanelKernels kPairedNarrow{panel_rows, pack_a, pack_b, multiply<false>};
 
 }  // namespace
 

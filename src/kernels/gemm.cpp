@@ -16,7 +16,9 @@ struct Single {
 #else
   static constexpr int kRows = 4, kVectors = 2;
 #endif
-  static SENNIT_INLINE vf term(vf a, vf b, vf sum) { return fma(a, b, sum); }
+  static SENNIT_INLINE vf term(vf a, vf b, vf sum) {
+    return fma(a, b, sum);
+  }
 };
 struct Paired {
   static constexpr bool kPaired = true;
@@ -25,10 +27,13 @@ struct Paired {
 #else
   static constexpr int kRows = 4, kVectors = 2;
 #endif
-  static SENNIT_INLINE vf term(vf a, vf b, vf sum) { return dot_pairs(a, b, sum); }
+  static SENNIT_INLINE vf term(vf a, vf b, vf sum) {
+    return dot_pairs(a, b, sum);
+  }
 };
 
-constexpr int64_t kDepth = 256;  // units along k of one pass over c: a panel of b is then 32 KiB
+constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
+constexpr int64_t kDepth = 512;  // units along k of one pass over c: the panels of a tile stay in the second cache
 
 // What the register tile that starts at c needs to know of the product.
 struct Pass {
@@ -38,44 +43,64 @@ struct Pass {
   const float* bias;  // at the tile's first column, or null
 };
 
-// R rows of P panels, kVectors vectors of each.
-template <class Unit, int R, int V, int P>
+// R rows of P panels, V vectors of each; kFull when all their columns are in c.
+template <class Unit, int R, int V, int P, bool kFull>
 [[gnu::noinline]] void tile(const float* a, const float* b, float* c, const Pass& pass) {
-  const auto column = [](int v) { return v / V * kPanelColumns + v % V * kLanes; };
+  const auto column = [](int v) __attribute__((always_inline)) {
+    return v / V * kPanelColumns + v % V * kLanes;
+  };
+  const auto get = [&](const float* row, int v) __attribute__((always_inline)) {
+    return kFull ? load(row + column(v)) : load_some(row + column(v), pass.n - column(v));
+  };
   vf sums[R][P * V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int v = 0; v < P * V; ++v)
-      sums[r][v] = pass.accumulate ? load_some(c + r * pass.stride + column(v), pass.n - column(v)) : zero();
-  const int64_t b_panel = pass.b_panel;
+    for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
       [=](int64_t p, int r) __attribute__((always_inline)) { return set(a[p * R + r]); },
-      [=](int64_t p, int v) __attribute__((always_inline)) {
-        return load(b + v / V * b_panel + p * kPanelColumns + v % V * kLanes);
+      [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
+        const float* place = b + v / V * distance + p * kPanelColumns + v % V * kLanes;
+        if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);
+        return load(place);
       });
+  if (pass.bias)
 #pragma GCC unroll 16
-  for (int v = 0; v < P * V; ++v) {
-    const vf shift = pass.bias ? load_some(pass.bias + column(v), pass.n - column(v)) : zero();
+    for (int v = 0; v < P * V; ++v) {
+      const vf shift = get(pass.bias, v);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const vf sum = pass.bias ? sums[r][v] + shift : sums[r][v];
-      store_some(c + r * pass.stride + column(v), sum, pass.n - column(v));
+      for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + shift;
     }
-  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < P * V; ++v) {
+      float* place = c + r * pass.stride + column(v);
+      if constexpr (kFull)
+        store(place, sums[r][v]);
+      else
+        store_some(place, sums[r][v], pass.n - column(v));
+    }
 }
 
 template <class Unit, int R>
 SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* c, const Pass& pass) {
-  if (rows == R) tile<Unit, R, Unit::kVectors, 1>(a, b, c, pass);
-  else if constexpr (R > 1) tile_of<Unit, R - 1>(rows, a, b, c, pass);
+  constexpr int V = Unit::kVectors;
+  if (rows < R) {
+    if constexpr (R > 1) tile_of<Unit, R - 1>(rows, a, b, c, pass);
+  } else if (pass.n >= V * kLanes) {
+    tile<Unit, R, V, 1, true>(a, b, c, pass);
+  } else {
+    tile<Unit, R, V, 1, false>(a, b, c, pass);
+  }
 }
 
 // A panel of b stays in the first cache while the panels of a pass by.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
   constexpr int64_t kSlice = Unit::kVectors * kLanes;
+  const int64_t height = t.a_rows;
   int64_t from = 0;
   do {
     const int64_t units = at_most(t.depth - from, kDepth);
@@ -83,8 +108,8 @@ void multiply_blocks(const PanelProduct& t) {
     for (int64_t j = 0; j < t.n; j += kSlice) {
       const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
       const Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last && t.bias ? t.bias + j : nullptr};
-      for (int64_t i = 0; i < t.m; i += Unit::kRows) {
-        const int64_t rows = at_most(t.m - i, Unit::kRows);
+      for (int64_t i = 0; i < t.m; i += height) {
+        const int64_t rows = at_most(t.m - i, height);
         tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
       }
     }
@@ -101,24 +126,38 @@ void stream(const PanelProduct& t) {
     return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, t.bias ? t.bias + j : nullptr};
   };
   for (; j + P * kPanelColumns <= t.n; j += P * kPanelColumns)
-    tile<Unit, R, kWhole, P>(t.a, t.b + j * t.depth, t.c + j, pass());
-  for (; j < t.n; j += kPanelColumns) tile<Unit, R, kWhole, 1>(t.a, t.b + j * t.depth, t.c + j, pass());
+    tile<Unit, R, kWhole, P, true>(t.a, t.b + j * t.depth, t.c + j, pass());
+  for (; j < t.n; j += kPanelColumns) tile<Unit, R, kWhole, 1, false>(t.a, t.b + j * t.depth, t.c + j, pass());
 }
 
 template <class Unit>
 void multiply(const PanelProduct& t) {
   switch (t.m) {
 #if defined(SENNIT_LEVEL_avx512)
-    case 1: return stream<Unit, 1, 8>(t);
-    case 2: return stream<Unit, 2, 4>(t);
-    case 3: return stream<Unit, 3, 2>(t);
-    case 4: return stream<Unit, 4, 2>(t);
+    case 1:
+      return stream<Unit, 1, 4>(t);
+    case 2:
+      return stream<Unit, 2, 4>(t);
+    case 3:
+      return stream<Unit, 3, 2>(t);
+    case 4:
+      return stream<Unit, 4, 2>(t);
 #elif defined(SENNIT_LEVEL_avx2)
-    case 1: return stream<Unit, 1, 2>(t);
-    case 2: return stream<Unit, 2, 1>(t);
+    case 1:
+      return stream<Unit, 1, 2>(t);
+    case 2:
+      return stream<Unit, 2, 1>(t);
 #endif
-    default: return multiply_blocks<Unit>(t);
+    default:
+      return multiply_blocks<Unit>(t);
   }
+}
+
+// Panels of equal height, as a short last one would use the registers badly.
+template <class Unit>
+int64_t panel_rows(int64_t m) {
+  const int64_t panels = (m + Unit::kRows - 1) / Unit::kRows;
+  return panels > 1 ? (m + panels - 1) / panels : Unit::kRows;
 }
 
 void pack_a_single(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
@@ -134,11 +173,11 @@ void pack_b_paired(const float* x, int64_t stride, bool k_major, int64_t width, 
   pack_units<true>(x, stride, k_major, width, k, panel, kPanelColumns, paired_depth(k, kPairedMultiple));
 }
 
-constexpr PanelKernels kPaired{Paired::kRows, pack_a_paired, pack_b_paired, multiply<Paired>};
+constexpr PanelKernels kPaired{panel_rows<Paired>, pack_a_paired, pack_b_paired, multiply<Paired>};
 
 }  // namespace
 
-constinit const PanelKernels gemm_single = {Single::kRows, pack_a_single, pack_b_single, multiply<Single>};
+constinit const PanelKernels gemm_single = {panel_rows<Single>, pack_a_single, pack_b_single, multiply<Single>};
 constinit const Gemm gemm_table = {.f32 = &gemm_single, .bf16 = &kPaired, .bf16_narrow = &kPaired};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -8,7 +8,7 @@ namespace sennit::kernels {
 // Products of packed panels. A panel stores 32-bit units: a float (f32), or two bf16 that follow each other along k
 // (bf16, the even one in the lower half; k padded with zeros). A panel of b holds kPanelColumns columns as
 // [depth][kPanelColumns] units, zeros beyond n, in the same form at every level; how a panel of a lies is the level's
-// own affair. Panel i of a starts at i * rows * depth units, panel j of b at j * kPanelColumns * depth.
+// own affair. Panel i of a starts at i * a_rows * depth units, panel j of b at j * kPanelColumns * depth.
 inline constexpr int64_t kPanelColumns = 32;
 inline constexpr int64_t kPairedMultiple = 32;  // bf16: k is padded to a multiple of this
 
@@ -16,7 +16,8 @@ struct PanelProduct {
   const float* a;
   const float* b;
   int64_t m, n;
-  int64_t depth;  // units along k: k for f32, padded k / 2 for bf16
+  int64_t a_rows;  // of a full panel of a: panel_rows(), also where m is a part of the product
+  int64_t depth;   // units along k: k for f32, padded k / 2 for bf16
   float* c;
   int64_t c_stride;
   bool accumulate;    // start from c, else from zero
@@ -26,7 +27,7 @@ struct PanelProduct {
 // The kernels of one precision. An element of c is one chain of sums over k in order, the same whatever m and n and
 // wherever the element stands: fma at f32; c + even + odd products at bf16; at AMX 16 pairs at a time.
 struct PanelKernels {
-  int64_t rows;  // of a full panel of a; the last panel may have fewer
+  int64_t (*panel_rows)(int64_t m);  // rows of a full panel of a, when a has m; the last panel may have fewer
   // Packs one panel of `width` rows of a (or columns of b): element (i, k) is x[i * stride + k], or x[k * stride + i]
   // when k_major.
   void (*pack_a)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
@@ -41,10 +42,16 @@ struct Gemm {
 };
 
 SENNIT_KERNEL_TABLE_AMX(Gemm, gemm)
-namespace scalar { extern const PanelKernels gemm_single; }
+namespace scalar {
+extern const PanelKernels gemm_single;
+}
 #if defined(__x86_64__)
-namespace avx2 { extern const PanelKernels gemm_single; }
-namespace avx512 { extern const PanelKernels gemm_single; }
+namespace avx2 {
+extern const PanelKernels gemm_single;
+}
+namespace avx512 {
+extern const PanelKernels gemm_single;
+}
 #endif
 
 }  // namespace sennit::kernels

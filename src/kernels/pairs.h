@@ -49,23 +49,43 @@ SENNIT_INLINE vf pair_up(vf a, vf b) {
   const vf mixed = pair({even}, {odd});  // a0 b0 a1 b1 by 64-bit quarters
   return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed.v), 0xD8))};
 }
-SENNIT_INLINE vf even_of(vf a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))}; }
-SENNIT_INLINE vf odd_of(vf a) { return {_mm256_and_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)))}; }
-SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) { return fma(odd_of(a), odd_of(b), fma(even_of(a), even_of(b), c)); }
+SENNIT_INLINE vf even_of(vf a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))};
+}
+SENNIT_INLINE vf odd_of(vf a) {
+  return {_mm256_and_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)))};
+}
+SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
+  return fma(odd_of(a), odd_of(b), fma(even_of(a), even_of(b), c));
+}
 
 #else
 
-SENNIT_INLINE uint32_t bits_of(vf a) { return __builtin_bit_cast(uint32_t, a.v); }
-SENNIT_INLINE vf from_bits(uint32_t u) { return {__builtin_bit_cast(float, u)}; }
+SENNIT_INLINE uint32_t bits_of(vf a) {
+  return __builtin_bit_cast(uint32_t, a.v);
+}
+SENNIT_INLINE vf from_bits(uint32_t u) {
+  return {__builtin_bit_cast(float, u)};
+}
 SENNIT_INLINE uint32_t rounded(vf a) {
   const uint32_t u = bits_of(a);
   return a.v != a.v ? u | 0x400000 : u + 0x7fff + ((u >> 16) & 1);
 }
-SENNIT_INLINE vf pair(vf even, vf odd) { return from_bits((rounded(even) >> 16) | (rounded(odd) & 0xffff0000u)); }
-SENNIT_INLINE vf pair_up(vf a, vf b) { return pair(a, b); }
-SENNIT_INLINE vf even_of(vf a) { return from_bits(bits_of(a) << 16); }
-SENNIT_INLINE vf odd_of(vf a) { return from_bits(bits_of(a) & 0xffff0000u); }
-SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) { return fma(odd_of(a), odd_of(b), fma(even_of(a), even_of(b), c)); }
+SENNIT_INLINE vf pair(vf even, vf odd) {
+  return from_bits((rounded(even) >> 16) | (rounded(odd) & 0xffff0000u));
+}
+SENNIT_INLINE vf pair_up(vf a, vf b) {
+  return pair(a, b);
+}
+SENNIT_INLINE vf even_of(vf a) {
+  return from_bits(bits_of(a) << 16);
+}
+SENNIT_INLINE vf odd_of(vf a) {
+  return from_bits(bits_of(a) & 0xffff0000u);
+}
+SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
+  return fma(odd_of(a), odd_of(b), fma(even_of(a), even_of(b), c));
+}
 
 #endif
 

@@ -5,27 +5,34 @@
 
 namespace sennit::kernels::SENNIT_LEVEL {
 
-SENNIT_INLINE int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
+SENNIT_INLINE int64_t at_most(int64_t n, int64_t limit) {
+  return n < limit ? n : limit;
+}
 // The first n lanes, zeros in the others; n may be anything.
 SENNIT_INLINE vf load_some(const float* p, int64_t n) {
   return n >= kLanes ? load(p) : n > 0 ? load_part(p, n) : zero();
 }
 SENNIT_INLINE void store_some(float* p, vf a, int64_t n) {
-  if (n >= kLanes) store(p, a);
-  else if (n > 0) store_part(p, a, n);
+  if (n >= kLanes)
+    store(p, a);
+  else if (n > 0)
+    store_part(p, a, n);
 }
 
 // Units u, ..., u + kLanes - 1 of a row of k floats: the floats themselves, or pairs of them.
 template <bool kPaired>
 SENNIT_INLINE vf row_units(const float* row, int64_t u, int64_t k) {
-  if constexpr (!kPaired) return load_some(row + u, k - u);
-  else return pair_up(load_some(row + 2 * u, k - 2 * u), load_some(row + 2 * u + kLanes, k - 2 * u - kLanes));
+  if constexpr (!kPaired)
+    return load_some(row + u, k - u);
+  else
+    return pair_up(load_some(row + 2 * u, k - 2 * u), load_some(row + 2 * u + kLanes, k - 2 * u - kLanes));
 }
 
 // Unit u of n columns that start at x, where the row of k lies at x + k stride.
 template <bool kPaired>
 SENNIT_INLINE vf column_units(const float* x, int64_t stride, int64_t u, int64_t k, int64_t n) {
-  if constexpr (!kPaired) return load_some(x + u * stride, u < k ? n : 0);
+  if constexpr (!kPaired)
+    return load_some(x + u * stride, u < k ? n : 0);
   else
     return pair(load_some(x + 2 * u * stride, 2 * u < k ? n : 0),
                 load_some(x + (2 * u + 1) * stride, 2 * u + 1 < k ? n : 0));
@@ -56,6 +63,8 @@ SENNIT_INLINE void pack_units(const float* x, int64_t stride, bool k_major, int6
     }
 }
 
-SENNIT_INLINE int64_t paired_depth(int64_t k, int64_t multiple) { return (k + multiple - 1) / multiple * multiple / 2; }
+SENNIT_INLINE int64_t paired_depth(int64_t k, int64_t multiple) {
+  return (k + multiple - 1) / multiple * multiple / 2;
+}
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -24,7 +24,9 @@ std::atomic<AmxTiles>& current_tiles() {
 
 }  // namespace
 
-const char* to_string(Precision precision) { return precision == Precision::f32 ? "f32" : "bf16"; }
+const char* to_string(Precision precision) {
+  return precision == Precision::f32 ? "f32" : "bf16";
+}
 
 Precision parse_precision(std::string_view name, std::string_view who) {
   for (const Precision p : {Precision::f32, Precision::bf16})
@@ -32,8 +34,12 @@ Precision parse_precision(std::string_view name, std::string_view who) {
   fail({std::string(who), "f32 or bf16", std::string(name)});
 }
 
-AmxTiles amx_tiles() { return current_tiles().load(std::memory_order_relaxed); }
+AmxTiles amx_tiles() {
+  return current_tiles().load(std::memory_order_relaxed);
+}
 
-void set_amx_tiles(AmxTiles tiles) { current_tiles().store(tiles); }
+void set_amx_tiles(AmxTiles tiles) {
+  current_tiles().store(tiles);
+}
 
 }  // namespace sennit

@@ -27,7 +27,9 @@ int64_t depth_of(int64_t k, Precision precision) {
   return precision == Precision::f32 ? k : (k + kMultiple - 1) / kMultiple * kMultiple / 2;
 }
 
-int64_t panels_in(int64_t length, int64_t width) { return (length + width - 1) / width; }
+int64_t panels_in(int64_t length, int64_t width) {
+  return (length + width - 1) / width;
+}
 
 using PackPanel = void (*)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
 
@@ -56,8 +58,10 @@ struct TileGrid {
       return panels_in(m, row_panels * panel_rows) * panels_in(n, column_panels * kPanelColumns);
     };
     while (tiles() < 4 * thread_count() && (column_panels > 4 || row_panels > 4)) {
-      if (column_panels > row_panels) column_panels = (column_panels + 1) / 2;
-      else row_panels = (row_panels + 1) / 2;
+      if (column_panels > row_panels)
+        column_panels = (column_panels + 1) / 2;
+      else
+        row_panels = (row_panels + 1) / 2;
     }
     row_tiles = panels_in(m, row_panels * panel_rows);
     column_tiles = panels_in(n, column_panels * kPanelColumns);
@@ -69,7 +73,7 @@ struct TileGrid {
 };
 
 void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& whole) {
-  const TileGrid grid(whole.m, whole.n, kernel.rows);
+  const TileGrid grid(whole.m, whole.n, whole.a_rows);
   const int64_t work = std::max<int64_t>(1, grid.rows * grid.columns * whole.depth);
   parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
@@ -88,13 +92,15 @@ void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& wh
 
 // The rows of a, packed a part at a time, by panels of b that start at column 0 of c.
 void multiply_rows(const PanelKernels& kernel, const MatrixView& a, kernels::PanelProduct product) {
-  const int64_t part = std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kernel.rows * product.depth)) * kernel.rows;
+  const int64_t height = kernel.panel_rows(a.rows);
+  const int64_t part = std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, height * product.depth)) * height;
   Tensor scratch({std::min(a.rows, part) * product.depth});
+  product.a_rows = height;
   float* c = product.c;
   for (int64_t i = 0; i < a.rows; i += part) {
     product.m = std::min(part, a.rows - i);
-    pack(kernel.pack_a, a.data + i * (a.transposed ? 1 : a.stride), a.stride, a.transposed, product.m, kernel.rows,
-         a.cols, product.depth, scratch.data());
+    pack(kernel.pack_a, a.data + i * (a.transposed ? 1 : a.stride), a.stride, a.transposed, product.m, height, a.cols,
+         product.depth, scratch.data());
     product.a = scratch.data();
     product.c = c + i * product.c_stride;
     multiply_panels(kernel, product);
@@ -128,9 +134,17 @@ void multiply(MatrixView a, const PackedMatrix& b, float* c, int64_t c_stride, b
   check_product(a, b.rows(), b.cols(), c_stride);
   if (a.rows == 0 || b.cols() == 0) return;
   const PanelKernels& kernel = kernels_for(b.precision());
-  multiply_rows(kernel, a, {.a = nullptr, .b = b.panels(), .m = a.rows, .n = b.cols(),
-                            .depth = depth_of(a.cols, b.precision()), .c = c, .c_stride = c_stride,
-                            .accumulate = accumulate, .bias = bias});
+  multiply_rows(kernel, a,
+                {.a = nullptr,
+                 .b = b.panels(),
+                 .m = a.rows,
+                 .n = b.cols(),
+                 .a_rows = 0,
+                 .depth = depth_of(a.cols, b.precision()),
+                 .c = c,
+                 .c_stride = c_stride,
+                 .accumulate = accumulate,
+                 .bias = bias});
 }
 
 void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const ProductOptions& options) {
@@ -138,15 +152,24 @@ void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const Prod
   check_product(a, b.rows, b.cols, c_stride);
   const PanelKernels& kernel = kernels_for(options.precision);
   const int64_t depth = depth_of(a.cols, options.precision);
-  const int64_t part = std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kPanelColumns * depth)) * kPanelColumns;
+  const int64_t part =
+      std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kPanelColumns * depth)) * kPanelColumns;
   for (int64_t j = 0; j < b.cols && a.rows > 0; j += part) {
     const int64_t n = std::min(part, b.cols - j);
     Tensor scratch({panels_in(n, kPanelColumns) * kPanelColumns * depth});
     pack(kernel.pack_b, b.data + j * (b.transposed ? b.stride : 1), b.stride, !b.transposed, n, kPanelColumns, b.rows,
          depth, scratch.data());
-    multiply_rows(kernel, a, {.a = nullptr, .b = scratch.data(), .m = a.rows, .n = n, .depth = depth, .c = c + j,
-                              .c_stride = c_stride, .accumulate = options.accumulate,
-                              .bias = options.bias ? options.bias + j : nullptr});
+    multiply_rows(kernel, a,
+                  {.a = nullptr,
+                   .b = scratch.data(),
+                   .m = a.rows,
+                   .n = n,
+                   .a_rows = 0,
+                   .depth = depth,
+                   .c = c + j,
+                   .c_stride = c_stride,
+                   .accumulate = options.accumulate,
+                   .bias = options.bias ? options.bias + j : nullptr});
   }
 }
 
