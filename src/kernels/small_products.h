@@ -29,15 +29,18 @@ constexpr int kTileColumns = kLanes == 8 ? 2 : 4;  // in vectors: what the level
 // Rows [i, i + R) and the J vectors from column l; the last one has `lanes` lanes (all, if J > 1).
 template <int R, int J>
 SENNIT_INLINE void product_tile(const Product& p, int64_t i, int64_t l, int64_t lanes) {
+  const int64_t stride = p.c_stride, at = i * stride + l;
   vf acc[R][J];
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < J; ++j) {
-      const int64_t column = l + j * kLanes;
-      vf s = p.start ? load_n(p.start + (i + r) * p.c_stride + column, lanes) : zero();
-      if (p.row_scale) s = s * set(p.row_scale[i + r]);
-      if (p.column_scale) s = s * load_n(p.column_scale + column, lanes);
-      acc[r][j] = s;
-    }
+  auto for_all = [&](auto&& body) {
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < J; ++j) body(acc[r][j], r, j * kLanes);
+  };
+  if (const float* start = p.start)
+    for_all([&](vf& s, int r, int j) { s = load_n(start + at + r * stride + j, lanes); });
+  else
+    for_all([](vf& s, int, int) { s = zero(); });
+  if (const float* scale = p.row_scale) for_all([&](vf& s, int r, int) { s = s * set(scale[i + r]); });
+  if (const float* scale = p.column_scale) for_all([&](vf& s, int, int j) { s = s * load_n(scale + l + j, lanes); });
   const float *a = p.a + i * p.a_row, *b = p.b + l;
   for (int64_t k = 0; k < p.inner; ++k, a += p.a_col, b += p.b_stride) {
     vf right[J];
@@ -47,8 +50,8 @@ SENNIT_INLINE void product_tile(const Product& p, int64_t i, int64_t l, int64_t 
       for (int j = 0; j < J; ++j) acc[r][j] = fma(left, right[j], acc[r][j]);
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < J; ++j) store_n(p.c + (i + r) * p.c_stride + l + j * kLanes, acc[r][j], lanes);
+  float* c = p.c + at;
+  for_all([&](vf s, int r, int j) { store_n(c + r * stride + j, s, lanes); });
 }
 
 template <int J>

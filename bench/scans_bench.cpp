@@ -1,0 +1,103 @@
+// Times of the recurrences on all threads (SENNIT_THREADS), heads or channels split over them: for each case the least
+// and the median of some runs, and the least work of its form in multiply-adds per second.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "kernels/gla.h"
+
+namespace sennit {
+namespace {
+
+using kernels::Decay;
+
+std::vector<float> normal(int64_t n, double scale = 1) {
+  static Rng rng(1);
+  std::vector<float> x(static_cast<size_t>(n));
+  for (float& v : x) v = static_cast<float>(scale * rng.normal());
+  return x;
+}
+std::vector<float> negative(int64_t n, double scale) {
+  std::vector<float> x = normal(n, scale);
+  for (float& v : x) v = -std::abs(v);
+  return x;
+}
+
+void report(const std::string& name, double multiply_adds, const std::function<void()>& run) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> ms;
+  run();
+  for (const auto end = Clock::now() + std::chrono::milliseconds(400); Clock::now() < end;) {
+    const auto before = Clock::now();
+    run();
+    ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - before).count());
+  }
+  std::sort(ms.begin(), ms.end());
+  fmt::print("{:46} {:9.4f} ms least {:9.4f} ms median {:8.1f} Gmac/s\n", name, ms[0], ms[ms.size() / 2],
+             multiply_adds / ms[0] * 1e-6);
+}
+
+void gla(int64_t heads, int64_t K, int64_t V, int64_t T, Decay decay) {
+  const char* names[] = {"none", "scalar", "vector"};
+  const int64_t gates = decay == Decay::vector ? K : 1, stride = heads * K, v_stride = heads * V;
+  const auto q = normal(T * stride), k = normal(T * stride), v = normal(T * v_stride), dy = normal(T * v_stride);
+  const auto g = negative(T * heads * gates, 0.1);
+  std::vector<float> y(v.size()), dq(q.size()), dk(k.size()), dv(v.size()), dg(g.size());
+  std::vector<float> s = normal(heads * K * V);
+  auto task = [&](int64_t h) {
+    return kernels::GlaTask{.q = q.data() + h * K,
+                            .k = k.data() + h * K,
+                            .v = v.data() + h * V,
+                            .g = g.data() + h * gates,
+                            .q_stride = stride,
+                            .k_stride = stride,
+                            .v_stride = v_stride,
+                            .g_stride = heads * gates,
+                            .length = T,
+                            .key_dim = K,
+                            .value_dim = V,
+                            .scale = 0.1f,
+                            .decay = decay};
+  };
+  const int64_t forward_floats = kernels::gla().scratch_floats(task(0));
+  const int64_t backward_floats = kernels::gla().backward_scratch_floats(task(0));
+  std::vector<float> scratch(static_cast<size_t>(heads * std::max(forward_floats, backward_floats)));
+  const double work = 2.0 * static_cast<double>(heads * T * K * V);
+  const std::string name = fmt::format("gla {} {}x{}x{} T {}", names[static_cast<int>(decay)], heads, K, V, T);
+  auto forward = [&](kernels::Gla::Forward form) {
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t h = begin; h < end; ++h)
+        form(task(h), s.data() + h * K * V, s.data() + h * K * V, y.data() + h * V, v_stride,
+             scratch.data() + begin * forward_floats);
+    });
+  };
+  report(name + " recurrent", work, [&] { forward(kernels::gla().recurrent); });
+  if (T == 1) return;
+  report(name + " chunked", work, [&] { forward(kernels::gla().chunked); });
+  report(name + " backward", 3 * work, [&] {
+    parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t h = begin; h < end; ++h)
+        kernels::gla().backward(task(h), nullptr, dy.data() + h * V, v_stride, nullptr, dq.data() + h * K,
+                                dk.data() + h * K, dv.data() + h * V, dg.data() + h * gates, nullptr,
+                                scratch.data() + begin * backward_floats);
+    });
+  });
+}
+
+}  // namespace
+}  // namespace sennit
+
+int main() {
+  using namespace sennit;
+  for (Decay decay : {Decay::none, Decay::scalar, Decay::vector}) {
+    gla(32, 64, 64, 512, decay);
+    gla(32, 64, 64, 1, decay);
+  }
+  gla(32, 64, 64, 4096, Decay::scalar);
+}

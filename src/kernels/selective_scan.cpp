@@ -1,0 +1,270 @@
+#include "kernels/selective_scan.h"
+
+#include "kernels/simd.h"
+#include "kernels/small_products.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+// Channels are lanes; a pass over the tokens keeps some states of one vector of channels in registers.
+constexpr int kStates = kLanes == 8 ? 8 : 16;         // forward
+constexpr int kBackwardStates = kLanes == 8 ? 4 : 8;  // backward, which keeps their gradients as well
+constexpr int64_t kSegment = 16;                      // backward: tokens from one kept state to the next
+constexpr int64_t kGroup = 8;                         // backward: vectors of channels that share their sums for B and C
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+
+// 2^x for x <= 0: 1 ulp, exactly 1 at 0, 0 far below. A polynomial for 2^r on [-1/2, 1/2] that interpolates at
+// Chebyshev nodes; cheaper than exp() by the reduction of its argument.
+SENNIT_INLINE vf power_of_two(vf x) {
+  x = max(x, set(-200));
+  const vf n = round(x), r = x - n;
+  vf p = set(1.5453162942e-4f);
+  p = fma(p, r, set(1.3390863365e-3f));
+  p = fma(p, r, set(9.6180825573e-3f));
+  p = fma(p, r, set(5.5503571142e-2f));
+  p = fma(p, r, set(2.4022650761e-1f));
+  p = fma(p, r, set(6.9314718803e-1f));
+  return scale_by_power(fma(p, r, set(1)), n);
+}
+
+// One vector of channels, and a run of states.
+struct Part {
+  int64_t channel, lanes, state;
+};
+
+// to [count, kLanes] = a row for each state of the part, from [channels, states], times `scale`; nullptr: zeros.
+SENNIT_INLINE void load_states(const SelectiveScanTask& t, const Part& part, int64_t count, const float* from,
+                               float scale, float* to) {
+  copy(nullptr, to, count * kLanes);
+  if (!from) return;
+  transpose(from + part.channel * t.states + part.state, t.states, part.lanes, count, to, kLanes);
+  for (int64_t n = 0; n < count; ++n) store(to + n * kLanes, load(to + n * kLanes) * set(scale));
+}
+
+template <int N>
+SENNIT_INLINE void scan(const SelectiveScanTask& t, const Part& part, const float* a, float* h, float* y,
+                        int64_t y_stride) {
+  vf s[N];
+  for (int n = 0; n < N; ++n) s[n] = load(h + n * kLanes);
+  const vf skip = t.d ? load_n(t.d + part.channel, part.lanes) : zero();
+  for (int64_t i = 0; i < t.length; ++i) {
+    const float *b = t.b + i * t.b_stride + part.state, *c = t.c + i * t.c_stride + part.state;
+    float* to = y + i * y_stride + part.channel;
+    const vf x = load_n(t.x + i * t.x_stride + part.channel, part.lanes);
+    const vf dt = load_n(t.dt + i * t.dt_stride + part.channel, part.lanes), u = dt * x;
+    vf out[2] = {part.state == 0 ? skip * x : load_n(to, part.lanes), zero()};
+    for (int n = 0; n < N; ++n) {
+      s[n] = fma(power_of_two(dt * load(a + n * kLanes)), s[n], u * set(b[n]));
+      out[n % 2] = fma(set(c[n]), s[n], out[n % 2]);
+    }
+    store_n(to, out[0] + out[1], part.lanes);
+  }
+  for (int n = 0; n < N; ++n) store(h + n * kLanes, s[n]);
+}
+
+template <int N>
+void scan_part(const SelectiveScanTask& t, const Part& part, const float* h0, float* h_end, float* y, int64_t y_stride,
+               float* scratch) {
+  float *a = scratch, *h = scratch + N * kLanes;
+  load_states(t, part, N, t.a, kLog2E, a);
+  load_states(t, part, N, h0, 1, h);
+  scan<N>(t, part, a, h, y, y_stride);
+  if (h_end) transpose(h, kLanes, N, part.lanes, h_end + part.channel * t.states + part.state, t.states);
+}
+
+void forward(const SelectiveScanTask& t, const float* h0, float* h_end, float* y, int64_t y_stride, float* scratch) {
+  Scratch pieces(scratch);
+  float* work = pieces.take(2 * kStates * kLanes);
+  for (int64_t channel = t.begin; channel < t.end; channel += kLanes) {
+    Part part{channel, t.end - channel < kLanes ? t.end - channel : kLanes, 0};
+    for (; part.state + kStates <= t.states; part.state += kStates)
+      scan_part<kStates>(t, part, h0, h_end, y, y_stride, work);
+    for (; part.state + 4 <= t.states; part.state += 4) scan_part<4>(t, part, h0, h_end, y, y_stride, work);
+    for (; part.state < t.states; ++part.state) scan_part<1>(t, part, h0, h_end, y, y_stride, work);
+  }
+}
+
+// Buffers of the backward pass; N stands for kBackwardStates, L for kLanes.
+struct Backward {
+  float* a;       // [kGroup, N, L] A log2(e)
+  float* dh;      // [kGroup, N, L]
+  float* da;      // [kGroup, N, L]
+  float* starts;  // [segments, kGroup, N, L] the states before each segment
+  float* h;       // [kSegment, N, L] the states after each token of a segment
+  float* decays;  // [kSegment, N, L]
+  float* db;      // [kSegment, N, L] summed over the group's vectors
+  float* dc;      // [kSegment, N, L]
+  SENNIT_INLINE Backward(const SelectiveScanTask& t, Scratch& pieces) {
+    constexpr int64_t block = kBackwardStates * kLanes;
+    for (float** p : {&a, &dh, &da}) *p = pieces.take(kGroup * block);
+    starts = pieces.take((t.length + kSegment - 1) / kSegment * kGroup * block);
+    for (float** p : {&h, &decays, &db, &dc}) *p = pieces.take(kSegment * block);
+  }
+};
+
+struct Segment {
+  int64_t first, n;
+};
+
+// The states after each token of a segment and the decays before it: h and decays [n, N, L] from h0 [N, L].
+template <int N>
+SENNIT_INLINE void replay(const SelectiveScanTask& t, const Part& part, Segment segment, const float* a,
+                          const float* h0, float* h, float* decays) {
+  vf s[N];
+  for (int n = 0; n < N; ++n) s[n] = load(h0 + n * kLanes);
+  for (int64_t i = 0; i < segment.n; ++i) {
+    const int64_t token = segment.first + i;
+    const vf dt = load_n(t.dt + token * t.dt_stride + part.channel, part.lanes);
+    const vf u = dt * load_n(t.x + token * t.x_stride + part.channel, part.lanes);
+    for (int n = 0; n < N; ++n) {
+      const int64_t at = (i * N + n) * kLanes;
+      const vf e = power_of_two(dt * load(a + n * kLanes));
+      s[n] = fma(e, s[n], u * set(t.b[token * t.b_stride + part.state + n]));
+      store(decays + at, e);
+      store(h + at, s[n]);
+    }
+  }
+}
+
+SENNIT_INLINE void add_n(float* p, vf a, int64_t lanes) {
+  store_n(p, load_n(p, lanes) + a, lanes);
+}
+
+// From the last token of a segment to its first, with the states of replay(): dh [N, L] goes from the state after it to
+// the state before it.
+template <int N>
+SENNIT_INLINE void reverse(const SelectiveScanTask& t, const Part& part, Segment segment, const Backward& w,
+                           const float* a, const float* start, const float* dy, int64_t dy_stride, float* dh, float* da,
+                           const SelectiveScanGradient& to) {
+  vf ds[N], dlog[N];
+  for (int n = 0; n < N; ++n) ds[n] = load(dh + n * kLanes), dlog[n] = load(da + n * kLanes);
+  for (int64_t i = segment.n - 1; i >= 0; --i) {
+    const int64_t token = segment.first + i;
+    const float *b = t.b + token * t.b_stride + part.state, *c = t.c + token * t.c_stride + part.state;
+    const vf g = load_n(dy + token * dy_stride + part.channel, part.lanes);
+    const vf x = load_n(t.x + token * t.x_stride + part.channel, part.lanes);
+    const vf dt = load_n(t.dt + token * t.dt_stride + part.channel, part.lanes), u = dt * x;
+    const float* before = i ? w.h + (i - 1) * N * kLanes : start;
+    vf du = zero(), ddt = zero();
+    for (int n = 0; n < N; ++n) {
+      const int64_t at = (i * N + n) * kLanes;
+      store(w.dc + at, fma(g, load(w.h + at), load(w.dc + at)));
+      const vf d = fma(set(c[n]), g, ds[n]);
+      store(w.db + at, fma(d, u, load(w.db + at)));
+      du = fma(d, set(b[n]), du);
+      ds[n] = d * load(w.decays + at);
+      const vf path = ds[n] * load(before + n * kLanes);  // gradient of the exponent dt A
+      ddt = fma(path, load(a + n * kLanes), ddt);
+      dlog[n] = fma(path, dt, dlog[n]);
+    }
+    add_n(to.dx + token * t.x_stride + part.channel, dt * du, part.lanes);
+    add_n(to.ddt + token * t.dt_stride + part.channel, fma(x, du, ddt * set(kLn2)), part.lanes);
+  }
+  for (int n = 0; n < N; ++n) store(dh + n * kLanes, ds[n]), store(da + n * kLanes, dlog[n]);
+}
+
+// to [channels, states] += from [count, kLanes] for the part
+SENNIT_INLINE void add_states(const SelectiveScanTask& t, const Part& part, int64_t count, const float* from,
+                              float* to) {
+  for (int64_t c = 0; c < part.lanes; ++c)
+    for (int64_t n = 0; n < count; ++n) to[(part.channel + c) * t.states + part.state + n] += from[n * kLanes + c];
+}
+
+// A group's channels [channel, end) with N states from `state`.
+template <int N>
+void backward_group(const SelectiveScanTask& t, int64_t channel, int64_t end, int64_t state, const float* h0,
+                    const float* dy, int64_t dy_stride, const float* dh_end, const SelectiveScanGradient& to,
+                    const Backward& w) {
+  constexpr int64_t block = N * kLanes;
+  const int64_t segments = (t.length + kSegment - 1) / kSegment;
+  auto for_parts = [&](auto&& body) {
+    int64_t at = 0;
+    for (int64_t c = channel; c < end; c += kLanes, at += block)
+      body(Part{c, end - c < kLanes ? end - c : kLanes, state}, at);
+  };
+  auto segment_at = [&](int64_t s) {
+    const int64_t first = s * kSegment;
+    return Segment{first, t.length - first < kSegment ? t.length - first : kSegment};
+  };
+  for_parts([&](const Part& part, int64_t at) {
+    load_states(t, part, N, t.a, kLog2E, w.a + at);
+    load_states(t, part, N, dh_end, 1, w.dh + at);
+    load_states(t, part, N, nullptr, 1, w.da + at);
+    if (segments) load_states(t, part, N, h0, 1, w.starts + at);
+    for (int64_t s = 0; s + 1 < segments; ++s) {
+      replay<N>(t, part, segment_at(s), w.a + at, w.starts + s * kGroup * block + at, w.h, w.decays);
+      copy(w.h + (kSegment - 1) * block, w.starts + (s + 1) * kGroup * block + at, block);
+    }
+  });
+  for (int64_t s = segments - 1; s >= 0; --s) {
+    const Segment segment = segment_at(s);
+    copy(nullptr, w.db, segment.n * block);
+    copy(nullptr, w.dc, segment.n * block);
+    for_parts([&](const Part& part, int64_t at) {
+      const float* start = w.starts + s * kGroup * block + at;
+      replay<N>(t, part, segment, w.a + at, start, w.h, w.decays);
+      reverse<N>(t, part, segment, w, w.a + at, start, dy, dy_stride, w.dh + at, w.da + at, to);
+    });
+    for (int64_t i = 0; i < segment.n; ++i)
+      for (int64_t n = 0; n < N; ++n) {
+        to.db[(segment.first + i) * t.b_stride + state + n] += sum(load(w.db + (i * N + n) * kLanes));
+        to.dc[(segment.first + i) * t.c_stride + state + n] += sum(load(w.dc + (i * N + n) * kLanes));
+      }
+  }
+  for_parts([&](const Part& part, int64_t at) {
+    add_states(t, part, N, w.da + at, to.da);
+    if (to.dh0) add_states(t, part, N, w.dh + at, to.dh0);
+  });
+}
+
+// dx += D dy, dD += sum dy x
+void backward_skip(const SelectiveScanTask& t, const float* dy, int64_t dy_stride, const SelectiveScanGradient& to) {
+  for_lanes(t.end - t.begin, [&](int64_t l, int64_t lanes) {
+    const int64_t channel = t.begin + l;
+    const vf skip = load_n(t.d + channel, lanes);
+    vf dskip = zero();
+    for (int64_t i = 0; i < t.length; ++i) {
+      const vf g = load_n(dy + i * dy_stride + channel, lanes);
+      dskip = fma(g, load_n(t.x + i * t.x_stride + channel, lanes), dskip);
+      add_n(to.dx + i * t.x_stride + channel, skip * g, lanes);
+    }
+    if (to.dd) add_n(to.dd + channel, dskip, lanes);
+  });
+}
+
+void backward(const SelectiveScanTask& t, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end,
+              const SelectiveScanGradient& to, float* scratch) {
+  Scratch pieces(scratch);
+  const Backward w(t, pieces);
+  if (t.d) backward_skip(t, dy, dy_stride, to);
+  for (int64_t channel = t.begin; channel < t.end; channel += kGroup * kLanes) {
+    const int64_t end = t.end < channel + kGroup * kLanes ? t.end : channel + kGroup * kLanes;
+    int64_t n = 0;
+    for (; n + kBackwardStates <= t.states; n += kBackwardStates)
+      backward_group<kBackwardStates>(t, channel, end, n, h0, dy, dy_stride, dh_end, to, w);
+    for (; n < t.states; ++n) backward_group<1>(t, channel, end, n, h0, dy, dy_stride, dh_end, to, w);
+  }
+}
+
+int64_t scratch_floats(const SelectiveScanTask&) {
+  Scratch pieces(nullptr);
+  pieces.take(2 * kStates * kLanes);
+  return pieces.needed();
+}
+
+int64_t backward_scratch_floats(const SelectiveScanTask& t) {
+  Scratch pieces(nullptr);
+  Backward(t, pieces);
+  return pieces.needed();
+}
+
+}  // namespace
+
+const SelectiveScan selective_scan_table = {
+    .scratch_floats = scratch_floats,
+    .backward_scratch_floats = backward_scratch_floats,
+    .forward = forward,
+    .backward = backward,
+};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL
