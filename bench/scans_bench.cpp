@@ -11,6 +11,7 @@
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "kernels/gla.h"
+#include "kernels/selective_scan.h"
 
 namespace sennit {
 namespace {
@@ -90,6 +91,63 @@ void gla(int64_t heads, int64_t K, int64_t V, int64_t T, Decay decay) {
   });
 }
 
+void selective_scan(int64_t channels, int64_t N, int64_t T) {
+  const auto x = normal(T * channels), a = negative(channels * N, 1), b = normal(T * N), c = normal(T * N);
+  const auto d = normal(channels), dy = normal(T * channels);
+  auto dt = negative(T * channels, 0.1);
+  for (float& v : dt) v = -v;
+  std::vector<float> y(x.size()), dx(x.size()), ddt(x.size()), da(a.size()), dd(d.size()), h(a.size());
+  kernels::SelectiveScanTask task{.x = x.data(),
+                                  .dt = dt.data(),
+                                  .a = a.data(),
+                                  .b = b.data(),
+                                  .c = c.data(),
+                                  .d = d.data(),
+                                  .x_stride = channels,
+                                  .dt_stride = channels,
+                                  .b_stride = N,
+                                  .c_stride = N,
+                                  .length = T,
+                                  .states = N,
+                                  .begin = 0,
+                                  .end = channels};
+  const int64_t pieces = std::min<int64_t>(channels / 128, thread_count()), width = channels / pieces;
+  const int64_t floats =
+      std::max(kernels::selective_scan().scratch_floats(task), kernels::selective_scan().backward_scratch_floats(task));
+  std::vector<float> scratch(static_cast<size_t>(pieces * floats)), sums(static_cast<size_t>(2 * pieces * T * N));
+  auto over_ranges = [&](auto&& body) {
+    parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        kernels::SelectiveScanTask part = task;
+        part.begin = p * width, part.end = part.begin + width;
+        body(part, p, scratch.data() + p * floats);
+      }
+    });
+  };
+  const double work = 3.0 * static_cast<double>(channels * N * T);
+  const std::string name = fmt::format("selective_scan {} channels N {} T {}", channels, N, T);
+  report(name + " forward", work, [&] {
+    over_ranges([&](const auto& part, int64_t, float* own) {
+      kernels::selective_scan().forward(part, h.data(), h.data(), y.data(), channels, own);
+    });
+  });
+  if (T == 1) return;
+  report(name + " backward", 2 * work, [&] {
+    over_ranges([&](const auto& part, int64_t p, float* own) {
+      float* db = sums.data() + 2 * p * T * N;
+      kernels::selective_scan().backward(part, nullptr, dy.data(), channels, nullptr,
+                                         {.dx = dx.data(),
+                                          .ddt = ddt.data(),
+                                          .da = da.data(),
+                                          .db = db,
+                                          .dc = db + T * N,
+                                          .dd = dd.data(),
+                                          .dh0 = nullptr},
+                                         own);
+    });
+  });
+}
+
 }  // namespace
 }  // namespace sennit
 
@@ -100,4 +158,6 @@ int main() {
     gla(32, 64, 64, 1, decay);
   }
   gla(32, 64, 64, 4096, Decay::scalar);
+  selective_scan(4096, 16, 512);
+  selective_scan(4096, 16, 1);
 }

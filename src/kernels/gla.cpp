@@ -1,14 +1,9 @@
 #include "kernels/gla.h"
 
-#include "kernels/simd.h"
-#include "kernels/small_products.h"
+#include "kernels/chunk.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
-
-// One chunk is one level of products: the state carries what came before it. Within it, decays are products of factors
-// exp(g) <= 1 taken from one token to the next, which can only underflow, to the 0 they stand for.
-constexpr int64_t kChunk = 16;
 
 // exp(g) of up to kChunk tokens: e [n, key_dim] for Decay::vector, e [n] for Decay::scalar.
 template <Decay D>
@@ -100,50 +95,22 @@ SENNIT_INLINE void decayed_rows(const GlaTask& t, int64_t first, int64_t n, cons
   });
 }
 
-struct Rows {
-  const float* p;
-  int64_t stride;
-  SENNIT_INLINE const float* operator[](int64_t i) const { return p + i * stride; }
-};
-
-// The part of lower_products() of P vectors of the inner dimension from l.
-template <Decay D, int P>
-SENNIT_INLINE void add_lower_products(Rows x, Rows y, const float* e, int64_t dim, int64_t n, float scale, float* a,
-                                      int64_t l, int64_t lanes) {
-  for (int64_t j = 0; j < n; ++j) {
-    vf right[P];
-    for (int p = 0; p < P; ++p) right[p] = load_n(y[j] + l + p * kLanes, lanes);
-    for (int64_t i = j; i < n; ++i) {
-      vf s = zero();
-      for (int p = 0; p < P; ++p) {
-        if (i > j) right[p] = decay<D>(right[p], e, dim, i, l + p * kLanes, lanes);
-        s = fma(load_n(x[i] + l + p * kLanes, lanes), right[p], s);
-      }
-      a[i * kChunk + j] += scale * sum(s);
-    }
-  }
-}
-
-// a [n, kChunk] = scale sum_k x_ik y_jk exp(g_{j+1} + ... + g_i)_k for j <= i, 0 above the diagonal; k below dim.
-template <Decay D>
-void lower_products(Rows x, Rows y, const float* e, int64_t dim, int64_t n, float scale, float* a) {
-  copy(nullptr, a, kChunk * kChunk);
-  int64_t l = 0;
-  for (; l + 4 * kLanes <= dim; l += 4 * kLanes) add_lower_products<D, 4>(x, y, e, dim, n, scale, a, l, kLanes);
-  for (; l + kLanes <= dim; l += kLanes) add_lower_products<D, 1>(x, y, e, dim, n, scale, a, l, kLanes);
-  if (l < dim) add_lower_products<D, 1>(x, y, e, dim, n, scale, a, l, dim - l);
-}
-
 template <Decay D>
 SENNIT_INLINE void prepare(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
   load_decays<D>(t, first, n, c.e);
   decayed_rows<D>(t, first, n, c);
 }
 
+void scale_pairs(float* a, float scale) {
+  for_lanes(kChunk * kChunk, [&](int64_t i, int64_t l) { store_n(a + i, load_n(a + i, l) * set(scale), l); });
+}
+
 template <Decay D>
 SENNIT_INLINE void attention(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
-  lower_products<D>({t.q + first * t.q_stride, t.q_stride}, {t.k + first * t.k_stride, t.k_stride}, c.e, t.key_dim, n,
-                    t.scale, c.a);
+  lower_products(
+      {t.q + first * t.q_stride, t.q_stride}, {t.k + first * t.k_stride, t.k_stride}, t.key_dim, n, c.a,
+      [&](vf key, int64_t i, int64_t l, int64_t lanes) { return decay<D>(key, c.e, t.key_dim, i, l, lanes); });
+  scale_pairs(c.a, t.scale);
 }
 
 template <Decay D>
@@ -242,10 +209,6 @@ SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chu
   }
 }
 
-SENNIT_INLINE void add_n(float* p, vf a, int64_t lanes) {
-  store_n(p, load_n(p, lanes) + a, lanes);
-}
-
 // dg_t gathers every path from a token (or the state) before t to one at or after t. Each path is a sum of its own, so
 // that nothing cancels: after a violent gate the little that passes keeps its precision.
 struct Paths {
@@ -322,16 +285,10 @@ SENNIT_INLINE void key_gradients(const GlaTask& t, Rows q, Rows k, int64_t n, co
 }
 
 // The paths within the chunk for Decay::scalar, which are the same for all key channels; da is before the scale.
-void scalar_inner_paths(const float* a, const float* da, int64_t n, float* dg, int64_t stride) {
-  float to[kChunk] = {};
-  for (int64_t j = 0; j + 1 < n; ++j) {
-    float crossing = 0;
-    for (int64_t i = j + 1; i < n; ++i) {
-      to[i] += a[i * kChunk + j] * da[i * kChunk + j];
-      crossing += to[i];
-    }
-    dg[(j + 1) * stride] += crossing;
-  }
+void scalar_inner_paths(const GlaTask& t, const float* a, const float* da, int64_t n, float* dg) {
+  float weight[kChunk * kChunk];
+  for (int64_t i = 0; i < n * kChunk; ++i) weight[i] = a[i] * da[i];
+  add_crossing(weight, n, dg, t.g_stride);
 }
 
 template <Decay D>
@@ -342,9 +299,9 @@ void backward_chunk(const GlaTask& t, int64_t first, int64_t n, Rows dy, const C
       v{t.v + first * t.v_stride, t.v_stride};
   prepare<D>(t, first, n, c);
   attention<D>(t, first, n, c);
-  lower_products<Decay::none>(dy, v, nullptr, V, n, 1, b.da);
-  if (D == Decay::scalar) scalar_inner_paths(c.a, b.da, n, to.dg, t.g_stride);
-  for_lanes(kChunk * kChunk, [&](int64_t i, int64_t l) { store_n(b.da + i, load_n(b.da + i, l) * set(t.scale), l); });
+  lower_products(dy, v, V, n, b.da);
+  if (D == Decay::scalar) scalar_inner_paths(t, c.a, b.da, n, to.dg);
+  scale_pairs(b.da, t.scale);
 
   transpose(b.ds, K, V, K, b.ds_rows, V);
   multiply({.a = c.a,

@@ -22,9 +22,6 @@ SENNIT_INLINE float inverse_root(float a) {
 SENNIT_INLINE vf weight(const float* w, int64_t i, int64_t k) {
   return w ? load_n(w + i, k) : set(1);
 }
-SENNIT_INLINE void add_n(float* p, vf a, int64_t k) {
-  store_n(p, load_n(p, k) + a, k);
-}
 
 // y = w x / sqrt(sum(x^2) / count + eps)
 SENNIT_INLINE void normalize(const float* x, const float* w, int64_t rows, int64_t d, float count, float eps, float* y,

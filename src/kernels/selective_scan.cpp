@@ -126,10 +126,6 @@ SENNIT_INLINE void replay(const SelectiveScanTask& t, const Part& part, Segment 
   }
 }
 
-SENNIT_INLINE void add_n(float* p, vf a, int64_t lanes) {
-  store_n(p, load_n(p, lanes) + a, lanes);
-}
-
 // From the last token of a segment to its first, with the states of replay(): dh [N, L] goes from the state after it to
 // the state before it.
 template <int N>

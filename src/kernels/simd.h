@@ -258,6 +258,7 @@ SENNIT_INLINE void store_n(float* p, vf a, int64_t n) {
   if (n == kLanes) store(p, a);
   else store_part(p, a, n);
 }
+SENNIT_INLINE void add_n(float* p, vf a, int64_t n) { store_n(p, load_n(p, n) + a, n); }
 
 // a with zeros after the first n lanes: for sums over a last vector that is not full.
 SENNIT_INLINE vf keep_n(vf a, int64_t n) {

@@ -1,0 +1,69 @@
+#pragma once
+// What the chunked recurrences share. A chunk is one level of products, the state carries what came before it. Within a
+// chunk, decays are products of factors exp(g) <= 1 taken from one token to the next: they can only underflow, to the 0
+// that they stand for. Use only from src/kernels/*.cpp.
+#include <cstdint>
+
+#include "kernels/small_products.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+
+constexpr int64_t kChunk = 16;  // tokens
+
+struct Rows {
+  const float* p;
+  int64_t stride;
+  SENNIT_INLINE const float* operator[](int64_t i) const { return p + i * stride; }
+};
+
+namespace {
+
+template <int P, class Advance>
+SENNIT_INLINE void add_lower_products(Rows x, Rows y, int64_t n, float* a, int64_t l, int64_t lanes,
+                                      const Advance& advance) {
+  for (int64_t j = 0; j < n; ++j) {
+    vf right[P];
+    for (int p = 0; p < P; ++p) right[p] = load_n(y[j] + l + p * kLanes, lanes);
+    for (int64_t i = j; i < n; ++i) {
+      vf s = zero();
+      for (int p = 0; p < P; ++p) {
+        const int64_t at = l + p * kLanes;
+        if (i > j) right[p] = advance(right[p], i, at, lanes);
+        s = fma(load_n(x[i] + at, lanes), right[p], s);
+      }
+      a[i * kChunk + j] += sum(s);
+    }
+  }
+}
+
+// a [n, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i, 0 above the diagonal. advance(r, i, l, lanes)
+// takes the lanes of y_j from column l from token i - 1 to token i.
+template <class Advance>
+SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, const Advance& advance) {
+  copy(nullptr, a, kChunk * kChunk);
+  int64_t l = 0;
+  for (; l + 4 * kLanes <= dim; l += 4 * kLanes) add_lower_products<4>(x, y, n, a, l, kLanes, advance);
+  for (; l + kLanes <= dim; l += kLanes) add_lower_products<1>(x, y, n, a, l, kLanes, advance);
+  if (l < dim) add_lower_products<1>(x, y, n, a, l, dim - l, advance);
+}
+
+[[maybe_unused]] void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a) {
+  lower_products(x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; });
+}
+
+// dg_t += the sum of weight [n, kChunk] over the pairs j < t <= i, for tokens 1 to n - 1: the gradient of log decays by
+// which token i sees token j. No difference of sums is taken, so that small weights keep their precision.
+[[maybe_unused]] void add_crossing(const float* weight, int64_t n, float* dg, int64_t stride) {
+  float to[kChunk] = {};
+  for (int64_t j = 0; j + 1 < n; ++j) {
+    float crossing = 0;
+    for (int64_t i = j + 1; i < n; ++i) {
+      to[i] += weight[i * kChunk + j];
+      crossing += to[i];
+    }
+    dg[(j + 1) * stride] += crossing;
+  }
+}
+
+}  // namespace
+}  // namespace sennit::kernels::SENNIT_LEVEL
