@@ -146,12 +146,14 @@ struct Gla : Mixer {
     naive::Matrix core(run.x.rows, options.heads * value_dim);
     for (int64_t t = 0; t < run.x.rows; ++t)
       for (int64_t h = 0; h < options.heads; ++h)
-        for (int64_t p = 0; p < key_dim; ++p)
+        for (int64_t p = 0; p < key_dim; ++p) {
+          const double a = decay(t, h, p), k_p = ks(t, h * key_dim + p), q_p = qs(t, h * key_dim + p);
           for (int64_t j = 0; j < value_dim; ++j) {
             double& s = state(h, p * value_dim + j);
-            s = decay(t, h, p) * s + ks(t, h * key_dim + p) * vs(t, h * value_dim + j);
-            core(t, h * value_dim + j) += s * qs(t, h * key_dim + p) / std::sqrt(static_cast<double>(key_dim));
+            s = a * s + k_p * vs(t, h * value_dim + j);
+            core(t, h * value_dim + j) += s * q_p / std::sqrt(static_cast<double>(key_dim));
           }
+        }
     naive::Matrix y = naive::rmsnorm(core, options.heads, kNormEpsilon, &run.w.at("norm"));
     const naive::Matrix g = naive::linear(run.x, run.w, "gate");
     for (size_t i = 0; i < y.a.size(); ++i) y.a[i] *= naive::silu(g.a[i]);

@@ -151,7 +151,7 @@ struct Softmax : Mixer {
         kept.a.insert(kept.a.end(), m->a.begin(), m->a.end());
         kept.rows += m->rows;
         *m = kept;
-        const int64_t drop = options.window ? std::max<int64_t>(0, kept.rows - options.window) : 0;
+        const int64_t drop = options.window ? rows_dropped(kept.rows, options.window) : 0;
         kept.a.erase(kept.a.begin(), kept.a.begin() + drop * kept.cols);
         kept.rows -= drop;
       }

@@ -14,7 +14,12 @@ const char* to_string(Growth g) {
 int64_t StateField::bytes(int64_t tokens) const {
   const int64_t row = shape.elements() * 4;
   if (growth == Growth::constant) return row;
-  return row * (growth == Growth::window ? std::min(tokens, window) : tokens);
+  return row * (growth == Growth::window ? tokens - rows_dropped(tokens, window) : tokens);
+}
+
+int64_t rows_dropped(int64_t tokens, int64_t window) {
+  constexpr int64_t kRun = 64;
+  return std::max<int64_t>(0, tokens - window) / kRun * kRun;
 }
 
 const Var& LayerState::get(size_t field) const {
@@ -32,7 +37,7 @@ Tensor LayerState::writable(size_t field, const Shape& shape) const {
   return free && values_[field].shape() == shape ? values_[field].value() : Tensor(shape);
 }
 
-Var LayerState::append(size_t field, const Var& added, int64_t keep) {
+Var LayerState::append(size_t field, const Var& added, int64_t window) {
   if (field >= values_.size()) values_.resize(field + 1);
   if (field >= buffers_.size()) buffers_.resize(field + 1), starts_.resize(field + 1, 0);
   Var& kept = values_[field];
@@ -53,7 +58,7 @@ Var LayerState::append(size_t field, const Var& added, int64_t keep) {
     buffer.slice(starts_[field] + before, added.rows()).copy_from(added.value());
     all = Var(buffer.slice(starts_[field], after));
   }
-  const int64_t drop = keep > 0 ? std::max<int64_t>(0, after - keep) : 0;
+  const int64_t drop = window > 0 ? rows_dropped(after, window) : 0;  // `after` counts from a multiple of the run
   kept = drop ? rows(all, drop, after - drop) : all;
   starts_[field] += drop;
   return all;

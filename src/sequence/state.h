@@ -11,7 +11,7 @@ namespace sennit {
 enum class Growth {
   constant,   // one array a sequence
   per_token,  // a row a token
-  window      // a row a token, the last `window` of them
+  window      // a row a token, at least the last `window` of them: see rows_dropped()
 };
 const char* to_string(Growth growth);
 
@@ -20,11 +20,15 @@ struct StateField {
   std::string name;
   Shape shape;
   Growth growth = Growth::constant;
-  int64_t window = 0;  // rows kept, for Growth::window
+  int64_t window = 0;  // for Growth::window
 
   int64_t bytes(int64_t tokens) const;  // after that many tokens
 };
 using StateSpec = std::vector<StateField>;
+
+// How many of the first `tokens` rows a window has let go: whole runs of 64, so that what is left starts at a multiple of
+// 64 and kernels that work in blocks of keys meet the same blocks however a sequence was cut.
+int64_t rows_dropped(int64_t tokens, int64_t window);
 
 // What one layer keeps of one sequence: a value per field of its spec, undefined until first set. Values are Vars, so
 // that gradients flow from one segment of a sequence to the one before; detach() cuts there.
@@ -38,9 +42,9 @@ class LayerState {
   // holds it), else a new one.
   Tensor writable(size_t field, const Shape& shape) const;
   // Appends rows to a growing field and returns all that the field then holds. Without recording it writes into spare
-  // capacity, so that a long run of tokens moves little; with recording it concatenates. `keep` > 0 drops all but the
-  // last `keep` rows from what is kept afterwards, not from what is returned.
-  Var append(size_t field, const Var& rows, int64_t keep = 0);
+  // capacity, so that a long run of tokens moves little; with recording it concatenates. With `window` > 0 the rows that
+  // it lets go leave what is kept afterwards, not what is returned.
+  Var append(size_t field, const Var& rows, int64_t window = 0);
   // Forgets all but the first `count` rows of a growing field.
   void truncate(size_t field, int64_t count);
 

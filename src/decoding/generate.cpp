@@ -1,0 +1,108 @@
+#include "decoding/generate.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "ops/layout.h"
+
+namespace sennit {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Holds back text that may be the start of a stop text.
+class StopFilter {
+ public:
+  explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
+
+  // What may be shown; `stopped` when a stop text is complete.
+  std::string push(std::string_view text, bool& stopped) {
+    held_ += text;
+    size_t first = std::string::npos;
+    for (const std::string& s : stops_)
+      if (!s.empty()) first = std::min(first, held_.find(s));
+    stopped = first != std::string::npos;
+    const size_t safe = stopped ? first : held_.size() - longest_start();
+    std::string shown = held_.substr(0, safe);
+    held_.erase(0, safe);
+    return shown;
+  }
+  std::string rest() { return std::exchange(held_, {}); }
+
+ private:
+  size_t longest_start() const {
+    size_t longest = 0;
+    for (const std::string& s : stops_)
+      for (size_t n = std::min(held_.size(), s.size() ? s.size() - 1 : 0); n > longest; --n)
+        if (held_.compare(held_.size() - n, n, s, 0, n) == 0) longest = n;
+    return longest;
+  }
+  const std::vector<std::string>& stops_;
+  std::string held_;
+};
+
+}  // namespace
+
+std::span<float> Session::feed(std::span<const int32_t> tokens, int64_t piece) {
+  SENNIT_CHECK(!tokens.empty());
+  NoGrad off;
+  for (int64_t at = 0; at < std::ssize(tokens); at += piece) {
+    const int64_t n = std::min(piece, std::ssize(tokens) - at);
+    const Segment segment[] = {{0, n, state_.position, &state_}};
+    const Var h = model_.hidden(tokens.subspan(at, n), {segment, &context_});
+    if (at + n == std::ssize(tokens)) logits_ = model_.logits(rows(h, n - 1, 1), context_);
+  }
+  return logits_.value().span();
+}
+
+const char* to_string(StopReason r) {
+  switch (r) {
+    case StopReason::max_tokens: return "max_tokens";
+    case StopReason::stop_text: return "stop_text";
+    case StopReason::stop_token: return "stop_token";
+    case StopReason::cancelled: return "cancelled";
+  }
+  return "";
+}
+
+GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokenizer, std::span<const int32_t> prompt,
+                          const GenerationOptions& options, std::vector<int32_t>& history,
+                          const std::function<bool(std::string_view)>& emit) {
+  GenerationReport report{.prompt_tokens = std::ssize(prompt)};
+  double start = now();
+  history.insert(history.end(), prompt.begin(), prompt.end());
+  history.reserve(history.size() + static_cast<size_t>(std::min<int64_t>(options.max_tokens, 1 << 20)));
+  std::span<float> logits = session.feed(prompt);
+  report.prompt_seconds = now() - start;
+  start = now();
+  Sampler sampler(options.sampling);
+  tokenizers::StreamDecoder decoder(tokenizer);
+  StopFilter filter(options.stop);
+  bool stopped = false;
+  while (report.tokens < options.max_tokens) {
+    const auto usable = logits.first(std::min<size_t>(logits.size(), static_cast<size_t>(tokenizer.vocab_size())));
+    const int32_t token = sampler.choose(usable, history, std::ssize(history));
+    if (std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) != options.stop_tokens.end()) {
+      report.reason = StopReason::stop_token;
+      break;
+    }
+    history.push_back(token);
+    ++report.tokens;
+    const std::string text = filter.push(decoder.push(token), stopped);
+    const bool wanted = text.empty() || emit(text);
+    if (stopped || !wanted) {
+      report.reason = stopped ? StopReason::stop_text : StopReason::cancelled;
+      break;
+    }
+    if (report.tokens < options.max_tokens) logits = session.feed({&token, 1});
+  }
+  if (!stopped && report.reason != StopReason::cancelled) {
+    const std::string rest = filter.push(decoder.finish(), stopped) + (stopped ? "" : filter.rest());
+    if (!rest.empty()) emit(rest);
+  }
+  report.seconds = now() - start;
+  return report;
+}
+
+}  // namespace sennit

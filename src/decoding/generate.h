@@ -1,0 +1,51 @@
+#pragma once
+#include <functional>
+#include <string>
+
+#include "decoding/sampler.h"
+#include "model/model.h"
+#include "tokenizers/tokenizer.h"
+
+namespace sennit {
+
+// One sequence that grows: a model, its state, and the logits after the last token.
+class Session {
+ public:
+  Session(Model& model, Context context) : model_(model), context_(context) {}
+
+  // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
+  std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);
+
+  SequenceState& state() { return state_; }
+  void restore(SequenceState state) { state_ = std::move(state); }
+
+ private:
+  Model& model_;
+  Context context_;
+  SequenceState state_;
+  Var logits_;
+};
+
+struct GenerationOptions {
+  SamplingOptions sampling;
+  int64_t max_tokens = 256;
+  std::vector<std::string> stop;    // texts that end the answer; they are not part of it
+  std::vector<int32_t> stop_tokens;  // ids that do
+};
+
+enum class StopReason { max_tokens, stop_text, stop_token, cancelled };
+const char* to_string(StopReason reason);
+
+struct GenerationReport {
+  StopReason reason = StopReason::max_tokens;
+  int64_t prompt_tokens = 0, tokens = 0;
+  double prompt_seconds = 0, seconds = 0;
+};
+
+// Continues the prompt. `emit` gets whole UTF-8 characters as soon as no stop text can begin in them; it returns false to
+// cancel. `history` gains the tokens read and chosen; what it held before counts for penalties and positions.
+GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokenizer, std::span<const int32_t> prompt,
+                          const GenerationOptions& options, std::vector<int32_t>& history,
+                          const std::function<bool(std::string_view text)>& emit);
+
+}  // namespace sennit

@@ -1,0 +1,88 @@
+#include "model/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "io/json_file.h"
+#include "io/safetensors.h"
+
+namespace sennit {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool exists(const fs::path& p) {
+  std::error_code ignored;
+  return fs::exists(p, ignored);
+}
+
+bool has_tokenizer(const std::string& folder) {
+  return exists(fs::path(folder) / "tokenizer.model") || exists(fs::path(folder) / "sennit_tokenizer.json");
+}
+
+}  // namespace
+
+void write_checkpoint(const std::string& folder, Model& model, DType dtype) {
+  std::vector<io::NamedTensor> tensors;
+  model.parameters([&](const std::string& name, Parameter& p) { tensors.push_back({name, p.value().to(dtype)}); });
+  io::write_safetensors_folder(folder, tensors);
+  io::write_json_file(folder + "/config.json", Json{{"model_type", "sennit"},
+                                                    {"architectures", {"SennitForCausalLM"}},
+                                                    {"dtype", dtype == DType::bf16 ? "bfloat16" : "float32"},
+                                                    {"vocab_size", model.spec().vocab},
+                                                    {"hidden_size", model.spec().d_model},
+                                                    {"num_hidden_layers", model.spec().blocks.size()},
+                                                    {"tie_word_embeddings", model.spec().tie_embeddings},
+                                                    {"sennit", write_model_spec(model.spec())}});
+}
+
+std::string resolve_checkpoint(const std::string& path) {
+  if (exists(fs::path(path) / "config.json")) return path;
+  const fs::path checkpoints = fs::path(path) / "checkpoints";
+  std::vector<std::string> steps;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(checkpoints, ignored))
+    if (exists(entry.path() / "config.json") && entry.path().filename().string().rfind("step-", 0) == 0) steps.push_back(entry.path().string());
+  if (steps.empty())
+    fail({"checkpoint", "a folder with config.json, or a training run with checkpoints", exists(path) ? "neither" : "nothing there", path});
+  return *std::max_element(steps.begin(), steps.end());
+}
+
+void load_weights(Model& model, const std::string& path) {
+  const io::Safetensors file(path);
+  file.verify();
+  std::set<std::string> expected;
+  model.parameters([&](const std::string& name, Parameter& p) {
+    expected.insert(name);
+    if (!file.contains(name)) fail({"checkpoint", fmt::format("a tensor `{}` {}", name, p.value().shape().str()), "none of that name", path});
+    const Tensor stored = file.tensor(name);
+    if (stored.shape() != p.value().shape())
+      fail({"checkpoint", fmt::format("`{}` to be {}", name, p.value().shape().str()), stored.shape().str(), path});
+    if (stored.dtype() != DType::f32 && stored.dtype() != DType::bf16 && stored.dtype() != DType::f16)
+      fail({"checkpoint", fmt::format("`{}` to be f32, bf16 or f16", name), to_string(stored.dtype()), path});
+    p.init(stored.dtype() == DType::f32 ? stored.clone() : stored.to(DType::f32));
+  });
+  for (const std::string& name : file.names())
+    if (!expected.count(name)) fail({"checkpoint", "only tensors of the model file", fmt::format("`{}`", name), path});
+}
+
+LoadedModel load_checkpoint(const std::string& path) {
+  LoadedModel loaded;
+  loaded.path = resolve_checkpoint(path);
+  const std::string config_path = loaded.path + "/config.json";
+  const Json config = io::read_json_file(config_path);
+  if (!config.is_object() || !config.contains("sennit"))
+    fail({"checkpoint", "a \"sennit\" object with the model file", config.is_object() ? "none" : config.type_name(), config_path});
+  loaded.model = std::make_unique<Model>(read_model_spec(config.at("sennit"), config_path), Rng(), config_path);
+  load_weights(*loaded.model, loaded.path);
+  if (!has_tokenizer(loaded.path)) return loaded;
+  loaded.tokenizer = tokenizers::load_tokenizer(loaded.path);
+  if (loaded.tokenizer->vocab_size() > loaded.model->spec().vocab)
+    fail({"checkpoint", fmt::format("a tokenizer of at most {} tokens", loaded.model->spec().vocab), fmt::format("{}", loaded.tokenizer->vocab_size()), loaded.path});
+  return loaded;
+}
+
+}  // namespace sennit

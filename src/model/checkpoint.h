@@ -1,0 +1,31 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "model/model.h"
+#include "tokenizers/tokenizer.h"
+
+// Models in folders as Hugging Face lays them out: config.json (the model file is its "sennit" object), model.safetensors
+// and the tokenizer's files.
+namespace sennit {
+
+struct LoadedModel {
+  std::unique_ptr<Model> model;
+  std::shared_ptr<tokenizers::Tokenizer> tokenizer;  // null when the folder has none
+  std::string path;
+};
+
+// Writes config.json and model.safetensors (as f32 or bf16) into an existing folder; give it an io::AtomicFolder's.
+void write_checkpoint(const std::string& folder, Model& model, DType dtype = DType::f32);
+
+// Reads the folder, or the newest checkpoint of a training run's folder. Throws Error when a file is missing, damaged
+// (checksum), or does not hold exactly the tensors of its model file, or when the tokenizer does not fit the vocabulary.
+LoadedModel load_checkpoint(const std::string& path);
+
+// The folder with config.json that `path` means: itself, or the newest of a run's checkpoints. Throws Error.
+std::string resolve_checkpoint(const std::string& path);
+
+// Fills every parameter from the tensors of a safetensors file or folder.
+void load_weights(Model& model, const std::string& path);
+
+}  // namespace sennit

@@ -1,0 +1,82 @@
+#include "state/state_file.h"
+
+#include <charconv>
+
+#include "base/error.h"
+#include "io/safetensors.h"
+
+namespace sennit {
+namespace {
+
+constexpr int64_t kMostStates = 1 << 20;
+
+std::string key_of(size_t sequence, size_t slot, const std::string& field) { return fmt::format("{}.{}.{}", sequence, slot, field); }
+
+int64_t number(const io::SafetensorsFile& file, const std::string& key) {
+  const auto it = file.metadata().find(key);
+  int64_t n = -1;
+  if (it != file.metadata().end()) {
+    const auto [end, error] = std::from_chars(it->second.data(), it->second.data() + it->second.size(), n);
+    if (error != std::errc() || end != it->second.data() + it->second.size()) n = -1;
+  }
+  if (n < 0) fail({"state file", fmt::format("a number \"{}\" in the metadata", key), it == file.metadata().end() ? "none" : it->second, file.path()});
+  return n;
+}
+
+void check_shape(const StateField& field, int64_t position, const Tensor& value, const std::string& key, const std::string& path) {
+  Shape wanted = field.shape;
+  if (field.growth != Growth::constant) {
+    const int64_t rows = field.growth == Growth::window ? position - rows_dropped(position, field.window) : position;
+    std::vector<int64_t> lengths(field.shape.begin(), field.shape.end());
+    lengths[0] = rows;
+    wanted = Shape(lengths);
+  }
+  if (value.shape() != wanted || value.dtype() != DType::f32)
+    fail({"state file", fmt::format("`{}` to be f32 {}", key, wanted.str()), fmt::format("{} {}", to_string(value.dtype()), value.shape().str()), path});
+}
+
+}  // namespace
+
+void save_states(const std::string& path, const std::vector<const SequenceState*>& states, const std::vector<StateSpec>& specs,
+                 const std::string& model) {
+  std::vector<io::NamedTensor> tensors;
+  io::SafetensorsMetadata metadata = {{"sennit.states", std::to_string(states.size())}, {"sennit.model", model}};
+  for (size_t i = 0; i < states.size(); ++i) {
+    metadata[fmt::format("position.{}", i)] = std::to_string(states[i]->position);
+    for (size_t slot = 0; slot < states[i]->layers().size(); ++slot)
+      for (size_t f = 0; f < specs[slot].size(); ++f)
+        if (states[i]->layers()[slot].has(f)) tensors.push_back({key_of(i, slot, specs[slot][f].name), states[i]->layers()[slot].get(f).value()});
+  }
+  io::write_safetensors(path, tensors, metadata);
+}
+
+std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model) {
+  const io::SafetensorsFile file(path);
+  file.verify();
+  const auto made_for = file.metadata().find("sennit.model");
+  if (made_for == file.metadata().end() || made_for->second != model)
+    fail({"state file", "a state of this model", made_for == file.metadata().end() ? "one without a model" : "one of another model", path});
+  const int64_t count = number(file, "sennit.states");
+  if (count > kMostStates) fail({"state file", fmt::format("at most {} states", kMostStates), std::to_string(count), path});
+  std::vector<SequenceState> states(count);
+  size_t used = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    states[i].position = number(file, fmt::format("position.{}", i));
+    for (size_t slot = 0; slot < specs.size(); ++slot)
+      for (size_t f = 0; f < specs[slot].size(); ++f) {
+        const std::string key = key_of(i, slot, specs[slot][f].name);
+        if (!file.find(key)) {
+          if (states[i].position > 0) fail({"state file", "a tensor `" + key + "`", "none", path});
+          continue;
+        }
+        const Tensor value = file.tensor(key);
+        check_shape(specs[slot][f], states[i].position, value, key, path);
+        states[i].layer(slot).set(f, Var(value.clone()));
+        ++used;
+      }
+  }
+  if (used != file.entries().size()) fail({"state file", fmt::format("{} tensors", used), std::to_string(file.entries().size()), path});
+  return states;
+}
+
+}  // namespace sennit
