@@ -72,8 +72,9 @@ void add_training(std::vector<Case>& cases, int64_t n, int64_t heads, int64_t di
   const auto layer = std::make_shared<Layer>(Layer{n, n, heads, dim});
   const double half = 4.0 * static_cast<double>(n * n * dim * heads) / 2;
   const std::string shape = fmt::format("{} heads x {}, n = {} causal", heads, dim, n);
-  cases.push_back({"forward " + shape, half, peak_f32_flops, [=] { layer->forward(); }});
-  cases.push_back({"forward+backward " + shape, 3.5 * half, peak_f32_flops, [=] {
+  cases.push_back({"forward " + shape, half, [=] { return half / peak_f32_flops(); }, [=] { layer->forward(); }});
+  cases.push_back({"forward+backward " + shape, 3.5 * half, [=] { return 3.5 * half / peak_f32_flops(); },
+                   [=] {
                      layer->forward();
                      layer->backward();
                    }});
@@ -81,9 +82,12 @@ void add_training(std::vector<Case>& cases, int64_t n, int64_t heads, int64_t di
 
 void add_decode(std::vector<Case>& cases, int64_t keys, int64_t heads, int64_t dim) {
   const auto layer = std::make_shared<Layer>(Layer{1, keys, heads, dim});
-  const int64_t bytes = layer->k.bytes();
-  cases.push_back({fmt::format("decode {} heads x {}, {} keys, bytes", heads, dim, keys),
-                   2.0 * static_cast<double>(bytes), [=] { return peak_read_bytes(layer->k.raw(), bytes); },
+  const auto bytes = static_cast<double>(layer->k.bytes());
+  cases.push_back({fmt::format("decode {} heads x {}, {} keys, bytes", heads, dim, keys), 2 * bytes,
+                   [=] {
+                     return bytes / peak_read_bytes(layer->k.raw(), layer->k.bytes()) +
+                            bytes / peak_read_bytes(layer->v.raw(), layer->v.bytes());
+                   },
                    [=] { layer->forward(); }});
 }
 

@@ -18,8 +18,8 @@ double seconds_of(const std::function<void()>& body);
 // A thing to time against its floor.
 struct Case {
   std::string name;
-  double work;                   // flops or bytes
-  std::function<double()> peak;  // work a second at best
+  double work;                    // flops or bytes, for the rate
+  std::function<double()> floor;  // seconds that the machine needs at least, measured when called
   std::function<void()> run;
 };
 

@@ -39,8 +39,8 @@ void add_square(std::vector<Case>& cases, int64_t n, Precision precision) {
   const auto packed = std::make_shared<PackedMatrix>(view(b), precision);
   const double flops = 2.0 * static_cast<double>(n * n * n);
   const auto add = [&](const std::string& form, std::function<void()> run) {
-    cases.push_back({fmt::format("{} {}^3 {}", to_string(precision), n, form), flops, [=] { return peak(precision); },
-                     std::move(run)});
+    cases.push_back({fmt::format("{} {}^3 {}", to_string(precision), n, form), flops,
+                     [=] { return flops / peak(precision); }, std::move(run)});
   };
   add("a b", [=]() mutable { multiply(view(a), view(b), c.data(), n, {.precision = precision}); });
   add("a b'", [=]() mutable { multiply(view(a), transposed(b), c.data(), n, {.precision = precision}); });
@@ -56,9 +56,12 @@ void add_few_rows(std::vector<Case>& cases, std::initializer_list<int64_t> rows,
   for (const int64_t m : rows) {
     const Tensor a = random_matrix(m, k, 4);
     Tensor c({m, n});
-    cases.push_back({fmt::format("{} {}x{}x{} packed, bytes", to_string(precision), m, k, n),
-                     static_cast<double>(packed->bytes()),
-                     [=] { return peak_read_bytes(packed->panels(), packed->bytes()); },
+    const double flops = 2.0 * static_cast<double>(m * k * n), bytes = static_cast<double>(packed->bytes());
+    cases.push_back({fmt::format("{} {}x{}x{} packed, bytes", to_string(precision), m, k, n), bytes,
+                     [=] {
+                       const double reading = bytes / peak_read_bytes(packed->panels(), packed->bytes());
+                       return std::max(reading, flops / peak(precision));
+                     },
                      [=]() mutable { multiply(view(a), *packed, c.data(), n); }});
   }
 }

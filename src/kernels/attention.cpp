@@ -260,7 +260,7 @@ void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o,
   }
   for (int64_t r = 0; r < rows; ++r) {
     const auto [top, total] = s.running[r];
-    lse[first + r] = total == 0 ? kNothing : top + log_of(total);
+    lse[first + r] = top + log_of(total);
     if (total != 0) scale_row(o + (first + r) * o_stride, 1 / total, t.value_dim);
   }
 }

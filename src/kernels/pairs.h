@@ -1,30 +1,19 @@
 #pragma once
 // Pairs of bf16 in 32-bit lanes, the lower half the even member, for kernels only (see simd.h). They travel as the bits
-// of a vf.
+// of a vf. Rounding is to nearest, ties to even; NaN stays NaN; AVX-512 takes subnormal numbers for zero.
 #include "kernels/simd.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 
 #if defined(SENNIT_LEVEL_avx512) || defined(SENNIT_LEVEL_amx)
 
-// a rounded to bf16, in the upper halves: to nearest, ties to even; NaN stays NaN.
-SENNIT_INLINE __m512i rounded(vf a) {
-  const __m512i u = _mm512_castps_si512(a.v);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  const __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
-  return _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
-}
-SENNIT_INLINE vf pair(vf even, vf odd) {
-  const __m512i low = _mm512_srli_epi32(rounded(even), 16);
-  const __m512i high = _mm512_and_si512(rounded(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
-  return {_mm512_castsi512_ps(_mm512_or_si512(low, high))};
-}
 // The pairs of 2 kLanes consecutive floats, given as two vectors.
-SENNIT_INLINE vf pair_up(vf a, vf b) {
-  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  return pair({_mm512_permutex2var_ps(a.v, even, b.v)}, {_mm512_permutex2var_ps(a.v, odd, b.v)});
+SENNIT_INLINE vf pair_up(vf a, vf b) { return {_mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(b.v, a.v))}; }
+SENNIT_INLINE vf pair(vf even, vf odd) {
+  alignas(64) static constexpr int16_t kInterleave[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i halves = _mm512_castps_si512(pair_up(even, odd).v);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), halves))};
 }
 // c + a.even b.even + a.odd b.odd
 SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
@@ -33,6 +22,7 @@ SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
 
 #elif defined(SENNIT_LEVEL_avx2)
 
+// a rounded to bf16, in the upper halves.
 SENNIT_INLINE __m256i rounded(vf a) {
   const __m256i u = _mm256_castps_si256(a.v);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));

@@ -32,7 +32,7 @@ SENNIT_INLINE vf row_units(const float* row, int64_t u, int64_t k) {
 template <bool kPaired>
 SENNIT_INLINE vf column_units(const float* x, int64_t stride, int64_t u, int64_t k, int64_t n) {
   if constexpr (!kPaired)
-    return load_some(x + u * stride, u < k ? n : 0);
+    return load_some(x + u * stride, n);
   else
     return pair(load_some(x + 2 * u * stride, 2 * u < k ? n : 0),
                 load_some(x + (2 * u + 1) * stride, 2 * u + 1 < k ? n : 0));

@@ -6,17 +6,26 @@ namespace sennit::kernels::SENNIT_LEVEL {
 
 #if defined(SENNIT_LEVEL_avx512) || defined(SENNIT_LEVEL_amx)
 
+// Where the lanes of an exchange come from: low[l] or high[l] below kLanes is a lane of `low`, above of `high`.
+template <int S>
+struct alignas(64) ExchangeLanes {
+  int low[kLanes], high[kLanes];
+  constexpr ExchangeLanes() : low(), high() {
+    for (int l = 0; l < kLanes; ++l) {
+      low[l] = l & S ? kLanes + l - S : l;
+      high[l] = l & S ? kLanes + l : l + S;
+    }
+  }
+};
+template <int S>
+inline constexpr ExchangeLanes<S> kExchangeLanes{};
+
 // Swaps bit S of the lane with the bit that tells `low` from `high`.
 template <int S>
 SENNIT_INLINE void exchange(vf& low, vf& high) {
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i bit = _mm512_set1_epi32(S), other = _mm512_set1_epi32(kLanes);
-  const __mmask16 odd = _mm512_test_epi32_mask(lane, bit);
-  const __m512i to_low = _mm512_mask_add_epi32(lane, odd, _mm512_sub_epi32(lane, bit), other);
-  const __m512i to_high = _mm512_mask_add_epi32(_mm512_add_epi32(lane, bit), odd, lane, other);
   const __m512 a = low.v, b = high.v;
-  low.v = _mm512_permutex2var_ps(a, to_low, b);
-  high.v = _mm512_permutex2var_ps(a, to_high, b);
+  low.v = _mm512_permutex2var_ps(a, _mm512_load_si512(kExchangeLanes<S>.low), b);
+  high.v = _mm512_permutex2var_ps(a, _mm512_load_si512(kExchangeLanes<S>.high), b);
 }
 
 #elif defined(SENNIT_LEVEL_avx2)

@@ -120,7 +120,7 @@ TEST(Product, LongSumsCrossBlocks) {
     for (const Precision precision : kPrecisions)
       for (const int64_t k : {511, 512, 513, 1023, 1024, 1025, 2100}) {
         const Problem3 p{7, 35, k};
-        p.expect_close(p.plain(precision, true), precision, true);
+        for (const bool add : {false, true}) p.expect_close(p.plain(precision, add), precision, add);
       }
   });
 }
