@@ -1,0 +1,460 @@
+#include "kernels/delta.h"
+
+#include "kernels/chunk.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+SENNIT_INLINE float decay_at(const DeltaTask& t, int64_t i) {
+  return t.g ? sum(keep_n(exp(set(t.g[i * t.g_stride])), 1)) : 1.0f;
+}
+
+// The J vectors of S, from column l, through token i: S <- alpha S + k (beta (v - alpha S^T k))^T.
+template <int J>
+SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, const float* from, float* to, float* y,
+                                int64_t l, int64_t lanes) {
+  const float *q = t.q + token * t.q_stride, *k = t.k + token * t.k_stride, *v = t.v + token * t.v_stride + l;
+  const vf decay = set(alpha), beta = set(t.beta[token * t.beta_stride]);
+  vf u[J], out[J];
+  for (int j = 0; j < J; ++j) u[j] = out[j] = zero();
+  for (int64_t i = 0; i < t.key_dim; ++i)
+    for (int j = 0; j < J; ++j) u[j] = fma(set(k[i]), load_n(from + i * t.value_dim + l + j * kLanes, lanes), u[j]);
+  for (int j = 0; j < J; ++j) u[j] = beta * fnma(decay, u[j], load_n(v + j * kLanes, lanes));
+  for (int64_t i = 0; i < t.key_dim; ++i)
+    for (int j = 0; j < J; ++j) {
+      const int64_t at = i * t.value_dim + l + j * kLanes;
+      const vf s = fma(set(k[i]), u[j], decay * load_n(from + at, lanes));
+      store_n(to + at, s, lanes);
+      out[j] = fma(set(q[i]), s, out[j]);
+    }
+  for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
+}
+
+void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  Scratch pieces(scratch);
+  float* s = s_end ? s_end : pieces.take(t.key_dim * t.value_dim);
+  if (!s0 || t.length == 0) copy(s0, s, t.key_dim * t.value_dim);
+  const float* from = s0 ? s0 : s;
+  for (int64_t i = 0; i < t.length; ++i, from = s, y += y_stride) {
+    const float alpha = decay_at(t, i);
+    int64_t l = 0;
+    for (; l + 4 * kLanes <= t.value_dim; l += 4 * kLanes) step_columns<4>(t, i, alpha, from, s, y, l, kLanes);
+    for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<1>(t, i, alpha, from, s, y, l, kLanes);
+    if (l < t.value_dim) step_columns<1>(t, i, alpha, from, s, y, l, t.value_dim - l);
+  }
+}
+
+// A chunk of n tokens. Unrolled from its start, S_t = alpha_t S_{t-1} + k_t u_t^T reads
+//   z_i = v_i - before_i S_0^T k_i,   u_i + sum_{j<i} l_ij u_j = beta_i z_i   (a unit lower triangular system: the UT
+//   form) y_i = scale before_i S_0^T q_i + sum_{j<=i} a_ij u_j,   S_n = total S_0 + sum_j after_j k_j u_j^T
+// with before_i = alpha_1 ... alpha_i, after_j = alpha_{j+1} ... alpha_n, total = alpha_1 ... alpha_n.
+struct Chunk {
+  float *before, *after, *beta;  // [n]
+  float* total;                  // [K], all the same
+  float* pair;                   // [n, kChunk] alpha_{j+1} ... alpha_i for j <= i, else 0
+  float* qd;                     // [n, K] scale before_i q_i
+  float* kd;                     // [n, K] after_j k_j
+  float* kn;                     // [n, K] -before_i k_i
+  float* a;                      // [n, kChunk] scale pair_ij q_i.k_j for j <= i, else 0
+  float* m;                      // [n, kChunk] pair_ij k_i.k_j for j < i, else 0;  l_ij = beta_i m_ij
+  SENNIT_INLINE Chunk(const DeltaTask& t, Scratch& pieces) {
+    for (float** p : {&before, &after, &beta}) *p = pieces.take(kChunk);
+    total = pieces.take(t.key_dim);
+    for (float** p : {&pair, &a, &m}) *p = pieces.take(kChunk * kChunk);
+    for (float** p : {&qd, &kd, &kn}) *p = pieces.take(kChunk * t.key_dim);
+  }
+};
+
+void load_decays(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  float alpha[kChunk], product = 1;
+  for (int64_t i = 0; i < n; ++i) {
+    alpha[i] = decay_at(t, first + i);
+    c.before[i] = product *= alpha[i];
+    c.beta[i] = t.beta[(first + i) * t.beta_stride];
+  }
+  for_lanes(t.key_dim, [&](int64_t l, int64_t k) { store_n(c.total + l, set(product), k); });
+  product = 1;
+  for (int64_t j = n - 1; j >= 0; product *= alpha[j--]) c.after[j] = product;
+  copy(nullptr, c.pair, kChunk * kChunk);
+  for (int64_t j = 0; j < n; ++j) {
+    c.pair[j * kChunk + j] = product = 1;
+    for (int64_t i = j + 1; i < n; ++i) c.pair[i * kChunk + j] = product *= alpha[i];
+  }
+}
+
+void prepare(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  const int64_t K = t.key_dim;
+  const Rows q{t.q + first * t.q_stride, t.q_stride}, k{t.k + first * t.k_stride, t.k_stride};
+  load_decays(t, first, n, c);
+  for (int64_t i = 0; i < n; ++i)
+    for_lanes(K, [&](int64_t l, int64_t lanes) {
+      const vf key = load_n(k[i] + l, lanes);
+      store_n(c.qd + i * K + l, load_n(q[i] + l, lanes) * set(t.scale * c.before[i]), lanes);
+      store_n(c.kd + i * K + l, key * set(c.after[i]), lanes);
+      store_n(c.kn + i * K + l, key * set(-c.before[i]), lanes);
+    });
+  lower_products(q, k, K, n, c.a);
+  lower_products(k, k, K, n, c.m);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) c.a[i * kChunk + j] *= t.scale * c.pair[i * kChunk + j];
+    for (int64_t j = 0; j < n; ++j) c.m[i * kChunk + j] *= i == j ? 0 : c.pair[i * kChunk + j];
+  }
+}
+
+// u_i = beta_i z_i - sum_{j<i} l_ij u_j, J vectors from column l.
+template <int J>
+SENNIT_INLINE void solve_columns(const Chunk& c, const float* z, float* u, int64_t n, int64_t V, int64_t l,
+                                 int64_t lanes) {
+  for (int64_t i = 0; i < n; ++i) {
+    vf rest[J];
+    for (int p = 0; p < J; ++p) rest[p] = load_n(z + i * V + l + p * kLanes, lanes);
+    for (int64_t j = 0; j < i; ++j)
+      for (int p = 0; p < J; ++p)
+        rest[p] = fnma(set(c.m[i * kChunk + j]), load_n(u + j * V + l + p * kLanes, lanes), rest[p]);
+    for (int p = 0; p < J; ++p) store_n(u + i * V + l + p * kLanes, rest[p] * set(c.beta[i]), lanes);
+  }
+}
+
+// The transposed system, in place: du_i <- du_i - sum_{j>i} l_ji du_j.
+template <int J>
+SENNIT_INLINE void solve_back_columns(const Chunk& c, float* du, int64_t n, int64_t V, int64_t l, int64_t lanes) {
+  for (int64_t i = n - 1; i >= 0; --i) {
+    vf rest[J];
+    for (int p = 0; p < J; ++p) rest[p] = load_n(du + i * V + l + p * kLanes, lanes);
+    for (int64_t j = i + 1; j < n; ++j)
+      for (int p = 0; p < J; ++p)
+        rest[p] = fnma(set(c.beta[j] * c.m[j * kChunk + i]), load_n(du + j * V + l + p * kLanes, lanes), rest[p]);
+    for (int p = 0; p < J; ++p) store_n(du + i * V + l + p * kLanes, rest[p], lanes);
+  }
+}
+
+// u [n, V] from z, which is v + kn S.
+void solve(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c, const float* s, float* z, float* u) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  for (int64_t i = 0; i < n; ++i) copy(t.v + (first + i) * t.v_stride, z + i * V, V);
+  multiply({.a = c.kn,
+            .a_row = K,
+            .a_col = 1,
+            .b = s,
+            .b_stride = V,
+            .start = z,
+            .c = z,
+            .c_stride = V,
+            .m = n,
+            .n = V,
+            .inner = K});
+  int64_t l = 0;
+  for (; l + 4 * kLanes <= V; l += 4 * kLanes) solve_columns<4>(c, z, u, n, V, l, kLanes);
+  for (; l + kLanes <= V; l += kLanes) solve_columns<1>(c, z, u, n, V, l, kLanes);
+  if (l < V) solve_columns<1>(c, z, u, n, V, l, V - l);
+}
+
+void solve_back(const Chunk& c, float* du, int64_t n, int64_t V) {
+  int64_t l = 0;
+  for (; l + 4 * kLanes <= V; l += 4 * kLanes) solve_back_columns<4>(c, du, n, V, l, kLanes);
+  for (; l + kLanes <= V; l += kLanes) solve_back_columns<1>(c, du, n, V, l, kLanes);
+  if (l < V) solve_back_columns<1>(c, du, n, V, l, V - l);
+}
+
+SENNIT_INLINE void advance_state(const DeltaTask& t, int64_t n, const Chunk& c, const float* u, float* s) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  multiply({.a = c.kd,
+            .a_row = 1,
+            .a_col = K,
+            .b = u,
+            .b_stride = V,
+            .start = s,
+            .c = s,
+            .c_stride = V,
+            .m = K,
+            .n = V,
+            .inner = n,
+            .row_scale = c.total});
+}
+
+void chunked(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  Scratch pieces(scratch);
+  float* own = pieces.take(K * V);
+  const Chunk c(t, pieces);
+  float *z = pieces.take(kChunk * V), *u = pieces.take(kChunk * V), *s = s_end ? s_end : own;
+  copy(s0, s, K * V);
+  for (int64_t first = 0; first < t.length; first += kChunk, y += kChunk * y_stride) {
+    const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
+    prepare(t, first, n, c);
+    solve(t, first, n, c, s, z, u);
+    multiply({.a = c.qd,
+              .a_row = K,
+              .a_col = 1,
+              .b = s,
+              .b_stride = V,
+              .start = nullptr,
+              .c = y,
+              .c_stride = y_stride,
+              .m = n,
+              .n = V,
+              .inner = K});
+    add_lower_multiply({.a = c.a,
+                        .a_row = kChunk,
+                        .a_col = 1,
+                        .b = u,
+                        .b_stride = V,
+                        .start = y,
+                        .c = y,
+                        .c_stride = y_stride,
+                        .m = n,
+                        .n = V,
+                        .inner = n});
+    advance_state(t, n, c, u, s);
+  }
+}
+
+int64_t scratch_floats(const DeltaTask& t) {
+  Scratch pieces(nullptr);
+  pieces.take(t.key_dim * t.value_dim);
+  Chunk(t, pieces);
+  pieces.take(kChunk * t.value_dim);
+  pieces.take(kChunk * t.value_dim);
+  return pieces.needed();
+}
+
+// Buffers of the backward pass, beside a Chunk. States are transposed, [V, K], so that key channels are lanes.
+struct Backward {
+  float* states;        // [chunks, V, K] at the start of each chunk
+  float *z, *u;         // [length, V]
+  float* ds;            // [V, K] gradient of the state at the chunk's end
+  float* rows;          // [K, V] a state in the layout of the interface
+  float *dr, *dz;       // [n, V] gradients of beta_i z_i and of z_i
+  float *dq, *dk, *dn;  // [n, K] gradients of qd, kd, kn
+  float *da, *dm;       // [n, kChunk] gradients of q_i.k_j and of k_i.k_j
+  float* weight;        // [n, kChunk] gradient of the log decay from token j to token i
+  SENNIT_INLINE Backward(const DeltaTask& t, Scratch& pieces) {
+    const int64_t K = t.key_dim, V = t.value_dim;
+    states = pieces.take((t.length + kChunk - 1) / kChunk * K * V);
+    for (float** p : {&z, &u}) *p = pieces.take(t.length * V);
+    for (float** p : {&ds, &rows}) *p = pieces.take(K * V);
+    for (float** p : {&dr, &dz}) *p = pieces.take(kChunk * V);
+    for (float** p : {&dq, &dk, &dn}) *p = pieces.take(kChunk * K);
+    for (float** p : {&da, &dm, &weight}) *p = pieces.take(kChunk * kChunk);
+  }
+};
+
+struct Gradients {
+  float *dq, *dk, *dv, *dg, *dbeta;  // at the chunk's first token
+};
+
+// Every chunk's first state, z and u.
+void replay(const DeltaTask& t, const float* s0, const Chunk& c, const Backward& b) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  copy(s0, b.rows, K * V);
+  float* s = b.states;
+  for (int64_t first = 0; first < t.length; first += kChunk, s += K * V) {
+    const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
+    transpose(b.rows, V, K, V, s, K);
+    prepare(t, first, n, c);
+    solve(t, first, n, c, b.rows, b.z + first * V, b.u + first * V);
+    advance_state(t, n, c, b.u + first * V, b.rows);
+  }
+}
+
+float dot(const float* a, const float* b, int64_t n) {
+  vf s = zero();
+  for_lanes(n, [&](int64_t i, int64_t k) { s = fma(load_n(a + i, k), load_n(b + i, k), s); });
+  return sum(s);
+}
+
+// The products with the states: dr, dz, dq, dk, dn; adds dv.
+void state_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, const Backward& b, const float* s,
+                     const float* u, float* dv) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  transpose(b.ds, K, V, K, b.rows, V);
+  multiply({.a = c.a,
+            .a_row = 1,
+            .a_col = kChunk,
+            .b = dy.p,
+            .b_stride = dy.stride,
+            .start = nullptr,
+            .c = b.dr,
+            .c_stride = V,
+            .m = n,
+            .n = V,
+            .inner = n});
+  multiply({.a = c.kd,
+            .a_row = K,
+            .a_col = 1,
+            .b = b.rows,
+            .b_stride = V,
+            .start = b.dr,
+            .c = b.dr,
+            .c_stride = V,
+            .m = n,
+            .n = V,
+            .inner = K});
+  solve_back(c, b.dr, n, V);
+  for (int64_t i = 0; i < n; ++i)
+    for_lanes(V, [&](int64_t l, int64_t lanes) {
+      const vf d = load_n(b.dr + i * V + l, lanes) * set(c.beta[i]);
+      store_n(b.dz + i * V + l, d, lanes);
+      add_n(dv + i * t.v_stride + l, d, lanes);
+    });
+  auto over_values = [&](Rows rows, const float* state, float* to) {
+    multiply({.a = rows.p,
+              .a_row = rows.stride,
+              .a_col = 1,
+              .b = state,
+              .b_stride = K,
+              .start = nullptr,
+              .c = to,
+              .c_stride = K,
+              .m = n,
+              .n = K,
+              .inner = V});
+  };
+  over_values(dy, s, b.dq);
+  over_values({b.dz, V}, s, b.dn);
+  over_values({u, V}, b.ds, b.dk);
+}
+
+// Gradients by the pairs of tokens of a chunk: da, dm (j < i) and the weights of their decays; adds dbeta.
+void pair_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, const Backward& b, const float* z,
+                    const float* u, float* dbeta) {
+  const int64_t V = t.value_dim;
+  lower_products(dy, {u, V}, V, n, b.da);
+  lower_products({b.dr, V}, {u, V}, V, n, b.dm);
+  for (int64_t i = 0; i < n; ++i) {
+    float db = dot(b.dr + i * V, z + i * V, V);
+    for (int64_t j = 0; j <= i; ++j) {
+      const int64_t at = i * kChunk + j;
+      const float dl = j < i ? -b.dm[at] : 0;  // of l_ij = beta_i m_ij
+      db += dl * c.m[at];
+      b.weight[at] = b.da[at] * c.a[at] + dl * c.beta[i] * c.m[at];
+      b.da[at] *= t.scale * c.pair[at];
+      b.dm[at] = dl * c.beta[i] * c.pair[at];
+    }
+    dbeta[i * t.beta_stride] += db;
+  }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < i; ++j) b.dm[j * kChunk + i] = b.dm[i * kChunk + j];  // k_i.k_j is symmetric
+}
+
+// Adds to dq and dk what came through qd, kd, kn and through the pairs.
+void key_gradients(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c, const Backward& b,
+                   const Gradients& to) {
+  const int64_t K = t.key_dim;
+  for (int64_t i = 0; i < n; ++i)
+    for_lanes(K, [&](int64_t l, int64_t lanes) {
+      const int64_t at = i * K + l;
+      const vf dk = set(c.after[i]) * load_n(b.dk + at, lanes);
+      add_n(to.dq + i * t.q_stride + l, set(t.scale * c.before[i]) * load_n(b.dq + at, lanes), lanes);
+      add_n(to.dk + i * t.k_stride + l, fnma(set(c.before[i]), load_n(b.dn + at, lanes), dk), lanes);
+    });
+  auto over_tokens = [&](const float* pairs, int64_t row, int64_t col, const float* x, int64_t stride, float* d,
+                         int64_t d_stride) {
+    multiply({.a = pairs,
+              .a_row = row,
+              .a_col = col,
+              .b = x,
+              .b_stride = stride,
+              .start = d,
+              .c = d,
+              .c_stride = d_stride,
+              .m = n,
+              .n = K,
+              .inner = n});
+  };
+  const float *q = t.q + first * t.q_stride, *k = t.k + first * t.k_stride;
+  over_tokens(b.da, kChunk, 1, k, t.k_stride, to.dq, t.q_stride);
+  over_tokens(b.da, 1, kChunk, q, t.q_stride, to.dk, t.k_stride);
+  over_tokens(b.dm, kChunk, 1, k, t.k_stride, to.dk, t.k_stride);
+}
+
+// dg_t gathers every path that crosses from before token t to it: within the chunk, from the state to token i (later),
+// from token j to the state at the end (earlier), and from state to state. All are sums: nothing cancels.
+void decay_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, float* dg) {
+  const int64_t K = t.key_dim;
+  add_crossing(b.weight, n, dg, t.g_stride);
+  float later = c.total[0] * dot(s, b.ds, K * t.value_dim), earlier = 0;
+  for (int64_t i = n - 1; i >= 0; --i) {
+    later += dot(c.qd + i * K, b.dq + i * K, K) + dot(c.kn + i * K, b.dn + i * K, K);
+    dg[i * t.g_stride] += later;
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    dg[j * t.g_stride] += earlier;
+    earlier += dot(c.kd + j * K, b.dk + j * K, K);
+  }
+}
+
+void backward_chunk(const DeltaTask& t, int64_t first, int64_t n, Rows dy, const Chunk& c, const Backward& b,
+                    const float* s, const Gradients& to) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  const float *z = b.z + first * V, *u = b.u + first * V;
+  prepare(t, first, n, c);
+  state_gradients(t, n, dy, c, b, s, u, to.dv);
+  pair_gradients(t, n, dy, c, b, z, u, to.dbeta);
+  key_gradients(t, first, n, c, b, to);
+  if (t.g) decay_gradients(t, n, c, b, s, to.dg);
+  multiply({.a = dy.p,
+            .a_row = 1,
+            .a_col = dy.stride,
+            .b = c.qd,
+            .b_stride = K,
+            .start = b.ds,
+            .c = b.ds,
+            .c_stride = K,
+            .m = V,
+            .n = K,
+            .inner = n,
+            .column_scale = c.total});
+  multiply({.a = b.dz,
+            .a_row = 1,
+            .a_col = V,
+            .b = c.kn,
+            .b_stride = K,
+            .start = b.ds,
+            .c = b.ds,
+            .c_stride = K,
+            .m = V,
+            .n = K,
+            .inner = n});
+}
+
+void backward(const DeltaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dq,
+              float* dk, float* dv, float* dg, float* dbeta, float* ds0, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  Scratch pieces(scratch);
+  const Chunk c(t, pieces);
+  const Backward b(t, pieces);
+  if (ds_end)
+    transpose(ds_end, V, K, V, b.ds, K);
+  else
+    copy(nullptr, b.ds, K * V);
+  replay(t, s0, c, b);
+  for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
+    const int64_t first = chunk * kChunk, n = t.length - first < kChunk ? t.length - first : kChunk;
+    backward_chunk(t, first, n, {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V,
+                   {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
+                    t.g ? dg + first * t.g_stride : nullptr, dbeta + first * t.beta_stride});
+  }
+  if (!ds0) return;
+  transpose(b.ds, K, V, K, b.rows, V);
+  for_lanes(K * V, [&](int64_t i, int64_t l) { add_n(ds0 + i, load_n(b.rows + i, l), l); });
+}
+
+int64_t backward_scratch_floats(const DeltaTask& t) {
+  Scratch pieces(nullptr);
+  Chunk(t, pieces);
+  Backward(t, pieces);
+  return pieces.needed();
+}
+
+}  // namespace
+
+const Delta delta_table = {
+    .scratch_floats = scratch_floats,
+    .backward_scratch_floats = backward_scratch_floats,
+    .recurrent = recurrent,
+    .chunked = chunked,
+    .backward = backward,
+};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL
