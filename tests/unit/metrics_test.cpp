@@ -147,7 +147,7 @@ TEST(EventFile, RecordsAreFramedAndEncoded) {
             "\x1a\x0d"
             "brain.Event:2");
   // wall_time; step = 300; summary { value { tag: "loss" simple_value: 1.5 } }
-  EXPECT_EQ(found[1].substr(9), std::string("\x10\xac\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\xc0\x3f", 22));
+  EXPECT_EQ(found[1].substr(9), std::string("\x10\xac\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\xc0\x3f", 18));
   EXPECT_EQ(found[1][0], '\x09');
   const std::string name = std::filesystem::path(file.path()).filename().string();
   EXPECT_TRUE(name.starts_with("events.out.tfevents.1") || name.starts_with("events.out.tfevents.2")) << name;
