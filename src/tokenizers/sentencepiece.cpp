@@ -103,6 +103,18 @@ class SentencePiece final : public Tokenizer {
 
  private:
   void append(std::string_view text, std::vector<int32_t>& ids) const {
+    // The library's memory grows with the text. A newline is a token of its own here, so cuts behind it change nothing.
+    constexpr size_t kPortion = 1 << 16;
+    while (lossless_ && text.size() > kPortion) {
+      const size_t newline = text.find('\n', kPortion);
+      if (newline == text.npos) break;
+      append_portion(text.substr(0, newline + 1), ids);
+      text.remove_prefix(newline + 1);
+    }
+    append_portion(text, ids);
+  }
+
+  void append_portion(std::string_view text, std::vector<int32_t>& ids) const {
     if (text.empty()) return;
     std::vector<int> part;
     const auto status = processor_.Encode({text.data(), text.size()}, &part);

@@ -129,6 +129,18 @@ TEST(SentencePiece, LearnsWordsKeepsNewlinesAndSplitsDigits) {
   EXPECT_THROW(t.piece(330), Error);
 }
 
+TEST(SentencePiece, LongTextsAreCutWhereItChangesNothing) {
+  const std::string text = sample_text();
+  ASSERT_GT(text.size(), 100000u);
+  std::vector<int32_t> lines;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size() - 1) + 1;
+    for (const int32_t id : trained().encode(text.substr(at, end - at))) lines.push_back(id);
+    at = end;
+  }
+  EXPECT_EQ(trained().encode(text), lines);
+}
+
 TEST(SentencePiece, ConcatenatedBytesAreTheText) {
   const std::string text = "The sea,\n holds \xE4\xBD\xA0 12 \xE2\x96\x81.";
   std::string joined;
