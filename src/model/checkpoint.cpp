@@ -14,13 +14,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool exists(const fs::path& p) {
+bool present(const fs::path& p) {
   std::error_code ignored;
   return fs::exists(p, ignored);
 }
 
 bool has_tokenizer(const std::string& folder) {
-  return exists(fs::path(folder) / "tokenizer.model") || exists(fs::path(folder) / "sennit_tokenizer.json");
+  return present(fs::path(folder) / "tokenizer.model") || present(fs::path(folder) / "sennit_tokenizer.json");
 }
 
 }  // namespace
@@ -40,14 +40,14 @@ void write_checkpoint(const std::string& folder, Model& model, DType dtype) {
 }
 
 std::string resolve_checkpoint(const std::string& path) {
-  if (exists(fs::path(path) / "config.json")) return path;
+  if (present(fs::path(path) / "config.json")) return path;
   const fs::path checkpoints = fs::path(path) / "checkpoints";
   std::vector<std::string> steps;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(checkpoints, ignored))
-    if (exists(entry.path() / "config.json") && entry.path().filename().string().rfind("step-", 0) == 0) steps.push_back(entry.path().string());
+    if (present(entry.path() / "config.json") && entry.path().filename().string().rfind("step-", 0) == 0) steps.push_back(entry.path().string());
   if (steps.empty())
-    fail({"checkpoint", "a folder with config.json, or a training run with checkpoints", exists(path) ? "neither" : "nothing there", path});
+    fail({"checkpoint", "a folder with config.json, or a training run with checkpoints", present(path) ? "neither" : "nothing there", path});
   return *std::max_element(steps.begin(), steps.end());
 }
 
