@@ -10,11 +10,11 @@ namespace sennit {
 
 Fields SamplingOptions::fields() {
   return {{"temperature", &temperature, "0 always takes the likeliest token", {.min = 0, .max = 100}},
-          {"top-k", &top_k, "choose among the k likeliest; 0: all", {.min = 0, .max = 1 << 24}},
-          {"top-p", &top_p, "choose among the fewest tokens that hold this much probability", {.min = 1e-6, .max = 1}},
-          {"min-p", &min_p, "leave out tokens below this share of the likeliest", {.min = 0, .max = 1}},
-          {"repetition-penalty", &repetition_penalty, "above 1 makes recent tokens less likely", {.min = 0.01, .max = 100}},
-          {"penalty-tokens", &penalty_tokens, "how many tokens count as recent", {.min = 0, .max = 1 << 20}},
+          {"top_k", &top_k, "choose among the k likeliest; 0: all", {.min = 0, .max = 1 << 24}},
+          {"top_p", &top_p, "choose among the fewest tokens that hold this much probability", {.min = 1e-6, .max = 1}},
+          {"min_p", &min_p, "leave out tokens below this share of the likeliest", {.min = 0, .max = 1}},
+          {"repetition_penalty", &repetition_penalty, "above 1 makes recent tokens less likely", {.min = 0.01, .max = 100}},
+          {"penalty_tokens", &penalty_tokens, "how many tokens count as recent", {.min = 0, .max = 1 << 20}},
           {"seed", &seed, "of the random choices", {.min = 0, .max = 9e15}}};
 }
 

@@ -15,17 +15,17 @@ Fields Options::fields() {
           {"accumulate", &accumulate, "micro-batches in a step", {.min = 1, .max = 1 << 20}},
           {"optimizer", &optimizer, "how gradients change parameters"},
           {"rate", &rate, "peak learning rate", {.min = 0, .max = 100}},
-          {"min-rate", &min_rate, "learning rate at the end, as a share of the peak", {.min = 0, .max = 1}},
+          {"min_rate", &min_rate, "learning rate at the end, as a share of the peak", {.min = 0, .max = 1}},
           {"warmup", &warmup, "steps of linear warm-up", {.min = 0, .max = kMany}},
-          {"weight-decay", &weight_decay, "of matrices", {.min = 0, .max = 10}},
+          {"weight_decay", &weight_decay, "of matrices", {.min = 0, .max = 10}},
           {"clip", &clip, "largest norm of the whole gradient; 0: any", {.min = 0, .max = kMany}},
           {"precision", &precision, "of the factors of matrix products", {.choices = {"f32", "bf16"}}},
           {"checkpointed", &checkpointed, "keep only the inputs of blocks and compute their inside again: less memory, a third more time"},
           {"carry", &carry, "read the data as streams and carry states from step to step (truncated backpropagation through time)"},
           {"seed", &seed, "of initial weights and data order", {.min = 0, .max = 9e15}},
-          {"eval-every", &eval_every, "steps between evaluations; 0: only at the end", {.min = 0, .max = kMany}},
-          {"eval-tokens", &eval_tokens, "tokens of each evaluation; 0: all", {.min = 0, .max = kMany}},
-          {"save-every", &save_every, "steps between checkpoints; 0: only at the end", {.min = 0, .max = kMany}},
+          {"eval_every", &eval_every, "steps between evaluations; 0: only at the end", {.min = 0, .max = kMany}},
+          {"eval_tokens", &eval_tokens, "tokens of each evaluation; 0: all", {.min = 0, .max = kMany}},
+          {"save_every", &save_every, "steps between checkpoints; 0: only at the end", {.min = 0, .max = kMany}},
           {"keep", &keep, "checkpoints to keep", {.min = 1, .max = 1e6}}};
 }
 

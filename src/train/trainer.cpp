@@ -15,7 +15,7 @@ namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Runs that differ in these alone are the same run.
-const char* const kMayChange[] = {"eval-every", "eval-tokens", "save-every", "keep", "minutes"};
+const char* const kMayChange[] = {"eval_every", "eval_tokens", "save_every", "keep", "minutes"};
 
 class Run {
  public:
