@@ -83,7 +83,7 @@ void unknown_key(const std::string& key, const std::vector<std::string>& known, 
 void read_fields(const Fields& fields, const Json& object, const std::string& who, const std::string& where) {
   if (!object.is_object()) fail({who, "an object", shown(object), where});
   for (const auto& [key, value] : object.items()) {
-    const auto f = std::find_if(fields.begin(), fields.end(), [&](const Field& x) { return x.name == key; });
+    const auto f = std::find_if(fields.begin(), fields.end(), [&name = key](const Field& x) { return x.name == name; });
     if (f == fields.end()) {
       std::vector<std::string> known;
       for (const Field& x : fields) known.push_back(x.name);

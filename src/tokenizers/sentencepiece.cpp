@@ -2,6 +2,7 @@
 
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 
@@ -10,11 +11,19 @@
 #include "io/checksum.h"
 #include "io/mapped_file.h"
 #include "tokenizers/sentencepiece_library.h"
+#include "tokenizers/word_cache.h"
 
 namespace sennit::tokenizers {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, which stands for a space in pieces
+
+bool crosses_words(std::string_view piece) {
+  size_t word = 0;
+  while (piece.substr(word).starts_with(kSpaceMark)) word += kSpaceMark.size();
+  const bool newline_inside = piece.size() > 1 && piece.find('\n') != piece.npos;
+  return newline_inside || (word < piece.size() && piece.find(kSpaceMark, word) != piece.npos);
+}
 
 class SentencePiece final : public Tokenizer {
  public:
@@ -25,6 +34,9 @@ class SentencePiece final : public Tokenizer {
     if (processor_.GetPieceSize() < 1 || processor_.unk_id() < 0)
       fail({"sentencepiece", "a model with an unknown token", "none", where});
     lossless_ = model_.find(kLosslessMark) != std::string::npos;
+    for (int id = 0; lossless_ && id < vocab_size(); ++id)
+      if (crosses_words(processor_.IdToPiece(id)))
+        fail({"sentencepiece", "pieces inside words", fmt::format("`{}`", processor_.IdToPiece(id)), where});
     for (int byte = 0; lossless_ && byte < 256; ++byte) {
       byte_ids_[byte] = processor_.PieceToId(fmt::format("<0x{:02X}>", byte));
       if (!processor_.IsByte(byte_ids_[byte]))
@@ -51,13 +63,13 @@ class SentencePiece final : public Tokenizer {
       const Utf8Start start = utf8_start(text.substr(at));
       const bool mark = text.substr(at).starts_with(kSpaceMark);
       if (start.kind != Utf8Start::whole || mark) {
-        append(text.substr(begin, at - begin), ids);
+        append_words(text.substr(begin, at - begin), ids);
         for (int i = 0; i < start.length; ++i) ids.push_back(byte_ids_[static_cast<unsigned char>(text[at + i])]);
         begin = at + start.length;
       }
       at += start.length;
     }
-    append(text.substr(begin), ids);
+    append_words(text.substr(begin), ids);
     return ids;
   }
 
@@ -102,19 +114,19 @@ class SentencePiece final : public Tokenizer {
   }
 
  private:
-  void append(std::string_view text, std::vector<int32_t>& ids) const {
-    // The library's memory grows with the text. A newline is a token of its own here, so cuts behind it change nothing.
-    constexpr size_t kPortion = 1 << 16;
-    while (lossless_ && text.size() > kPortion) {
-      const size_t newline = text.find('\n', kPortion);
-      if (newline == text.npos) break;
-      append_portion(text.substr(0, newline + 1), ids);
-      text.remove_prefix(newline + 1);
+  // No piece goes on behind a newline or from a character into a space (the constructor saw to it), so that cuts there
+  // change nothing, and words can be remembered.
+  void append_words(std::string_view text, std::vector<int32_t>& ids) const {
+    const auto encode = [this](std::string_view word, std::vector<int32_t>& out) { append(word, out); };
+    while (!text.empty()) {
+      size_t end = std::min(text.find_first_not_of(' '), text.size());
+      if (end < text.size()) end = text[end] == '\n' ? end + 1 : std::min(text.find_first_of(" \n", end), text.size());
+      words_.append(text.substr(0, end), ids, encode);
+      text.remove_prefix(end);
     }
-    append_portion(text, ids);
   }
 
-  void append_portion(std::string_view text, std::vector<int32_t>& ids) const {
+  void append(std::string_view text, std::vector<int32_t>& ids) const {
     if (text.empty()) return;
     std::vector<int> part;
     const auto status = processor_.Encode({text.data(), text.size()}, &part);
@@ -126,6 +138,7 @@ class SentencePiece final : public Tokenizer {
   sentencepiece::SentencePieceProcessor processor_;
   bool lossless_ = false;
   int32_t byte_ids_[256] = {};
+  mutable WordCache words_;
 };
 
 }  // namespace

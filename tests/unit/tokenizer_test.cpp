@@ -129,16 +129,25 @@ TEST(SentencePiece, LearnsWordsKeepsNewlinesAndSplitsDigits) {
   EXPECT_THROW(t.piece(330), Error);
 }
 
-TEST(SentencePiece, LongTextsAreCutWhereItChangesNothing) {
-  const std::string text = sample_text();
-  ASSERT_GT(text.size(), 100000u);
-  std::vector<int32_t> lines;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size() - 1) + 1;
-    for (const int32_t id : trained().encode(text.substr(at, end - at))) lines.push_back(id);
-    at = end;
+TEST(SentencePiece, WordByWordIsAsTheWholeText) {
+  TempFolder dir;
+  trained().save(dir.path());
+  sentencepiece::SentencePieceProcessor library;
+  ASSERT_TRUE(library.Load(dir / "tokenizer.model").ok());
+  const auto expect_same = [&](const std::string& text) {
+    std::vector<int> whole;
+    ASSERT_TRUE(library.Encode(text, &whole).ok());
+    ASSERT_EQ(trained().encode(text), whole) << text.substr(0, 100);
+  };
+  expect_same(sample_text());
+  Rng rng(13);
+  const std::string parts[] = {" ", "  ", "   ", "\n", "a",        "the",          "Sea",      "12",
+                               ",", ".",  "\t",  "\r", "\xC3\xA9", "\xE4\xBD\xA0", "\xC2\xA0", "strand"};
+  for (int i = 0; i < 3000; ++i) {
+    std::string text;
+    for (int64_t n = rng.below(30); n > 0; --n) text += parts[rng.below(16)];
+    expect_same(text);
   }
-  EXPECT_EQ(trained().encode(text), lines);
 }
 
 TEST(SentencePiece, ConcatenatedBytesAreTheText) {
