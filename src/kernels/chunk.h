@@ -51,6 +51,16 @@ SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float*
   lower_products(x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; });
 }
 
+// In four interleaved partial sums, since a single one would wait for every addition.
+[[maybe_unused]] float dot(const float* a, const float* b, int64_t n) {
+  vf s[4] = {zero(), zero(), zero(), zero()};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) s[j] = fma(load(a + i + j * kLanes), load(b + i + j * kLanes), s[j]);
+  for_lanes(n - i, [&](int64_t l, int64_t k) { s[0] = fma(load_n(a + i + l, k), load_n(b + i + l, k), s[0]); });
+  return sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
 // dg_t += the sum of weight [n, kChunk] over the pairs j < t <= i, for tokens 1 to n - 1: the gradient of log decays by
 // which token i sees token j. No difference of sums is taken, so that small weights keep their precision.
 [[maybe_unused]] void add_crossing(const float* weight, int64_t n, float* dg, int64_t stride) {

@@ -65,6 +65,10 @@ struct Chunk {
   }
 };
 
+SENNIT_INLINE void clear_diagonal(float* pairs) {
+  for (int64_t i = 0; i < kChunk; ++i) pairs[i * kChunk + i] = 0;
+}
+
 void load_decays(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
   float alpha[kChunk], product = 1;
   for (int64_t i = 0; i < n; ++i) {
@@ -82,23 +86,35 @@ void load_decays(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
   }
 }
 
-void prepare(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+void decayed_rows(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
   const int64_t K = t.key_dim;
-  const Rows q{t.q + first * t.q_stride, t.q_stride}, k{t.k + first * t.k_stride, t.k_stride};
-  load_decays(t, first, n, c);
-  for (int64_t i = 0; i < n; ++i)
+  for (int64_t i = 0; i < n; ++i) {
+    const float *q = t.q + (first + i) * t.q_stride, *k = t.k + (first + i) * t.k_stride;
     for_lanes(K, [&](int64_t l, int64_t lanes) {
-      const vf key = load_n(k[i] + l, lanes);
-      store_n(c.qd + i * K + l, load_n(q[i] + l, lanes) * set(t.scale * c.before[i]), lanes);
+      const vf key = load_n(k + l, lanes);
+      store_n(c.qd + i * K + l, load_n(q + l, lanes) * set(t.scale * c.before[i]), lanes);
       store_n(c.kd + i * K + l, key * set(c.after[i]), lanes);
       store_n(c.kn + i * K + l, key * set(-c.before[i]), lanes);
     });
-  lower_products(q, k, K, n, c.a);
-  lower_products(k, k, K, n, c.m);
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < n; ++j) c.a[i * kChunk + j] *= t.scale * c.pair[i * kChunk + j];
-    for (int64_t j = 0; j < n; ++j) c.m[i * kChunk + j] *= i == j ? 0 : c.pair[i * kChunk + j];
   }
+}
+
+void decayed_pairs(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  const Rows q{t.q + first * t.q_stride, t.q_stride}, k{t.k + first * t.k_stride, t.k_stride};
+  lower_products(q, k, t.key_dim, n, c.a);
+  lower_products(k, k, t.key_dim, n, c.m);
+  for_lanes(kChunk * kChunk, [&](int64_t i, int64_t lanes) {
+    const vf pair = load_n(c.pair + i, lanes);
+    store_n(c.a + i, load_n(c.a + i, lanes) * pair * set(t.scale), lanes);
+    store_n(c.m + i, load_n(c.m + i, lanes) * pair, lanes);
+  });
+  clear_diagonal(c.m);
+}
+
+SENNIT_INLINE void prepare(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+  load_decays(t, first, n, c);
+  decayed_rows(t, first, n, c);
+  decayed_pairs(t, first, n, c);
 }
 
 // u_i = beta_i z_i - sum_{j<i} l_ij u_j, J vectors from column l.
@@ -220,6 +236,7 @@ int64_t scratch_floats(const DeltaTask& t) {
 
 // Buffers of the backward pass, beside a Chunk. States are transposed, [V, K], so that key channels are lanes.
 struct Backward {
+  float *a, *m;         // [chunks, kChunk, kChunk] of every chunk
   float* states;        // [chunks, V, K] at the start of each chunk
   float *z, *u;         // [length, V]
   float* ds;            // [V, K] gradient of the state at the chunk's end
@@ -230,7 +247,9 @@ struct Backward {
   float* weight;        // [n, kChunk] gradient of the log decay from token j to token i
   SENNIT_INLINE Backward(const DeltaTask& t, Scratch& pieces) {
     const int64_t K = t.key_dim, V = t.value_dim;
-    states = pieces.take((t.length + kChunk - 1) / kChunk * K * V);
+    const int64_t chunks = (t.length + kChunk - 1) / kChunk;
+    for (float** p : {&a, &m}) *p = pieces.take(chunks * kChunk * kChunk);
+    states = pieces.take(chunks * K * V);
     for (float** p : {&z, &u}) *p = pieces.take(t.length * V);
     for (float** p : {&ds, &rows}) *p = pieces.take(K * V);
     for (float** p : {&dr, &dz}) *p = pieces.take(kChunk * V);
@@ -243,24 +262,19 @@ struct Gradients {
   float *dq, *dk, *dv, *dg, *dbeta;  // at the chunk's first token
 };
 
-// Every chunk's first state, z and u.
-void replay(const DeltaTask& t, const float* s0, const Chunk& c, const Backward& b) {
+// Every chunk's first state, a, m, z and u.
+void replay(const DeltaTask& t, const float* s0, Chunk c, const Backward& b) {
   const int64_t K = t.key_dim, V = t.value_dim;
   copy(s0, b.rows, K * V);
   float* s = b.states;
   for (int64_t first = 0; first < t.length; first += kChunk, s += K * V) {
     const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
+    c.a = b.a + first * kChunk, c.m = b.m + first * kChunk;
     transpose(b.rows, V, K, V, s, K);
     prepare(t, first, n, c);
     solve(t, first, n, c, b.rows, b.z + first * V, b.u + first * V);
     advance_state(t, n, c, b.u + first * V, b.rows);
   }
-}
-
-float dot(const float* a, const float* b, int64_t n) {
-  vf s = zero();
-  for_lanes(n, [&](int64_t i, int64_t k) { s = fma(load_n(a + i, k), load_n(b + i, k), s); });
-  return sum(s);
 }
 
 // The products with the states: dr, dz, dq, dk, dn; adds dv.
@@ -321,17 +335,20 @@ void pair_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, cons
   const int64_t V = t.value_dim;
   lower_products(dy, {u, V}, V, n, b.da);
   lower_products({b.dr, V}, {u, V}, V, n, b.dm);
+  clear_diagonal(b.dm);
   for (int64_t i = 0; i < n; ++i) {
-    float db = dot(b.dr + i * V, z + i * V, V);
-    for (int64_t j = 0; j <= i; ++j) {
+    const vf beta = set(c.beta[i]);
+    vf db = zero();
+    for_lanes(kChunk, [&](int64_t j, int64_t lanes) {
       const int64_t at = i * kChunk + j;
-      const float dl = j < i ? -b.dm[at] : 0;  // of l_ij = beta_i m_ij
-      db += dl * c.m[at];
-      b.weight[at] = b.da[at] * c.a[at] + dl * c.beta[i] * c.m[at];
-      b.da[at] *= t.scale * c.pair[at];
-      b.dm[at] = dl * c.beta[i] * c.pair[at];
-    }
-    dbeta[i * t.beta_stride] += db;
+      const vf pair = load_n(c.pair + at, lanes), m = load_n(c.m + at, lanes), da = load_n(b.da + at, lanes);
+      const vf dl = -load_n(b.dm + at, lanes);  // of l_ij = beta_i m_ij
+      db = fma(dl, m, db);
+      store_n(b.weight + at, fma(da, load_n(c.a + at, lanes), dl * beta * m), lanes);
+      store_n(b.da + at, da * pair * set(t.scale), lanes);
+      store_n(b.dm + at, dl * beta * pair, lanes);
+    });
+    dbeta[i * t.beta_stride] += dot(b.dr + i * V, z + i * V, V) + sum(db);
   }
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < i; ++j) b.dm[j * kChunk + i] = b.dm[i * kChunk + j];  // k_i.k_j is symmetric
@@ -384,11 +401,13 @@ void decay_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backwa
   }
 }
 
-void backward_chunk(const DeltaTask& t, int64_t first, int64_t n, Rows dy, const Chunk& c, const Backward& b,
-                    const float* s, const Gradients& to) {
+void backward_chunk(const DeltaTask& t, int64_t first, int64_t n, Rows dy, Chunk c, const Backward& b, const float* s,
+                    const Gradients& to) {
   const int64_t K = t.key_dim, V = t.value_dim;
   const float *z = b.z + first * V, *u = b.u + first * V;
-  prepare(t, first, n, c);
+  c.a = b.a + first * kChunk, c.m = b.m + first * kChunk;
+  load_decays(t, first, n, c);
+  decayed_rows(t, first, n, c);
   state_gradients(t, n, dy, c, b, s, u, to.dv);
   pair_gradients(t, n, dy, c, b, z, u, to.dbeta);
   key_gradients(t, first, n, c, b, to);

@@ -90,8 +90,14 @@ void softmax_gradient(const float* y, const float* dy, int64_t n, float* dx) {
 }
 
 int64_t argmax(const float* x, int64_t n) {
-  const float top = row_highest(x, n);
-  for (int64_t i = 0; i < n; ++i)
+  constexpr int64_t kRun = 256;
+  float top = -kInfinity;
+  int64_t at = 0;  // the first run that holds the highest value
+  for (int64_t begin = 0; begin < n; begin += kRun) {
+    const float highest_here = row_highest(x + begin, n - begin < kRun ? n - begin : kRun);
+    if (highest_here > top) top = highest_here, at = begin;
+  }
+  for (int64_t i = at; i < n; ++i)
     if (x[i] == top) return i;
   return 0;
 }

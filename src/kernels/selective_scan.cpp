@@ -106,10 +106,11 @@ struct Segment {
   int64_t first, n;
 };
 
-// The states after each token of a segment and the decays before it: h and decays [n, N, L] from h0 [N, L].
-template <int N>
+// Through a segment from the states h0 [N, L]: those after it go to `end`, or, if Keep, those after each token to h and
+// the decays before them to `decays`, both [n, N, L].
+template <int N, bool Keep>
 SENNIT_INLINE void replay(const SelectiveScanTask& t, const Part& part, Segment segment, const float* a,
-                          const float* h0, float* h, float* decays) {
+                          const float* h0, float* end, float* h, float* decays) {
   vf s[N];
   for (int n = 0; n < N; ++n) s[n] = load(h0 + n * kLanes);
   for (int64_t i = 0; i < segment.n; ++i) {
@@ -117,13 +118,14 @@ SENNIT_INLINE void replay(const SelectiveScanTask& t, const Part& part, Segment 
     const vf dt = load_n(t.dt + token * t.dt_stride + part.channel, part.lanes);
     const vf u = dt * load_n(t.x + token * t.x_stride + part.channel, part.lanes);
     for (int n = 0; n < N; ++n) {
-      const int64_t at = (i * N + n) * kLanes;
       const vf e = power_of_two(dt * load(a + n * kLanes));
       s[n] = fma(e, s[n], u * set(t.b[token * t.b_stride + part.state + n]));
-      store(decays + at, e);
-      store(h + at, s[n]);
+      if (!Keep) continue;
+      store(decays + (i * N + n) * kLanes, e);
+      store(h + (i * N + n) * kLanes, s[n]);
     }
   }
+  for (int n = 0; n < N && !Keep; ++n) store(end + n * kLanes, s[n]);
 }
 
 // From the last token of a segment to its first, with the states of replay(): dh [N, L] goes from the state after it to
@@ -188,8 +190,9 @@ void backward_group(const SelectiveScanTask& t, int64_t channel, int64_t end, in
     load_states(t, part, N, nullptr, 1, w.da + at);
     if (segments) load_states(t, part, N, h0, 1, w.starts + at);
     for (int64_t s = 0; s + 1 < segments; ++s) {
-      replay<N>(t, part, segment_at(s), w.a + at, w.starts + s * kGroup * block + at, w.h, w.decays);
-      copy(w.h + (kSegment - 1) * block, w.starts + (s + 1) * kGroup * block + at, block);
+      const int64_t from = s * kGroup * block + at;
+      replay<N, false>(t, part, segment_at(s), w.a + at, w.starts + from, w.starts + from + kGroup * block, nullptr,
+                       nullptr);
     }
   });
   for (int64_t s = segments - 1; s >= 0; --s) {
@@ -198,7 +201,7 @@ void backward_group(const SelectiveScanTask& t, int64_t channel, int64_t end, in
     copy(nullptr, w.dc, segment.n * block);
     for_parts([&](const Part& part, int64_t at) {
       const float* start = w.starts + s * kGroup * block + at;
-      replay<N>(t, part, segment, w.a + at, start, w.h, w.decays);
+      replay<N, true>(t, part, segment, w.a + at, start, nullptr, w.h, w.decays);
       reverse<N>(t, part, segment, w, w.a + at, start, dy, dy_stride, w.dh + at, w.da + at, to);
     });
     for (int64_t i = 0; i < segment.n; ++i)
