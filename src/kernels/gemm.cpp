@@ -103,13 +103,13 @@ void multiply_blocks(const PanelProduct& t) {
   const int64_t height = t.a_rows;
   int64_t from = 0;
   do {
-    const int64_t units = at_most(t.depth - from, kDepth);
+    const int64_t units = smaller(t.depth - from, kDepth);
     const bool last = from + units == t.depth;
     for (int64_t j = 0; j < t.n; j += kSlice) {
       const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
       const Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last && t.bias ? t.bias + j : nullptr};
       for (int64_t i = 0; i < t.m; i += height) {
-        const int64_t rows = at_most(t.m - i, height);
+        const int64_t rows = smaller(t.m - i, height);
         tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
       }
     }
