@@ -19,9 +19,6 @@ constexpr float kNothing = -__builtin_inff();
 int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
-int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
 
 // c[rows, columns] (=|+=) a b, where a(r, p) = a[r * a_row + p * a_step] and row p of b starts at b + p * b_stride.
 struct Product {
