@@ -19,12 +19,8 @@ constexpr float kNothing = -__builtin_inff();
 int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
-int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
 
-// ---- c[rows, columns] (=|+=) a b, where a(r, p) = a[r * a_row + p * a_step] and row p of b starts at b + p * b_stride
-
+// c[rows, columns] (=|+=) a b, where a(r, p) = a[r * a_row + p * a_step] and row p of b starts at b + p * b_stride.
 struct Product {
   const float* a;
   int64_t a_row, a_step;
@@ -86,8 +82,6 @@ void multiply(const Product& t) {
   tile_rows<1>(t, tile_rows<2>(t, tile_rows<kTileRows>(t, 0)));
 }
 
-// ---- what a query sees
-
 struct Range {
   int64_t begin, end;
 };
@@ -144,8 +138,6 @@ float exp_of(float x) {
 float log_of(float x) {
   return highest(log(set(x)));
 }
-
-// ---- forward
 
 // The running softmax of one row: weights are exp(s - top), `total` is their sum.
 struct Running {
@@ -270,8 +262,6 @@ void forward(const AttentionTask& t, int64_t begin, int64_t end, float* o, int64
   const ForwardScratch s(t, scratch);
   for (int64_t i = begin; i < end; i += kRows) forward_rows(t, i, smaller(kRows, end - i), o, o_stride, lse, s);
 }
-
-// ---- backward
 
 struct BackwardScratch {
   float *keys, *values;     // [key_dim, kKeys], [value_dim, kKeys]

@@ -49,7 +49,7 @@ void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) square[r] = column_units<true>(x + i, stride, u + r, k, width - i);
       transpose(square);
-      const int64_t rows = at_most(width - i, kLanes);
+      const int64_t rows = smaller(width - i, kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r)
         if (r < rows) store(tile + (i + r) * kTileRows, square[r]);

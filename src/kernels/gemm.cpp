@@ -103,13 +103,13 @@ void multiply_blocks(const PanelProduct& t) {
   const int64_t height = t.a_rows;
   int64_t from = 0;
   do {
-    const int64_t units = at_most(t.depth - from, kDepth);
+    const int64_t units = smaller(t.depth - from, kDepth);
     const bool last = from + units == t.depth;
     for (int64_t j = 0; j < t.n; j += kSlice) {
       const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
       const Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last && t.bias ? t.bias + j : nullptr};
       for (int64_t i = 0; i < t.m; i += height) {
-        const int64_t rows = at_most(t.m - i, height);
+        const int64_t rows = smaller(t.m - i, height);
         tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
       }
     }
@@ -160,24 +160,25 @@ int64_t panel_rows(int64_t m) {
   return panels > 1 ? (m + panels - 1) / panels : Unit::kRows;
 }
 
-void pack_a_single(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
-  pack_units<false>(x, stride, k_major, width, k, panel, width, k);
+template <class Unit>
+int64_t depth_of(int64_t k) {
+  return Unit::kPaired ? paired_depth(k, kPairedMultiple) : k;
 }
-void pack_b_single(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
-  pack_units<false>(x, stride, k_major, width, k, panel, kPanelColumns, k);
+template <class Unit>
+void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<Unit::kPaired>(x, stride, k_major, width, k, panel, width, depth_of<Unit>(k));
 }
-void pack_a_paired(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
-  pack_units<true>(x, stride, k_major, width, k, panel, width, paired_depth(k, kPairedMultiple));
-}
-void pack_b_paired(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
-  pack_units<true>(x, stride, k_major, width, k, panel, kPanelColumns, paired_depth(k, kPairedMultiple));
+template <class Unit>
+void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
+  pack_units<Unit::kPaired>(x, stride, k_major, width, k, panel, kPanelColumns, depth_of<Unit>(k));
 }
 
-constexpr PanelKernels kPaired{panel_rows<Paired>, pack_a_paired, pack_b_paired, multiply<Paired>};
+template <class Unit>
+constexpr PanelKernels kKernels{panel_rows<Unit>, pack_a<Unit>, pack_b<Unit>, multiply<Unit>};
 
 }  // namespace
 
-constinit const PanelKernels gemm_single = {panel_rows<Single>, pack_a_single, pack_b_single, multiply<Single>};
-constinit const Gemm gemm_table = {.f32 = &gemm_single, .bf16 = &kPaired, .bf16_narrow = &kPaired};
+constinit const PanelKernels gemm_single = kKernels<Single>;
+constinit const Gemm gemm_table = {.f32 = &gemm_single, .bf16 = &kKernels<Paired>, .bf16_narrow = &kKernels<Paired>};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

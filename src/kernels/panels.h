@@ -5,8 +5,8 @@
 
 namespace sennit::kernels::SENNIT_LEVEL {
 
-SENNIT_INLINE int64_t at_most(int64_t n, int64_t limit) {
-  return n < limit ? n : limit;
+SENNIT_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
 }
 // The first n lanes, zeros in the others; n may be anything.
 SENNIT_INLINE vf load_some(const float* p, int64_t n) {
@@ -56,7 +56,7 @@ SENNIT_INLINE void pack_units(const float* x, int64_t stride, bool k_major, int6
       for (int r = 0; r < kLanes; ++r)
         square[r] = i + r < width ? row_units<kPaired>(x + (i + r) * stride, u, k) : zero();
       transpose(square);
-      const int64_t units = at_most(depth - u, kLanes);
+      const int64_t units = smaller(depth - u, kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r)
         if (r < units) store_some(panel + (u + r) * panel_width + i, square[r], panel_width - i);

@@ -170,7 +170,9 @@ SENNIT_INLINE vmask less(vf a, vf b) { return {a.v < b.v}; }
 SENNIT_INLINE vf select(vmask m, vf yes, vf no) { return m.m ? yes : no; }
 SENNIT_INLINE vf scale_by_power(vf a, vf n) { return {__builtin_ldexpf(a.v, static_cast<int>(n.v))}; }
 SENNIT_INLINE vf exponent(vf a) { return {static_cast<float>(__builtin_ilogbf(a.v))}; }
-SENNIT_INLINE vf mantissa(vf a) { return {__builtin_ldexpf(a.v, -__builtin_ilogbf(a.v))}; }
+SENNIT_INLINE vf mantissa(vf a) {
+  return {__builtin_bit_cast(float, (__builtin_bit_cast(uint32_t, a.v) & 0x007fffffu) | 0x3f800000u)};
+}
 SENNIT_INLINE float sum(vf a) { return a.v; }
 SENNIT_INLINE float highest(vf a) { return a.v; }
 SENNIT_INLINE vf load_bf16(const uint16_t* p) { return {__builtin_bit_cast(float, uint32_t{*p} << 16)}; }

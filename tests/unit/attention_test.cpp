@@ -220,8 +220,6 @@ TEST(Attention, WhatIsMaskedMayBeAnything) {
   });
 }
 
-// ---- gradients
-
 struct Gradients {
   Doubles dq, dk, dv;  // rows without gaps
 };

@@ -32,7 +32,7 @@ int64_t padded_depth(int64_t k) {
   return (k + 31) / 32 * 16;
 }
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), 4 * a.size()) == 0);
 }
 
 // Unit u of line i of a factor whose lines run along k.
