@@ -10,13 +10,19 @@ namespace sennit::kernels::SENNIT_LEVEL {
 
 constexpr int64_t kChunk = 16;  // tokens
 
-struct Rows {
-  const float* p;
-  int64_t stride;
-  SENNIT_INLINE const float* operator[](int64_t i) const { return p + i * stride; }
-};
-
 namespace {
+
+// to [n, dim] = x's rows. Rows of one head in [T, heads, dim] often lie a power of two apart and share few sets of the
+// cache, so that what many products read is gathered first.
+[[maybe_unused]] void gather(Rows x, int64_t n, int64_t dim, float* to) {
+  for (int64_t i = 0; i < n; ++i) copy(x[i], to + i * dim, dim);
+}
+
+// to's rows += from [n, dim]
+[[maybe_unused]] void add_rows(const float* from, int64_t n, int64_t dim, float* to, int64_t stride) {
+  for (int64_t i = 0; i < n; ++i)
+    for_lanes(dim, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from + i * dim + l, k), k); });
+}
 
 template <int P, class Advance>
 SENNIT_INLINE void add_lower_products(Rows x, Rows y, int64_t n, float* a, int64_t l, int64_t lanes,

@@ -44,6 +44,18 @@ void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int6
   }
 }
 
+// The tokens of a chunk.
+struct Tokens {
+  int64_t first, n;
+  Rows q, k, v;
+  SENNIT_INLINE Tokens(const DeltaTask& t, int64_t begin)
+      : first(begin),
+        n(t.length - begin < kChunk ? t.length - begin : kChunk),
+        q{t.q + begin * t.q_stride, t.q_stride},
+        k{t.k + begin * t.k_stride, t.k_stride},
+        v{t.v + begin * t.v_stride, t.v_stride} {}
+};
+
 // A chunk of n tokens. Unrolled from its start, S_t = alpha_t S_{t-1} + k_t u_t^T reads
 //   z_i = v_i - before_i S_0^T k_i,   u_i + sum_{j<i} l_ij u_j = beta_i z_i   (a unit lower triangular system: the UT
 //   form) y_i = scale before_i S_0^T q_i + sum_{j<=i} a_ij u_j,   S_n = total S_0 + sum_j after_j k_j u_j^T
@@ -69,12 +81,13 @@ SENNIT_INLINE void clear_diagonal(float* pairs) {
   for (int64_t i = 0; i < kChunk; ++i) pairs[i * kChunk + i] = 0;
 }
 
-void load_decays(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+void load_decays(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+  const int64_t n = x.n;
   float alpha[kChunk], product = 1;
   for (int64_t i = 0; i < n; ++i) {
-    alpha[i] = decay_at(t, first + i);
+    alpha[i] = decay_at(t, x.first + i);
     c.before[i] = product *= alpha[i];
-    c.beta[i] = t.beta[(first + i) * t.beta_stride];
+    c.beta[i] = t.beta[(x.first + i) * t.beta_stride];
   }
   for_lanes(t.key_dim, [&](int64_t l, int64_t k) { store_n(c.total + l, set(product), k); });
   product = 1;
@@ -86,23 +99,20 @@ void load_decays(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
   }
 }
 
-void decayed_rows(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
+void decayed_rows(const DeltaTask& t, const Tokens& x, const Chunk& c) {
   const int64_t K = t.key_dim;
-  for (int64_t i = 0; i < n; ++i) {
-    const float *q = t.q + (first + i) * t.q_stride, *k = t.k + (first + i) * t.k_stride;
+  for (int64_t i = 0; i < x.n; ++i)
     for_lanes(K, [&](int64_t l, int64_t lanes) {
-      const vf key = load_n(k + l, lanes);
-      store_n(c.qd + i * K + l, load_n(q + l, lanes) * set(t.scale * c.before[i]), lanes);
+      const vf key = load_n(x.k[i] + l, lanes);
+      store_n(c.qd + i * K + l, load_n(x.q[i] + l, lanes) * set(t.scale * c.before[i]), lanes);
       store_n(c.kd + i * K + l, key * set(c.after[i]), lanes);
       store_n(c.kn + i * K + l, key * set(-c.before[i]), lanes);
     });
-  }
 }
 
-void decayed_pairs(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
-  const Rows q{t.q + first * t.q_stride, t.q_stride}, k{t.k + first * t.k_stride, t.k_stride};
-  lower_products(q, k, t.key_dim, n, c.a);
-  lower_products(k, k, t.key_dim, n, c.m);
+void decayed_pairs(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+  lower_products(x.q, x.k, t.key_dim, x.n, c.a);
+  lower_products(x.k, x.k, t.key_dim, x.n, c.m);
   for_lanes(kChunk * kChunk, [&](int64_t i, int64_t lanes) {
     const vf pair = load_n(c.pair + i, lanes);
     store_n(c.a + i, load_n(c.a + i, lanes) * pair * set(t.scale), lanes);
@@ -111,10 +121,10 @@ void decayed_pairs(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c)
   clear_diagonal(c.m);
 }
 
-SENNIT_INLINE void prepare(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c) {
-  load_decays(t, first, n, c);
-  decayed_rows(t, first, n, c);
-  decayed_pairs(t, first, n, c);
+SENNIT_INLINE void prepare(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+  load_decays(t, x, c);
+  decayed_rows(t, x, c);
+  decayed_pairs(t, x, c);
 }
 
 // u_i = beta_i z_i - sum_{j<i} l_ij u_j, J vectors from column l.
@@ -145,20 +155,10 @@ SENNIT_INLINE void solve_back_columns(const Chunk& c, float* du, int64_t n, int6
 }
 
 // u [n, V] from z, which is v + kn S.
-void solve(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c, const float* s, float* z, float* u) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  for (int64_t i = 0; i < n; ++i) copy(t.v + (first + i) * t.v_stride, z + i * V, V);
-  multiply({.a = c.kn,
-            .a_row = K,
-            .a_col = 1,
-            .b = s,
-            .b_stride = V,
-            .start = z,
-            .c = z,
-            .c_stride = V,
-            .m = n,
-            .n = V,
-            .inner = K});
+void solve(const DeltaTask& t, const Tokens& x, const Chunk& c, const float* s, float* z, float* u) {
+  const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
+  gather(x.v, n, V, z);
+  multiply({n, V, K}, {c.kn, K, 1}, {s, V}, {.p = z, .stride = V, .start = z});
   int64_t l = 0;
   for (; l + 4 * kLanes <= V; l += 4 * kLanes) solve_columns<4>(c, z, u, n, V, l, kLanes);
   for (; l + kLanes <= V; l += kLanes) solve_columns<1>(c, z, u, n, V, l, kLanes);
@@ -174,18 +174,7 @@ void solve_back(const Chunk& c, float* du, int64_t n, int64_t V) {
 
 SENNIT_INLINE void advance_state(const DeltaTask& t, int64_t n, const Chunk& c, const float* u, float* s) {
   const int64_t K = t.key_dim, V = t.value_dim;
-  multiply({.a = c.kd,
-            .a_row = 1,
-            .a_col = K,
-            .b = u,
-            .b_stride = V,
-            .start = s,
-            .c = s,
-            .c_stride = V,
-            .m = K,
-            .n = V,
-            .inner = n,
-            .row_scale = c.total});
+  multiply({K, V, n}, {c.kd, 1, K}, {u, V}, {.p = s, .stride = V, .start = s, .row_scale = c.total});
 }
 
 void chunked(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
@@ -196,32 +185,12 @@ void chunked(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_
   float *z = pieces.take(kChunk * V), *u = pieces.take(kChunk * V), *s = s_end ? s_end : own;
   copy(s0, s, K * V);
   for (int64_t first = 0; first < t.length; first += kChunk, y += kChunk * y_stride) {
-    const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
-    prepare(t, first, n, c);
-    solve(t, first, n, c, s, z, u);
-    multiply({.a = c.qd,
-              .a_row = K,
-              .a_col = 1,
-              .b = s,
-              .b_stride = V,
-              .start = nullptr,
-              .c = y,
-              .c_stride = y_stride,
-              .m = n,
-              .n = V,
-              .inner = K});
-    add_lower_multiply({.a = c.a,
-                        .a_row = kChunk,
-                        .a_col = 1,
-                        .b = u,
-                        .b_stride = V,
-                        .start = y,
-                        .c = y,
-                        .c_stride = y_stride,
-                        .m = n,
-                        .n = V,
-                        .inner = n});
-    advance_state(t, n, c, u, s);
+    const Tokens x(t, first);
+    prepare(t, x, c);
+    solve(t, x, c, s, z, u);
+    multiply({x.n, V, K}, {c.qd, K, 1}, {s, V}, {.p = y, .stride = y_stride});
+    add_lower_multiply(x.n, V, {c.a, kChunk, 1}, {u, V}, y, y_stride);
+    advance_state(t, x.n, c, u, s);
   }
 }
 
@@ -241,6 +210,7 @@ struct Backward {
   float *z, *u;         // [length, V]
   float* ds;            // [V, K] gradient of the state at the chunk's end
   float* rows;          // [K, V] a state in the layout of the interface
+  float* dy;            // [n, V]
   float *dr, *dz;       // [n, V] gradients of beta_i z_i and of z_i
   float *dq, *dk, *dn;  // [n, K] gradients of qd, kd, kn
   float *da, *dm;       // [n, kChunk] gradients of q_i.k_j and of k_i.k_j
@@ -252,7 +222,7 @@ struct Backward {
     states = pieces.take(chunks * K * V);
     for (float** p : {&z, &u}) *p = pieces.take(t.length * V);
     for (float** p : {&ds, &rows}) *p = pieces.take(K * V);
-    for (float** p : {&dr, &dz}) *p = pieces.take(kChunk * V);
+    for (float** p : {&dy, &dr, &dz}) *p = pieces.take(kChunk * V);
     for (float** p : {&dq, &dk, &dn}) *p = pieces.take(kChunk * K);
     for (float** p : {&da, &dm, &weight}) *p = pieces.take(kChunk * kChunk);
   }
@@ -268,42 +238,22 @@ void replay(const DeltaTask& t, const float* s0, Chunk c, const Backward& b) {
   copy(s0, b.rows, K * V);
   float* s = b.states;
   for (int64_t first = 0; first < t.length; first += kChunk, s += K * V) {
-    const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
+    const Tokens x(t, first);
     c.a = b.a + first * kChunk, c.m = b.m + first * kChunk;
     transpose(b.rows, V, K, V, s, K);
-    prepare(t, first, n, c);
-    solve(t, first, n, c, b.rows, b.z + first * V, b.u + first * V);
-    advance_state(t, n, c, b.u + first * V, b.rows);
+    prepare(t, x, c);
+    solve(t, x, c, b.rows, b.z + first * V, b.u + first * V);
+    advance_state(t, x.n, c, b.u + first * V, b.rows);
   }
 }
 
 // The products with the states: dr, dz, dq, dk, dn; adds dv.
-void state_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, const Backward& b, const float* s,
-                     const float* u, float* dv) {
+void state_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, const float* u,
+                     float* dv) {
   const int64_t K = t.key_dim, V = t.value_dim;
   transpose(b.ds, K, V, K, b.rows, V);
-  multiply({.a = c.a,
-            .a_row = 1,
-            .a_col = kChunk,
-            .b = dy.p,
-            .b_stride = dy.stride,
-            .start = nullptr,
-            .c = b.dr,
-            .c_stride = V,
-            .m = n,
-            .n = V,
-            .inner = n});
-  multiply({.a = c.kd,
-            .a_row = K,
-            .a_col = 1,
-            .b = b.rows,
-            .b_stride = V,
-            .start = b.dr,
-            .c = b.dr,
-            .c_stride = V,
-            .m = n,
-            .n = V,
-            .inner = K});
+  multiply({n, V, n}, {c.a, 1, kChunk}, {b.dy, V}, {.p = b.dr, .stride = V});
+  multiply({n, V, K}, {c.kd, K, 1}, {b.rows, V}, {.p = b.dr, .stride = V, .start = b.dr});
   solve_back(c, b.dr, n, V);
   for (int64_t i = 0; i < n; ++i)
     for_lanes(V, [&](int64_t l, int64_t lanes) {
@@ -311,29 +261,16 @@ void state_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, con
       store_n(b.dz + i * V + l, d, lanes);
       add_n(dv + i * t.v_stride + l, d, lanes);
     });
-  auto over_values = [&](Rows rows, const float* state, float* to) {
-    multiply({.a = rows.p,
-              .a_row = rows.stride,
-              .a_col = 1,
-              .b = state,
-              .b_stride = K,
-              .start = nullptr,
-              .c = to,
-              .c_stride = K,
-              .m = n,
-              .n = K,
-              .inner = V});
-  };
-  over_values(dy, s, b.dq);
-  over_values({b.dz, V}, s, b.dn);
-  over_values({u, V}, b.ds, b.dk);
+  multiply({n, K, V}, {b.dy, V, 1}, {s, K}, {.p = b.dq, .stride = K});
+  multiply({n, K, V}, {b.dz, V, 1}, {s, K}, {.p = b.dn, .stride = K});
+  multiply({n, K, V}, {u, V, 1}, {b.ds, K}, {.p = b.dk, .stride = K});
 }
 
 // Gradients by the pairs of tokens of a chunk: da, dm (j < i) and the weights of their decays; adds dbeta.
-void pair_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, const Backward& b, const float* z,
-                    const float* u, float* dbeta) {
+void pair_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* z, const float* u,
+                    float* dbeta) {
   const int64_t V = t.value_dim;
-  lower_products(dy, {u, V}, V, n, b.da);
+  lower_products({b.dy, V}, {u, V}, V, n, b.da);
   lower_products({b.dr, V}, {u, V}, V, n, b.dm);
   clear_diagonal(b.dm);
   for (int64_t i = 0; i < n; ++i) {
@@ -354,37 +291,6 @@ void pair_gradients(const DeltaTask& t, int64_t n, Rows dy, const Chunk& c, cons
     for (int64_t j = 0; j < i; ++j) b.dm[j * kChunk + i] = b.dm[i * kChunk + j];  // k_i.k_j is symmetric
 }
 
-// Adds to dq and dk what came through qd, kd, kn and through the pairs.
-void key_gradients(const DeltaTask& t, int64_t first, int64_t n, const Chunk& c, const Backward& b,
-                   const Gradients& to) {
-  const int64_t K = t.key_dim;
-  for (int64_t i = 0; i < n; ++i)
-    for_lanes(K, [&](int64_t l, int64_t lanes) {
-      const int64_t at = i * K + l;
-      const vf dk = set(c.after[i]) * load_n(b.dk + at, lanes);
-      add_n(to.dq + i * t.q_stride + l, set(t.scale * c.before[i]) * load_n(b.dq + at, lanes), lanes);
-      add_n(to.dk + i * t.k_stride + l, fnma(set(c.before[i]), load_n(b.dn + at, lanes), dk), lanes);
-    });
-  auto over_tokens = [&](const float* pairs, int64_t row, int64_t col, const float* x, int64_t stride, float* d,
-                         int64_t d_stride) {
-    multiply({.a = pairs,
-              .a_row = row,
-              .a_col = col,
-              .b = x,
-              .b_stride = stride,
-              .start = d,
-              .c = d,
-              .c_stride = d_stride,
-              .m = n,
-              .n = K,
-              .inner = n});
-  };
-  const float *q = t.q + first * t.q_stride, *k = t.k + first * t.k_stride;
-  over_tokens(b.da, kChunk, 1, k, t.k_stride, to.dq, t.q_stride);
-  over_tokens(b.da, 1, kChunk, q, t.q_stride, to.dk, t.k_stride);
-  over_tokens(b.dm, kChunk, 1, k, t.k_stride, to.dk, t.k_stride);
-}
-
 // dg_t gathers every path that crosses from before token t to it: within the chunk, from the state to token i (later),
 // from token j to the state at the end (earlier), and from state to state. All are sums: nothing cancels.
 void decay_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, float* dg) {
@@ -401,40 +307,37 @@ void decay_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backwa
   }
 }
 
-void backward_chunk(const DeltaTask& t, int64_t first, int64_t n, Rows dy, Chunk c, const Backward& b, const float* s,
+// From the gradients of qd, kd, kn and of the pairs to those of q and k, which are left in b.dq and b.dk.
+void key_gradients(const DeltaTask& t, const Tokens& x, const Chunk& c, const Backward& b) {
+  const int64_t K = t.key_dim, n = x.n;
+  for (int64_t i = 0; i < n; ++i)
+    for_lanes(K, [&](int64_t l, int64_t lanes) {
+      const int64_t at = i * K + l;
+      const vf dk = set(c.after[i]) * load_n(b.dk + at, lanes);
+      store_n(b.dq + at, set(t.scale * c.before[i]) * load_n(b.dq + at, lanes), lanes);
+      store_n(b.dk + at, fnma(set(c.before[i]), load_n(b.dn + at, lanes), dk), lanes);
+    });
+  multiply({n, K, n}, {b.da, kChunk, 1}, x.k, {.p = b.dq, .stride = K, .start = b.dq});
+  multiply({n, K, n}, {b.da, 1, kChunk}, x.q, {.p = b.dk, .stride = K, .start = b.dk});
+  multiply({n, K, n}, {b.dm, kChunk, 1}, x.k, {.p = b.dk, .stride = K, .start = b.dk});
+}
+
+void backward_chunk(const DeltaTask& t, const Tokens& x, Rows dy, Chunk c, const Backward& b, const float* s,
                     const Gradients& to) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  const float *z = b.z + first * V, *u = b.u + first * V;
-  c.a = b.a + first * kChunk, c.m = b.m + first * kChunk;
-  load_decays(t, first, n, c);
-  decayed_rows(t, first, n, c);
-  state_gradients(t, n, dy, c, b, s, u, to.dv);
-  pair_gradients(t, n, dy, c, b, z, u, to.dbeta);
-  key_gradients(t, first, n, c, b, to);
+  const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
+  const float *z = b.z + x.first * V, *u = b.u + x.first * V;
+  c.a = b.a + x.first * kChunk, c.m = b.m + x.first * kChunk;
+  gather(dy, n, V, b.dy);
+  load_decays(t, x, c);
+  decayed_rows(t, x, c);
+  state_gradients(t, n, c, b, s, u, to.dv);
+  pair_gradients(t, n, c, b, z, u, to.dbeta);
   if (t.g) decay_gradients(t, n, c, b, s, to.dg);
-  multiply({.a = dy.p,
-            .a_row = 1,
-            .a_col = dy.stride,
-            .b = c.qd,
-            .b_stride = K,
-            .start = b.ds,
-            .c = b.ds,
-            .c_stride = K,
-            .m = V,
-            .n = K,
-            .inner = n,
-            .column_scale = c.total});
-  multiply({.a = b.dz,
-            .a_row = 1,
-            .a_col = V,
-            .b = c.kn,
-            .b_stride = K,
-            .start = b.ds,
-            .c = b.ds,
-            .c_stride = K,
-            .m = V,
-            .n = K,
-            .inner = n});
+  key_gradients(t, x, c, b);
+  add_rows(b.dq, n, K, to.dq, t.q_stride);
+  add_rows(b.dk, n, K, to.dk, t.k_stride);
+  multiply({V, K, n}, {b.dy, 1, V}, {c.qd, K}, {.p = b.ds, .stride = K, .start = b.ds, .column_scale = c.total});
+  multiply({V, K, n}, {b.dz, 1, V}, {c.kn, K}, {.p = b.ds, .stride = K, .start = b.ds});
 }
 
 void backward(const DeltaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dq,
@@ -449,8 +352,8 @@ void backward(const DeltaTask& t, const float* s0, const float* dy, int64_t dy_s
     copy(nullptr, b.ds, K * V);
   replay(t, s0, c, b);
   for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
-    const int64_t first = chunk * kChunk, n = t.length - first < kChunk ? t.length - first : kChunk;
-    backward_chunk(t, first, n, {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V,
+    const int64_t first = chunk * kChunk;
+    backward_chunk(t, Tokens(t, first), {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V,
                    {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
                     t.g ? dg + first * t.g_stride : nullptr, dbeta + first * t.beta_stride});
   }

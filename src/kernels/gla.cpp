@@ -63,6 +63,18 @@ void recurrent_with(const GlaTask& t, const float* s0, float* s_end, float* y, i
   }
 }
 
+// The tokens of a chunk.
+struct Tokens {
+  int64_t first, n;
+  Rows q, k, v;
+  SENNIT_INLINE Tokens(const GlaTask& t, int64_t begin)
+      : first(begin),
+        n(t.length - begin < kChunk ? t.length - begin : kChunk),
+        q{t.q + begin * t.q_stride, t.q_stride},
+        k{t.k + begin * t.k_stride, t.k_stride},
+        v{t.v + begin * t.v_stride, t.v_stride} {}
+};
+
 // What the products of a chunk of n tokens need.
 struct Chunk {
   float* e;      // exp(g), see load_decays
@@ -70,35 +82,29 @@ struct Chunk {
   float* kd;     // [n, K] k_j exp(g_{j+1} + ... + g_n)
   float* total;  // [K] exp(g_1 + ... + g_n)
   float* a;      // [n, kChunk] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_i) for j <= i, else 0
-  SENNIT_INLINE Chunk(const GlaTask& t, Scratch& pieces)
-      : e(pieces.take(kChunk * t.key_dim)),
-        qd(pieces.take(kChunk * t.key_dim)),
-        kd(pieces.take(kChunk * t.key_dim)),
-        total(pieces.take(t.key_dim)),
-        a(pieces.take(kChunk * kChunk)) {}
+  SENNIT_INLINE Chunk(const GlaTask& t, Scratch& pieces) {
+    for (float** p : {&e, &qd, &kd}) *p = pieces.take(kChunk * t.key_dim);
+    total = pieces.take(t.key_dim);
+    a = pieces.take(kChunk * kChunk);
+  }
 };
 
 template <Decay D>
-SENNIT_INLINE void decayed_rows(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
+SENNIT_INLINE void prepare(const GlaTask& t, const Tokens& x, const Chunk& c) {
   const int64_t K = t.key_dim;
-  for_lanes(K, [&](int64_t l, int64_t k) {
+  load_decays<D>(t, x.first, x.n, c.e);
+  for_lanes(K, [&](int64_t l, int64_t lanes) {
     vf before = set(1), after = set(1);
-    for (int64_t i = 0; i < n; ++i) {
-      before = decay<D>(before, c.e, K, i, l, k);
-      store_n(c.qd + i * K + l, load_n(t.q + (first + i) * t.q_stride + l, k) * set(t.scale) * before, k);
+    for (int64_t i = 0; i < x.n; ++i) {
+      before = decay<D>(before, c.e, K, i, l, lanes);
+      store_n(c.qd + i * K + l, load_n(x.q[i] + l, lanes) * set(t.scale) * before, lanes);
     }
-    store_n(c.total + l, before, k);
-    for (int64_t j = n - 1; j >= 0; --j) {
-      store_n(c.kd + j * K + l, load_n(t.k + (first + j) * t.k_stride + l, k) * after, k);
-      after = decay<D>(after, c.e, K, j, l, k);
+    store_n(c.total + l, before, lanes);
+    for (int64_t j = x.n - 1; j >= 0; --j) {
+      store_n(c.kd + j * K + l, load_n(x.k[j] + l, lanes) * after, lanes);
+      after = decay<D>(after, c.e, K, j, l, lanes);
     }
   });
-}
-
-template <Decay D>
-SENNIT_INLINE void prepare(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
-  load_decays<D>(t, first, n, c.e);
-  decayed_rows<D>(t, first, n, c);
 }
 
 void scale_pairs(float* a, float scale) {
@@ -106,10 +112,10 @@ void scale_pairs(float* a, float scale) {
 }
 
 template <Decay D>
-SENNIT_INLINE void attention(const GlaTask& t, int64_t first, int64_t n, const Chunk& c) {
-  lower_products(
-      {t.q + first * t.q_stride, t.q_stride}, {t.k + first * t.k_stride, t.k_stride}, t.key_dim, n, c.a,
-      [&](vf key, int64_t i, int64_t l, int64_t lanes) { return decay<D>(key, c.e, t.key_dim, i, l, lanes); });
+SENNIT_INLINE void attention(const GlaTask& t, const Tokens& x, const Chunk& c) {
+  lower_products(x.q, x.k, t.key_dim, x.n, c.a, [&](vf key, int64_t i, int64_t l, int64_t lanes) {
+    return decay<D>(key, c.e, t.key_dim, i, l, lanes);
+  });
   scale_pairs(c.a, t.scale);
 }
 
@@ -120,46 +126,13 @@ void chunked_with(const GlaTask& t, const float* s0, float* s_end, float* y, int
   const Chunk c(t, pieces);
   float* s = s_end ? s_end : pieces.take(K * V);
   copy(s0, s, K * V);
-  for (int64_t first = 0; first < t.length; first += kChunk) {
-    const int64_t n = t.length - first < kChunk ? t.length - first : kChunk;
-    const float* v = t.v + first * t.v_stride;
-    float* out = y + first * y_stride;
-    prepare<D>(t, first, n, c);
-    attention<D>(t, first, n, c);
-    multiply({.a = c.qd,
-              .a_row = K,
-              .a_col = 1,
-              .b = s,
-              .b_stride = V,
-              .start = nullptr,
-              .c = out,
-              .c_stride = y_stride,
-              .m = n,
-              .n = V,
-              .inner = K});
-    add_lower_multiply({.a = c.a,
-                        .a_row = kChunk,
-                        .a_col = 1,
-                        .b = v,
-                        .b_stride = t.v_stride,
-                        .start = out,
-                        .c = out,
-                        .c_stride = y_stride,
-                        .m = n,
-                        .n = V,
-                        .inner = n});
-    multiply({.a = c.kd,
-              .a_row = 1,
-              .a_col = K,
-              .b = v,
-              .b_stride = t.v_stride,
-              .start = s,
-              .c = s,
-              .c_stride = V,
-              .m = K,
-              .n = V,
-              .inner = n,
-              .row_scale = c.total});
+  for (int64_t first = 0; first < t.length; first += kChunk, y += kChunk * y_stride) {
+    const Tokens x(t, first);
+    prepare<D>(t, x, c);
+    attention<D>(t, x, c);
+    multiply({x.n, V, K}, {c.qd, K, 1}, {s, V}, {.p = y, .stride = y_stride});
+    add_lower_multiply(x.n, V, {c.a, kChunk, 1}, x.v, y, y_stride);
+    multiply({K, V, x.n}, {c.kd, 1, K}, x.v, {.p = s, .stride = V, .start = s, .row_scale = c.total});
   }
 }
 
@@ -171,13 +144,15 @@ struct Backward {
   float* da;       // [n, kChunk]
   float* dq;       // [n, K] before the decay from the chunk's start
   float* dk;       // [n, K] before the decay to the chunk's end
-  SENNIT_INLINE Backward(const GlaTask& t, Scratch& pieces)
-      : states(pieces.take((t.length + kChunk - 1) / kChunk * t.key_dim * t.value_dim)),
-        ds(pieces.take(t.key_dim * t.value_dim)),
-        ds_rows(pieces.take(t.key_dim * t.value_dim)),
-        da(pieces.take(kChunk * kChunk)),
-        dq(pieces.take(kChunk * t.key_dim)),
-        dk(pieces.take(kChunk * t.key_dim)) {}
+  float* dy;       // [n, V]
+  float* dv;       // [n, V]
+  SENNIT_INLINE Backward(const GlaTask& t, Scratch& pieces) {
+    states = pieces.take((t.length + kChunk - 1) / kChunk * t.key_dim * t.value_dim);
+    for (float** p : {&ds, &ds_rows}) *p = pieces.take(t.key_dim * t.value_dim);
+    da = pieces.take(kChunk * kChunk);
+    for (float** p : {&dq, &dk}) *p = pieces.take(kChunk * t.key_dim);
+    for (float** p : {&dy, &dv}) *p = pieces.take(kChunk * t.value_dim);
+  }
 };
 
 struct Gradients {
@@ -193,19 +168,10 @@ SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chu
     copy(nullptr, b.states, K * V);
   float* s = b.states;
   for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += K * V) {
-    prepare<D>(t, first, kChunk, c);
-    multiply({.a = t.v + first * t.v_stride,
-              .a_row = 1,
-              .a_col = t.v_stride,
-              .b = c.kd,
-              .b_stride = K,
-              .start = s,
-              .c = s + K * V,
-              .c_stride = K,
-              .m = V,
-              .n = K,
-              .inner = kChunk,
-              .column_scale = c.total});
+    const Tokens x(t, first);
+    prepare<D>(t, x, c);
+    multiply({V, K, x.n}, {x.v.p, 1, x.v.stride}, {c.kd, K},
+             {.p = s + K * V, .stride = K, .start = s, .column_scale = c.total});
   }
 }
 
@@ -232,16 +198,16 @@ SENNIT_INLINE void state_paths(const Chunk& c, const Backward& b, vf through, in
 
 // Within the chunk, key channels from l: adds to dq (kept in `query`) and dk, and for Decay::vector to `paths`.
 template <Decay D>
-SENNIT_INLINE void inner_paths(const GlaTask& t, const Chunk& c, const float* da, Rows q, Rows k, int64_t n, int64_t l,
+SENNIT_INLINE void inner_paths(const GlaTask& t, const Tokens& x, const Chunk& c, const float* da, int64_t l,
                                int64_t lanes, vf (&query)[kChunk], vf (&key)[kChunk], Paths& paths) {
-  for (int64_t i = 0; i < n; ++i) paths.to[i] = zero();
-  for (int64_t j = 0; j < n; ++j) {
-    const vf kj = load_n(k[j] + l, lanes), here = set(da[j * kChunk + j]);
-    vf w = set(1), dk = fma(here, load_n(q[j] + l, lanes), key[j]), crossing = zero();
+  for (int64_t i = 0; i < x.n; ++i) paths.to[i] = zero();
+  for (int64_t j = 0; j < x.n; ++j) {
+    const vf kj = load_n(x.k[j] + l, lanes), here = set(da[j * kChunk + j]);
+    vf w = set(1), dk = fma(here, load_n(x.q[j] + l, lanes), key[j]), crossing = zero();
     query[j] = fma(here, kj, query[j]);
-    for (int64_t i = j + 1; i < n; ++i) {
+    for (int64_t i = j + 1; i < x.n; ++i) {
       w = decay<D>(w, c.e, t.key_dim, i, l, lanes);
-      const vf d = w * set(da[i * kChunk + j]), dq = d * load_n(q[i] + l, lanes);
+      const vf d = w * set(da[i * kChunk + j]), dq = d * load_n(x.q[i] + l, lanes);
       query[i] = fma(d, kj, query[i]);
       dk = dk + dq;
       if (D != Decay::vector) continue;
@@ -249,7 +215,7 @@ SENNIT_INLINE void inner_paths(const GlaTask& t, const Chunk& c, const float* da
       crossing = crossing + paths.to[i];
     }
     key[j] = dk;
-    if (D == Decay::vector && j + 1 < n) paths.across[j + 1] = paths.across[j + 1] + crossing;
+    if (D == Decay::vector && j + 1 < x.n) paths.across[j + 1] = paths.across[j + 1] + crossing;
   }
 }
 
@@ -267,9 +233,9 @@ SENNIT_INLINE vf column_dots(const float* a, const float* b, int64_t stride, int
 
 // The key channels of a chunk's gradients, from the products in `b`.
 template <Decay D>
-SENNIT_INLINE void key_gradients(const GlaTask& t, Rows q, Rows k, int64_t n, const Chunk& c, const Backward& b,
-                                 const float* s, const Gradients& to) {
-  const int64_t K = t.key_dim;
+SENNIT_INLINE void key_gradients(const GlaTask& t, const Tokens& x, const Chunk& c, const Backward& b, const float* s,
+                                 const Gradients& to) {
+  const int64_t K = t.key_dim, n = x.n;
   for_lanes(K, [&](int64_t l, int64_t lanes) {
     vf query[kChunk], key[kChunk], before = set(t.scale), after = set(1);
     for (int64_t i = 0; i < n; ++i) {
@@ -285,7 +251,7 @@ SENNIT_INLINE void key_gradients(const GlaTask& t, Rows q, Rows k, int64_t n, co
       const vf through = column_dots(s + l, b.ds + l, K, t.value_dim, lanes);
       state_paths(c, b, through * after, K, n, l, lanes, paths);
     }
-    inner_paths<D>(t, c, b.da, q, k, n, l, lanes, query, key, paths);
+    inner_paths<D>(t, x, c, b.da, l, lanes, query, key, paths);
     for (int64_t i = 0; i < n; ++i) {
       add_n(to.dq + i * t.q_stride + l, query[i], lanes);
       add_n(to.dk + i * t.k_stride + l, key[i], lanes);
@@ -303,75 +269,25 @@ void scalar_inner_paths(const GlaTask& t, const float* a, const float* da, int64
 }
 
 template <Decay D>
-void backward_chunk(const GlaTask& t, int64_t first, int64_t n, Rows dy, const Chunk& c, const Backward& b,
-                    const float* s, const Gradients& to) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  const Rows q{t.q + first * t.q_stride, t.q_stride}, k{t.k + first * t.k_stride, t.k_stride},
-      v{t.v + first * t.v_stride, t.v_stride};
-  prepare<D>(t, first, n, c);
-  attention<D>(t, first, n, c);
-  lower_products(dy, v, V, n, b.da);
+void backward_chunk(const GlaTask& t, const Tokens& x, Rows dy_rows, const Chunk& c, const Backward& b, const float* s,
+                    const Gradients& to) {
+  const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
+  const Rows dy{b.dy, V};
+  gather(dy_rows, n, V, b.dy);
+  prepare<D>(t, x, c);
+  attention<D>(t, x, c);
+  lower_products(dy, x.v, V, n, b.da);
   if (D == Decay::scalar) scalar_inner_paths(t, c.a, b.da, n, to.dg);
   scale_pairs(b.da, t.scale);
 
   transpose(b.ds, K, V, K, b.ds_rows, V);
-  multiply({.a = c.a,
-            .a_row = 1,
-            .a_col = kChunk,
-            .b = dy.p,
-            .b_stride = dy.stride,
-            .start = to.dv,
-            .c = to.dv,
-            .c_stride = t.v_stride,
-            .m = n,
-            .n = V,
-            .inner = n});
-  multiply({.a = c.kd,
-            .a_row = K,
-            .a_col = 1,
-            .b = b.ds_rows,
-            .b_stride = V,
-            .start = to.dv,
-            .c = to.dv,
-            .c_stride = t.v_stride,
-            .m = n,
-            .n = V,
-            .inner = K});
-  multiply({.a = dy.p,
-            .a_row = dy.stride,
-            .a_col = 1,
-            .b = s,
-            .b_stride = K,
-            .start = nullptr,
-            .c = b.dq,
-            .c_stride = K,
-            .m = n,
-            .n = K,
-            .inner = V});
-  multiply({.a = v.p,
-            .a_row = v.stride,
-            .a_col = 1,
-            .b = b.ds,
-            .b_stride = K,
-            .start = nullptr,
-            .c = b.dk,
-            .c_stride = K,
-            .m = n,
-            .n = K,
-            .inner = V});
-  key_gradients<D>(t, q, k, n, c, b, s, to);
-  multiply({.a = dy.p,
-            .a_row = 1,
-            .a_col = dy.stride,
-            .b = c.qd,
-            .b_stride = K,
-            .start = b.ds,
-            .c = b.ds,
-            .c_stride = K,
-            .m = V,
-            .n = K,
-            .inner = n,
-            .column_scale = c.total});
+  multiply({n, V, n}, {c.a, 1, kChunk}, dy, {.p = b.dv, .stride = V});
+  multiply({n, V, K}, {c.kd, K, 1}, {b.ds_rows, V}, {.p = b.dv, .stride = V, .start = b.dv});
+  add_rows(b.dv, n, V, to.dv, t.v_stride);
+  multiply({n, K, V}, {b.dy, V, 1}, {s, K}, {.p = b.dq, .stride = K});
+  multiply({n, K, V}, {x.v.p, x.v.stride, 1}, {b.ds, K}, {.p = b.dk, .stride = K});
+  key_gradients<D>(t, x, c, b, s, to);
+  multiply({V, K, n}, {b.dy, 1, V}, {c.qd, K}, {.p = b.ds, .stride = K, .start = b.ds, .column_scale = c.total});
 }
 
 template <Decay D>
@@ -387,10 +303,10 @@ void backward_with(const GlaTask& t, const float* s0, const float* dy, int64_t d
     copy(nullptr, b.ds, K * V);
   if (t.length > 0) states_at_chunks<D>(t, s0, c, b);
   for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
-    const int64_t first = chunk * kChunk, n = t.length - first < kChunk ? t.length - first : kChunk;
+    const int64_t first = chunk * kChunk;
     const Gradients here{to.dq + first * t.q_stride, to.dk + first * t.k_stride, to.dv + first * t.v_stride,
                          D == Decay::none ? nullptr : to.dg + first * t.g_stride};
-    backward_chunk<D>(t, first, n, {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V, here);
+    backward_chunk<D>(t, Tokens(t, first), {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V, here);
   }
   if (!ds0) return;
   transpose(b.ds, K, V, K, b.ds_rows, V);

@@ -7,16 +7,24 @@
 
 namespace sennit::kernels::SENNIT_LEVEL {
 
+struct Rows {
+  const float* p;
+  int64_t stride;
+  SENNIT_INLINE const float* operator[](int64_t i) const { return p + i * stride; }
+};
+
 // c [m, n] = start + a b, where a is [m, inner] with any two strides (so also a transpose) and b [inner, n].
-struct Product {
-  const float* a;
-  int64_t a_row, a_col;
-  const float* b;
-  int64_t b_stride;
-  const float* start;  // [m, n] with the stride of c; may be c; nullptr: zeros
-  float* c;
-  int64_t c_stride;
+struct Size {
   int64_t m, n, inner;
+};
+struct Left {
+  const float* p;
+  int64_t row, col;
+};
+struct Result {
+  float* p;
+  int64_t stride;
+  const float* start = nullptr;         // [m, n] with the stride of c; may be c; nullptr: zeros
   const float* row_scale = nullptr;     // [m]: start's rows are multiplied by it first
   const float* column_scale = nullptr;  // [n]: or its columns
 };
@@ -28,57 +36,54 @@ constexpr int kTileColumns = kLanes == 8 ? 2 : 4;  // in vectors: what the level
 
 // Rows [i, i + R) and the J vectors from column l; the last one has `lanes` lanes (all, if J > 1).
 template <int R, int J>
-SENNIT_INLINE void product_tile(const Product& p, int64_t i, int64_t l, int64_t lanes) {
-  const int64_t stride = p.c_stride, at = i * stride + l;
+SENNIT_INLINE void product_tile(int64_t inner, const Left& a, const Rows& b, const Result& c, int64_t i, int64_t l,
+                                int64_t lanes) {
+  const int64_t stride = c.stride, at = i * stride + l;
   vf acc[R][J];
   auto for_all = [&](auto&& body) {
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < J; ++j) body(acc[r][j], r, j * kLanes);
   };
-  if (const float* start = p.start)
+  for_all([](vf& s, int, int) { s = zero(); });
+  if (const float* start = c.start)
     for_all([&](vf& s, int r, int j) { s = load_n(start + at + r * stride + j, lanes); });
-  else
-    for_all([](vf& s, int, int) { s = zero(); });
-  if (const float* scale = p.row_scale) for_all([&](vf& s, int r, int) { s = s * set(scale[i + r]); });
-  if (const float* scale = p.column_scale) for_all([&](vf& s, int, int j) { s = s * load_n(scale + l + j, lanes); });
-  const float *a = p.a + i * p.a_row, *b = p.b + l;
-  for (int64_t k = 0; k < p.inner; ++k, a += p.a_col, b += p.b_stride) {
-    vf right[J];
-    for (int j = 0; j < J; ++j) right[j] = load_n(b + j * kLanes, lanes);
+  if (const float* scale = c.row_scale) for_all([&](vf& s, int r, int) { s = s * set(scale[i + r]); });
+  if (const float* scale = c.column_scale) for_all([&](vf& s, int, int j) { s = s * load_n(scale + l + j, lanes); });
+  const float *left = a.p + i * a.row, *right = b.p + l;
+  for (int64_t k = 0; k < inner; ++k, left += a.col, right += b.stride) {
+    vf row[J];
+    for (int j = 0; j < J; ++j) row[j] = load_n(right + j * kLanes, lanes);
     for (int r = 0; r < R; ++r) {
-      const vf left = set(a[r * p.a_row]);
-      for (int j = 0; j < J; ++j) acc[r][j] = fma(left, right[j], acc[r][j]);
+      const vf factor = set(left[r * a.row]);
+      for (int j = 0; j < J; ++j) acc[r][j] = fma(factor, row[j], acc[r][j]);
     }
   }
-  float* c = p.c + at;
-  for_all([&](vf s, int r, int j) { store_n(c + r * stride + j, s, lanes); });
+  float* to = c.p + at;
+  for_all([&](vf s, int r, int j) { store_n(to + r * stride + j, s, lanes); });
 }
 
 template <int J>
-SENNIT_INLINE void product_columns(const Product& p, int64_t l, int64_t lanes) {
+SENNIT_INLINE void product_columns(const Size& size, const Left& a, const Rows& b, const Result& c, int64_t l,
+                                   int64_t lanes) {
   int64_t i = 0;
-  for (; i + kTileRows <= p.m; i += kTileRows) product_tile<kTileRows, J>(p, i, l, lanes);
-  for (; i < p.m; ++i) product_tile<1, J>(p, i, l, lanes);
+  for (; i + kTileRows <= size.m; i += kTileRows) product_tile<kTileRows, J>(size.inner, a, b, c, i, l, lanes);
+  for (; i < size.m; ++i) product_tile<1, J>(size.inner, a, b, c, i, l, lanes);
 }
 
-[[maybe_unused]] void multiply(const Product& p) {
+[[maybe_unused]] void multiply(const Size& size, const Left& a, const Rows& b, const Result& c) {
   int64_t l = 0;
-  for (; l + kTileColumns * kLanes <= p.n; l += kTileColumns * kLanes) product_columns<kTileColumns>(p, l, kLanes);
-  for (; l + kLanes <= p.n; l += kLanes) product_columns<1>(p, l, kLanes);
-  if (l < p.n) product_columns<1>(p, l, p.n - l);
+  for (; l + kTileColumns * kLanes <= size.n; l += kTileColumns * kLanes)
+    product_columns<kTileColumns>(size, a, b, c, l, kLanes);
+  for (; l + kLanes <= size.n; l += kLanes) product_columns<1>(size, a, b, c, l, kLanes);
+  if (l < size.n) product_columns<1>(size, a, b, c, l, size.n - l);
 }
 
 // c [m, n] += a b, where a [m, m] is lower triangular: what lies above the diagonal is not read, but within tiles.
-[[maybe_unused]] void add_lower_multiply(Product p) {
-  const int64_t rows = p.m;
-  p.start = p.c;
-  for (int64_t i = 0; i < rows; i += kTileRows) {
-    p.m = rows - i < kTileRows ? rows - i : kTileRows;
-    p.inner = i + p.m;
-    multiply(p);
-    p.a += kTileRows * p.a_row;
-    p.c += kTileRows * p.c_stride;
-    p.start = p.c;
+[[maybe_unused]] void add_lower_multiply(int64_t m, int64_t n, const Left& a, const Rows& b, float* c, int64_t stride) {
+  for (int64_t i = 0; i < m; i += kTileRows) {
+    const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
+    float* to = c + i * stride;
+    multiply({rows, n, i + rows}, {a.p + i * a.row, a.row, a.col}, b, {.p = to, .stride = stride, .start = to});
   }
 }
 
