@@ -15,8 +15,8 @@ Distance compare(const Tensor& a, int64_t n, At&& at) {
   const double size = n ? std::sqrt(square / static_cast<double>(n)) + most / 16 + 1e-12 : 1;
   Distance d;
   for (int64_t i = 0; i < n; ++i) {
-    const double off = std::fabs(a.data()[i] - at(i)) / size;
-    if (!(off <= d.relative)) d = {off, i};
+    const double difference = std::fabs(a.data()[i] - at(i)), off = std::isnan(difference) ? INFINITY : difference / size;
+    if (off > d.relative) d = {off, i};
   }
   return d;
 }
@@ -64,7 +64,7 @@ void shake(Mixer& mixer, Rng rng, double violence) {
   mixer.parameters([&](const std::string& name, Parameter& p) {
     Rng r = rng.fork(name);
     const double factor = std::exp(std::log(violence) * (2 * r.uniform() - 1));
-    for (float& x : p.var.value().span()) x = static_cast<float>(factor * x + 0.1 * r.normal());
+    for (float& x : p.var.value().span()) x = static_cast<float>(std::clamp(factor * x + 0.1 * r.normal(), -20.0, 20.0));
     ++p.version;
   });
 }

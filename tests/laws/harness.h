@@ -20,7 +20,7 @@ std::string bits_differ(const Tensor& a, const Tensor& b);  // "" or where
 naive::Matrix to_matrix(const Tensor& t);  // [rows, rest]
 naive::Weights weights_of(Mixer& mixer);
 Tensor random_rows(int64_t n, int64_t d, Rng rng, double scale = 1);
-// Draws every parameter anew around its initial value, times up to `violence`: gates from none to violent.
+// Multiplies every parameter by up to `violence`, or as little, but to no more than 20: gates from none to violent.
 void shake(Mixer& mixer, Rng rng, double violence);
 
 // Runs x as one sequence cut into pieces, each a forward call that continues `state`; without recording.

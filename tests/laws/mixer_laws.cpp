@@ -12,7 +12,7 @@
 namespace sennit::laws {
 namespace {
 
-constexpr double kViolences[] = {1, 4};
+constexpr double kViolences[] = {1, 4, 40};  // what parameters are multiplied by, at most
 
 std::string off_by(const char* what, const Distance& d, double allowed, int64_t n) {
   return fmt::format("{}: {:.3g} off (allowed {:.3g}) at number {} of a sequence of {}", what, d.relative, allowed, d.worst, n);
