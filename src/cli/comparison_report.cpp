@@ -54,7 +54,7 @@ Plot cost_plot(const Facts& facts, const char* title, report::Axis x, report::Ax
 }
 
 Plot prefill_plot(const Facts& facts) {
-  return cost_plot(facts, "Reading a prompt", {"length of the prompt (tokens)", true}, {"time per token", true, report::Unit::seconds}, [](const RunFacts& f) {
+  return cost_plot(facts, "Reading a prompt", {"length of the prompt (tokens)", true, report::Unit::tokens}, {"time per token", true, report::Unit::seconds}, [](const RunFacts& f) {
     measure::Curve c;
     for (const auto& p : f.inference.prefill) c.push_back({p.length, p.seconds / static_cast<double>(p.length)});
     return c;
@@ -62,7 +62,7 @@ Plot prefill_plot(const Facts& facts) {
 }
 
 Plot decode_plot(const Facts& facts) {
-  return cost_plot(facts, "Writing a token", {"position in the text (tokens)", true}, {"time of one token", true, report::Unit::seconds}, [](const RunFacts& f) {
+  return cost_plot(facts, "Writing a token", {"position in the text (tokens)", true, report::Unit::tokens}, {"time of one token", true, report::Unit::seconds}, [](const RunFacts& f) {
     measure::Curve c;
     for (const auto& d : f.inference.decode) c.push_back({d.position, d.seconds});
     return c;
@@ -70,7 +70,7 @@ Plot decode_plot(const Facts& facts) {
 }
 
 Plot memory_plot(const Facts& facts) {
-  return cost_plot(facts, "Working memory of a prompt", {"length of the prompt (tokens)", true}, {"peak above the weights", true, report::Unit::bytes}, [](const RunFacts& f) {
+  return cost_plot(facts, "Working memory of a prompt", {"length of the prompt (tokens)", true, report::Unit::tokens}, {"peak above the weights", true, report::Unit::bytes}, [](const RunFacts& f) {
     measure::Curve c;
     for (const auto& p : f.inference.prefill) c.push_back({p.length, p.peak_bytes});
     return c;
@@ -78,7 +78,7 @@ Plot memory_plot(const Facts& facts) {
 }
 
 Plot state_plot(const Facts& facts) {
-  return cost_plot(facts, "What a text leaves in memory", {"length of the text (tokens)", true}, {"state of one text", true, report::Unit::bytes}, [](const RunFacts& f) {
+  return cost_plot(facts, "What a text leaves in memory", {"length of the text (tokens)", true, report::Unit::tokens}, {"state of one text", true, report::Unit::bytes}, [](const RunFacts& f) {
     measure::Curve c;
     for (const auto& [n, bytes] : f.state_bytes) c.push_back({n, bytes});
     return c;
@@ -128,7 +128,7 @@ Plot loss_plot(const Facts& facts, bool by_seconds) {
     const auto& train = by_seconds ? facts[i].train_by_seconds : facts[i].train_by_tokens;
     const auto& valid = by_seconds ? facts[i].valid_by_seconds : facts[i].valid_by_tokens;
     if (!train.empty()) {
-      p.lines.push_back({facts[i].name + " (training)", train, static_cast<int>(i), Line::Style::faint, false});
+      p.lines.push_back({facts[i].name + " (training)", train, static_cast<int>(i), Line::Style::faint, valid.empty()});
       p.highest = std::max(p.highest, train[train.size() / 25].second);  // the first plunge would flatten all that follows
     }
     if (!valid.empty()) p.lines.push_back({facts[i].name, valid, static_cast<int>(i), valid.size() > 30 ? Line::Style::plain : Line::Style::marked});

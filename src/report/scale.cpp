@@ -10,7 +10,7 @@ namespace sennit::report {
 namespace {
 
 std::string short_number(double v) {
-  std::string s = fmt::format("{:.3g}", v);
+  const std::string s = fmt::format("{:.3g}", v == 0 ? 0.0 : v);  // never -0
   return s.find('e') == std::string::npos ? s : fmt::format("{:.0f}", v);
 }
 
@@ -25,13 +25,27 @@ std::vector<double> linear_marks(double low, double high, int about) {
   return marks;
 }
 
-// Marks at powers of ten, or of two where the range is short or made of doublings.
-std::vector<double> logarithmic_marks(double low, double high, int about) {
-  const bool tens = high / low > 300;
-  const double base = tens ? 10 : 2, first = std::ceil(std::log(low) / std::log(base) - 1e-9), last = std::floor(std::log(high) / std::log(base) + 1e-9);
+// Marks at powers of `base`, every so many that there are about `about`.
+std::vector<double> powers(double low, double high, double base, int about) {
+  const double first = std::ceil(std::log(low) / std::log(base) - 1e-9), last = std::floor(std::log(high) / std::log(base) + 1e-9);
   const double stride = std::max(1.0, std::ceil((last - first + 1) / about));
   std::vector<double> marks;
   for (double k = first; k <= last; k += stride) marks.push_back(std::pow(base, k));
+  return marks;
+}
+
+// Marks at powers of ten, and at 2 and 5 times them, or 3 times, where that leaves too few.
+std::vector<double> logarithmic_marks(double low, double high, int about) {
+  std::vector<double> marks = powers(low, high, 10, about);
+  for (const std::vector<double>& between : {std::vector<double>{3}, {2, 5}}) {
+    if (std::ssize(marks) >= about / 2) break;
+    marks.clear();
+    for (double power = std::pow(10, std::floor(std::log10(low))); power <= high; power *= 10) {
+      marks.push_back(power);
+      for (const double m : between) marks.push_back(m * power);
+    }
+    std::erase_if(marks, [&](double m) { return m < low * 0.999 || m > high * 1.001; });
+  }
   return marks;
 }
 
@@ -50,7 +64,7 @@ Scale make_scale(const Plot& plot, const Axis& axis, Value value) {
 }
 
 void add_ticks(Scale& s, Unit unit, int about) {
-  const auto marks = s.logarithmic ? logarithmic_marks(s.low, s.high, about) : linear_marks(s.low, s.high, about);
+  const auto marks = !s.logarithmic ? linear_marks(s.low, s.high, about) : unit == Unit::tokens ? powers(s.low, s.high, 2, about) : logarithmic_marks(s.low, s.high, about);
   for (const double m : marks) s.ticks.push_back({m, unit_text(m, unit)});
 }
 
@@ -65,6 +79,7 @@ std::string unit_text(double v, Unit unit) {
     if (size >= 1e-3) return short_number(v * 1e3) + " ms";
     return short_number(v * 1e6) + " µs";
   }
+  if (unit == Unit::tokens && size >= 1024 && std::fmod(size, 1024) == 0) return size >= 1 << 20 ? short_number(v / (1 << 20)) + "M" : short_number(v / 1024) + "k";
   const char* tail = unit == Unit::bytes ? "B" : "";
   const char* gap = unit == Unit::bytes ? " " : "";
   for (const auto& [scale, letter] : {std::pair{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}})

@@ -11,7 +11,7 @@ namespace sennit::report {
 namespace {
 
 // Sizes in units of the view box: small, so that text stays readable when a phone scales the drawing down.
-constexpr double kWidth = 460, kHeight = 300, kLeft = 52, kTop = 34, kBottom = 40, kLetter = 6.6, kLabelGap = 13;
+constexpr double kWidth = 460, kHeight = 300, kLeft = 52, kTop = 26, kBottom = 40, kLetter = 7.4, kLabelGap = 13;
 constexpr size_t kLongestLabel = 16;
 
 std::string shortened(const std::string& name) {
@@ -55,7 +55,7 @@ struct Drawing {
       put("<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", px(v), bottom + 16, escape_html(label));
     }
     put("<text class=\"name\" text-anchor=\"middle\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", (kLeft + right) / 2, kHeight - 6, escape_html(plot.x.title));
-    put("<text class=\"name\" x=\"4\" y=\"{:.1f}\">{}</text>\n", kTop - 14, escape_html(plot.y.title));
+    put("<text class=\"name\" x=\"4\" y=\"{:.1f}\">{}</text>\n", kTop - 13, escape_html(plot.y.title));
   }
 
   void line(const Line& l) {
@@ -85,22 +85,28 @@ struct Drawing {
     }
   }
 
-  // Names at the ends of their lines, pushed apart where they would touch.
+  struct Label {
+    double x, y;
+    const Line* line;
+  };
+  // Names at the ends of their lines; in the margin, where most lines end, they are pushed apart.
   void labels() {
-    struct Label {
-      double y;
-      const Line* line;
-    };
-    std::vector<Label> all;
+    std::vector<Label> margin_labels;
     for (const Line& l : plot.lines) {
       const auto last = std::find_if(l.points.rbegin(), l.points.rend(), [&](const auto& p) { return drawable(p); });
-      if (l.labelled && last != l.points.rend()) all.push_back({std::clamp(py(last->second), kTop, bottom), &l});
+      if (!l.labelled || last == l.points.rend()) continue;
+      const Label label{px(last->first) + 8, std::clamp(py(last->second), kTop, bottom), &l};
+      if (label.x > right - 4) margin_labels.push_back(label);
+      else put_label({label.x - 4, label.y + (label.y > bottom - 20 ? -12.0 : 12.0), &l});
     }
-    std::stable_sort(all.begin(), all.end(), [](const Label& a, const Label& b) { return a.y < b.y; });
-    for (size_t i = 1; i < all.size(); ++i) all[i].y = std::max(all[i].y, all[i - 1].y + kLabelGap);
-    if (!all.empty()) all.back().y = std::min(all.back().y, bottom);
-    for (size_t i = all.size(); i-- > 1;) all[i - 1].y = std::min(all[i - 1].y, all[i].y - kLabelGap);
-    for (const Label& l : all) put("<text class=\"label t{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", l.line->colour % kColours, right + 8, l.y + 4, escape_html(shortened(l.line->name)));
+    std::stable_sort(margin_labels.begin(), margin_labels.end(), [](const Label& a, const Label& b) { return a.y < b.y; });
+    for (size_t i = 1; i < margin_labels.size(); ++i) margin_labels[i].y = std::max(margin_labels[i].y, margin_labels[i - 1].y + kLabelGap);
+    if (!margin_labels.empty()) margin_labels.back().y = std::min(margin_labels.back().y, bottom);
+    for (size_t i = margin_labels.size(); i-- > 1;) margin_labels[i - 1].y = std::min(margin_labels[i - 1].y, margin_labels[i].y - kLabelGap);
+    for (const Label& l : margin_labels) put_label(l);
+  }
+  void put_label(const Label& l) {
+    put("<text class=\"label t{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", l.line->colour % kColours, l.x, l.y + 4, escape_html(shortened(l.line->name)));
   }
 };
 

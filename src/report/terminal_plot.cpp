@@ -75,7 +75,9 @@ std::string terminal_plot(const Plot& plot, int columns, int rows, bool colour) 
   Canvas canvas(inner, high);
   auto px = [&](double v) { return x.at(v) * (canvas.width() - 1); };
   auto py = [&](double v) { return (1 - y.at(v)) * (canvas.height() - 1); };
+  const bool all_faint = std::all_of(plot.lines.begin(), plot.lines.end(), [](const Line& l) { return l.style == Line::Style::faint; });
   for (const Line& l : plot.lines) {
+    if (l.style == Line::Style::faint && !all_faint) continue;
     const std::pair<double, double>* before = nullptr;
     for (const auto& p : l.points) {
       if (!std::isfinite(p.first) || !std::isfinite(p.second) || (x.logarithmic && p.first <= 0) || (y.logarithmic && p.second <= 0)) continue;
