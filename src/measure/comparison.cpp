@@ -13,15 +13,15 @@ namespace {
 
 constexpr size_t kCurvePoints = 240;
 
-// At most kCurvePoints means over runs of neighbours.
-Curve thinned(const Curve& all) {
+// At most kCurvePoints points, each the mean over a window around it of a fortieth of the curve.
+Curve smoothed(const Curve& all) {
+  std::vector<double> sums = {0};
+  for (const auto& p : all) sums.push_back(sums.back() + p.second);
+  const size_t points = std::min(kCurvePoints, all.size()), reach = all.size() / 80;
   Curve out;
-  const size_t runs = std::min(kCurvePoints, all.size());
-  for (size_t r = 0; r < runs; ++r) {
-    const size_t begin = r * all.size() / runs, end = (r + 1) * all.size() / runs;
-    double x = 0, y = 0;
-    for (size_t i = begin; i < end; ++i) x += all[i].first, y += all[i].second;
-    out.push_back({x / static_cast<double>(end - begin), y / static_cast<double>(end - begin)});
+  for (size_t i = 0; i < points; ++i) {
+    const size_t at = points > 1 ? i * (all.size() - 1) / (points - 1) : 0, begin = at - std::min(at, reach), end = std::min(all.size(), at + reach + 1);
+    out.push_back({all[at].first, (sums[end] - sums[begin]) / static_cast<double>(end - begin)});
   }
   return out;
 }
@@ -49,7 +49,7 @@ void read_metrics(const train::RunFolder& folder, RunFacts& f) {
       if (std::isfinite(s.value)) c.push_back({by_seconds ? clock[std::min(static_cast<size_t>(s.step), clock.size() - 1)] : static_cast<double>(s.step) * step_tokens, s.value});
     return c;
   };
-  f.train_by_tokens = thinned(curve("train/loss", false)), f.train_by_seconds = thinned(curve("train/loss", true));
+  f.train_by_tokens = smoothed(curve("train/loss", false)), f.train_by_seconds = smoothed(curve("train/loss", true));
   f.valid_by_tokens = curve("valid/loss", false), f.valid_by_seconds = curve("valid/loss", true);
   const auto bits = store.series("valid/bits_per_byte");
   if (!bits.empty()) f.bits_per_byte = bits.back().value;

@@ -17,14 +17,15 @@ body { margin: 0 auto; max-width: 1160px; padding: 28px 20px 60px; background: v
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 4px; } h2 { font-size: 1.15rem; margin: 34px 0 10px; }
 p { margin: 4px 0 12px; color: var(--quiet); max-width: 75ch; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; margin-bottom: 10px; } table { border-collapse: collapse; font-size: 0.9rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 12px; border-bottom: 1px solid var(--rule); text-align: left; font-weight: 400; }
 thead th { color: var(--quiet); white-space: normal; vertical-align: bottom; line-height: 1.25; border-bottom: 2px solid var(--rule); }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); } .n { text-align: right; }
 .figures { display: grid; gap: 26px 28px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: 2px; } figcaption small { display: block; font-weight: 400; color: var(--quiet); }
 svg { width: 100%; height: auto; display: block; font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-.grid { stroke: var(--rule); } .axis { stroke: var(--quiet); } .tick, .name { fill: var(--quiet); } .label { font-weight: 600; }
+@media (max-width: 520px) { svg { font-size: 12.5px; } }
+.grid { stroke: var(--rule); } .axis { stroke: var(--quiet); } .tick, .name { fill: var(--quiet); } .label { font-weight: 600; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .faint { fill: none; stroke-width: 1; opacity: 0.35; } .hit { fill: transparent; }
 .mark { stroke: var(--paper); stroke-width: 1; }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--quiet); } pre { overflow-x: auto; background: var(--band); padding: 12px; font-size: 0.85rem; }
