@@ -1,8 +1,7 @@
-#include "peaks.h"
+#include "bench/peaks.h"
 
-#include <fmt/format.h>
-
-#include <cstdlib>
+#include <algorithm>
+#include <chrono>
 
 #include "base/cpu.h"
 #include "base/parallel.h"
@@ -100,11 +99,6 @@ double read_rate(const void* memory, int64_t bytes) {
   return static_cast<double>(bytes) / t;
 }
 
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
-  return x[x.size() / 2];
-}
-
 }  // namespace
 
 double seconds_of(const std::function<void()>& body) {
@@ -130,26 +124,6 @@ double peak_bf16_flops() {
 
 double peak_read_bytes(const void* memory, int64_t bytes) {
   return std::max({read_rate<1>(memory, bytes), read_rate<2>(memory, bytes), read_rate<4>(memory, bytes)});
-}
-
-void run_cases(std::vector<Case> cases, int argc, char** argv) {
-  const int repeats = argc > 1 ? std::max(1, std::atoi(argv[1])) : 9;
-  if (argc > 2) std::erase_if(cases, [&](const Case& c) { return c.name.find(argv[2]) == std::string::npos; });
-  std::vector<std::vector<double>> floors(cases.size()), times(cases.size());
-  for (int r = -1; r < repeats; ++r)  // the first round warms up
-    for (size_t i = 0; i < cases.size(); ++i) {
-      const double floor = cases[i].floor(), time = seconds_of(cases[i].run);
-      if (r < 0) continue;
-      floors[i].push_back(floor);
-      times[i].push_back(time);
-    }
-  fmt::print("{}, {}, {} threads, medians of {}\n", cpu_name(), to_string(isa_level()), thread_count(), repeats);
-  fmt::print("{:<44} {:>11} {:>11} {:>7} {:>10}\n", "case", "floor ms", "time ms", "ratio", "G/s");
-  for (size_t i = 0; i < cases.size(); ++i) {
-    const double floor = median(floors[i]), time = median(times[i]);
-    fmt::print("{:<44} {:>11.3f} {:>11.3f} {:>6.1f}% {:>10.1f}\n", cases[i].name, 1e3 * floor, 1e3 * time,
-               100 * floor / time, 1e-9 * cases[i].work / time);
-  }
 }
 
 }  // namespace sennit::bench

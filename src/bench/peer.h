@@ -1,0 +1,25 @@
+#pragma once
+#include <sys/types.h>
+
+#include <cstdio>
+#include <string>
+
+namespace sennit::bench {
+
+// A program that does the same work with another library. It prints "ready", then answers each line of its input, a
+// case's name, with the seconds that one run took, or with "none" when it does not know the case.
+class Peer {
+ public:
+  explicit Peer(const std::string& script);  // run by python3; throws Error when it does not start
+  ~Peer();
+  Peer(const Peer&) = delete;
+  double seconds(const std::string& request);  // negative: it does not know
+
+ private:
+  std::string line();
+  std::string script_;
+  pid_t child_ = -1;
+  FILE *in_ = nullptr, *out_ = nullptr;
+};
+
+}  // namespace sennit::bench
