@@ -1,0 +1,63 @@
+// Mixed attention spans (Zhang et al., "MASFormer", arXiv:2310.12442): full attention in a few blocks, windows in the
+// rest.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "model/model.h"
+#include "sequence/attention.h"
+#include "support/timing.h"
+
+namespace sennit {
+namespace {
+
+Model mixed(int64_t window) {
+  const std::string text = R"({"vocab": 64, "d_model": 64, "blocks": [
+    {"repeat": 2, "mixer": "softmax"},
+    {"repeat": 6, "mixer": "softmax", "window": )" +
+                           std::to_string(window) + "}]}";
+  return Model(read_model_spec(Json::parse(text), "mixed"), Rng(1));
+}
+
+TEST(SystemsP035, AWindowThatHoldsEverythingChangesNothing) {
+  NoGrad off;
+  const Context context;
+  const Segment whole[] = {{0, 300, 0, nullptr}};
+  const std::vector<int32_t> tokens(300, 7);
+  Model full = mixed(0), wide = mixed(300), narrow = mixed(20);
+  const Tensor a = full.hidden(tokens, {whole, &context}).value(), b = wide.hidden(tokens, {whole, &context}).value();
+  EXPECT_EQ(std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())), 0);
+  const Tensor c = narrow.hidden(tokens, {whole, &context}).value();
+  EXPECT_NE(std::memcmp(a.raw(), c.raw(), static_cast<size_t>(a.bytes())), 0);
+}
+
+TEST(SystemsP035, WorkAndMemoryFollowTheSpans) {
+  const int64_t n = 8192, window = 512;
+  const AttentionSegment whole{0, n, 0, 0, n, 0};
+  const double full = static_cast<double>(visible_pairs(whole, true, 0)),
+               near = static_cast<double>(visible_pairs(whole, true, window));
+  EXPECT_NEAR((2 * full + 6 * near) / (8 * full), 0.34, 0.0034);
+  EXPECT_LE(static_cast<double>(mixed(window).state_bytes(n)), 0.35 * static_cast<double>(mixed(0).state_bytes(n)));
+}
+
+TEST(SystemsP035, PrefillOfAttentionIsFaster) {
+  NoGrad off;
+  const int64_t n = 8192, dim = 64;
+  Tensor rows({n, dim});
+  Rng rng(3);
+  for (float& x : rows.span()) x = static_cast<float>(rng.normal());
+  const Var x(rows);
+  const AttentionSegment whole[] = {{0, n, 0, 0, n, 0}};
+  const auto seconds = [&](int64_t window) {
+    return seconds_of(3, [&] {
+      attention(x, std::span(&x, 1), std::span(&x, 1), whole,
+                {.heads = 1, .kv_heads = 1, .scale = 0.125f, .window = window});
+    });
+  };
+  const double full = seconds(0), near = seconds(512);
+  EXPECT_LE((2 * full + 6 * near) / (8 * full), 0.45) << full << " s full, " << near << " s window";
+}
+
+}  // namespace
+}  // namespace sennit
