@@ -55,7 +55,9 @@ void add_fields(CLI::App& app, const Fields& fields, const std::string& group) {
     if (!std::holds_alternative<Json*>(f.value)) add_field(app, f)->group(group);
 }
 
-void add_json_flag(CLI::App& app, bool& json) { app.add_flag("--json", json, "print one JSON object for machines instead of text for people"); }
+CLI::Option* add_json_flag(CLI::App& app, bool& json) {
+  return app.add_flag("--json", json, "print one JSON object for machines instead of text for people");
+}
 
 const std::atomic<bool>& interrupted() {
   static const bool installed = [] {

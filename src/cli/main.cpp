@@ -8,7 +8,7 @@ namespace {
 
 int report(const char* kind, const std::exception& e, int code) {
   std::fflush(stdout);
-  std::fprintf(stderr, "\nsennit: %s%s\n", kind, e.what());
+  std::fprintf(stderr, "sennit: %s%s\n", kind, e.what());
   return code;
 }
 

@@ -70,4 +70,6 @@ int64_t Model::flops(int64_t n) const {
   return total;
 }
 
+std::string model_tag(const Model& model) { return fmt::format("{:016x}", hash64(write_model_spec(model.spec()).dump())); }
+
 }  // namespace sennit

@@ -37,4 +37,7 @@ class Model : public Module {
   std::unique_ptr<Norm> norm_;
 };
 
+// Identifies a model for its state files: a hash of its model file.
+std::string model_tag(const Model& model);
+
 }  // namespace sennit

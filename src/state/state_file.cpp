@@ -1,5 +1,6 @@
 #include "state/state_file.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
@@ -11,6 +12,15 @@ namespace {
 constexpr int64_t kMostStates = 1 << 20;
 
 std::string key_of(size_t sequence, size_t slot, const std::string& field) { return fmt::format("{}.{}.{}", sequence, slot, field); }
+
+std::string tokens_key(size_t sequence) { return fmt::format("{}.tokens", sequence); }
+
+std::vector<int32_t> read_tokens(const io::SafetensorsFile& file, const std::string& key, int64_t position) {
+  const Tensor ids = file.tensor(key);
+  if (ids.dtype() != DType::i32 || ids.rank() != 1 || ids.elements() < position)
+    fail({"state file", fmt::format("`{}` to be i32 [n], n at least {}", key, position), fmt::format("{} {}", to_string(ids.dtype()), ids.shape().str()), file.path()});
+  return {ids.data<int32_t>(), ids.data<int32_t>() + ids.elements()};
+}
 
 int64_t number(const io::SafetensorsFile& file, const std::string& key) {
   const auto it = file.metadata().find(key);
@@ -38,7 +48,7 @@ void check_shape(const StateField& field, int64_t position, const Tensor& value,
 }  // namespace
 
 void save_states(const std::string& path, const std::vector<const SequenceState*>& states, const std::vector<StateSpec>& specs,
-                 const std::string& model) {
+                 const std::string& model, const std::vector<std::vector<int32_t>>& tokens) {
   std::vector<io::NamedTensor> tensors;
   io::SafetensorsMetadata metadata = {{"sennit.states", std::to_string(states.size())}, {"sennit.model", model}};
   for (size_t i = 0; i < states.size(); ++i) {
@@ -47,10 +57,16 @@ void save_states(const std::string& path, const std::vector<const SequenceState*
       for (size_t f = 0; f < specs[slot].size(); ++f)
         if (states[i]->layers()[slot].has(f)) tensors.push_back({key_of(i, slot, specs[slot][f].name), states[i]->layers()[slot].get(f).value()});
   }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    Tensor ids({std::ssize(tokens[i])}, DType::i32);
+    std::copy(tokens[i].begin(), tokens[i].end(), ids.data<int32_t>());
+    tensors.push_back({tokens_key(i), ids});
+  }
   io::write_safetensors(path, tensors, metadata);
 }
 
-std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model) {
+std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model,
+                                       std::vector<std::vector<int32_t>>* tokens) {
   const io::SafetensorsFile file(path);
   file.verify();
   const auto made_for = file.metadata().find("sennit.model");
@@ -74,6 +90,9 @@ std::vector<SequenceState> load_states(const std::string& path, const std::vecto
         states[i].layer(slot).set(f, Var(value.clone()));
         ++used;
       }
+    if (!file.find(tokens_key(i))) continue;
+    ++used;
+    if (tokens) tokens->resize(count), (*tokens)[i] = read_tokens(file, tokens_key(i), states[i].position);
   }
   if (used != file.entries().size()) fail({"state file", fmt::format("{} tensors", used), std::to_string(file.entries().size()), path});
   return states;

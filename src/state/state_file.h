@@ -8,11 +8,12 @@
 // metadata. The layout is public; a state moves between machines and outlives the process.
 namespace sennit {
 
-
-// `model` identifies the model: a state of another one is refused.
+// `model` identifies the model: a state of another one is refused. `tokens`, when given, are those of each sequence
+// ("<sequence>.tokens", i32): the first `position` of them are in the state, the others wait to be read.
 void save_states(const std::string& path, const std::vector<const SequenceState*>& states, const std::vector<StateSpec>& specs,
-                 const std::string& model);
+                 const std::string& model, const std::vector<std::vector<int32_t>>& tokens = {});
 // Throws Error when the file is damaged, belongs to another model, or does not fit the specs.
-std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model);
+std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model,
+                                       std::vector<std::vector<int32_t>>* tokens = nullptr);
 
 }  // namespace sennit

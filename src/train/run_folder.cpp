@@ -32,8 +32,6 @@ std::vector<int64_t> saved_steps(const std::string& path) {
 
 }  // namespace
 
-std::string model_tag(const Model& model) { return fmt::format("{:016x}", hash64(write_model_spec(model.spec()).dump())); }
-
 bool RunFolder::begun() const {
   std::error_code ignored;
   return fs::exists(fs::path(path_) / "run.json", ignored);

@@ -40,7 +40,4 @@ class RunFolder {
   std::string path_;
 };
 
-// Identifies a model for its state files: a hash of its model file.
-std::string model_tag(const Model& model);
-
 }  // namespace sennit::train

@@ -1,0 +1,34 @@
+#include "cli/loaded.h"
+
+#include "base/error.h"
+
+namespace sennit::cli {
+
+void ModelChoice::add(CLI::App& app) {
+  app.add_option("checkpoint", checkpoint, "folder with config.json, or a training run (its newest checkpoint)")
+      ->required();
+  app.add_option("--precision", precision, "of the factors of matrix products")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_flag("--exact", exact, "the same bits however a text is cut into pieces");
+}
+
+Context ModelChoice::context() const {
+  Context c;
+  c.precision = parse_precision(precision, "--precision");
+  c.exact = exact;
+  return c;
+}
+
+LoadedModel ModelChoice::load() const {
+  return load_checkpoint(checkpoint);
+}
+
+LoadedModel ModelChoice::load_with_tokenizer() const {
+  LoadedModel loaded = load();
+  if (!loaded.tokenizer)
+    fail({"checkpoint", "a tokenizer (tokenizer.model or sennit_tokenizer.json)", "none", loaded.path});
+  return loaded;
+}
+
+}  // namespace sennit::cli

@@ -1,0 +1,21 @@
+#pragma once
+#include <string>
+
+#include "cli/command.h"
+#include "model/checkpoint.h"
+#include "sequence/batch.h"
+
+namespace sennit::cli {
+
+// What every command that runs a model asks for: which one, and how exactly to compute.
+struct ModelChoice {
+  std::string checkpoint, precision = "bf16";
+  bool exact = false;
+
+  void add(CLI::App& app);
+  Context context() const;
+  LoadedModel load() const;                 // with or without a tokenizer
+  LoadedModel load_with_tokenizer() const;  // throws Error when it has none
+};
+
+}  // namespace sennit::cli

@@ -1,0 +1,96 @@
+#include "measure/cost.h"
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "decoding/generate.h"
+#include "optimizers/optimizer.h"
+#include "tensor/allocator.h"
+
+namespace sennit::measure {
+namespace {
+
+constexpr int kTries = 5, kDecoded = 33;
+constexpr double kLongTry = 0.5;  // seconds: longer ones are not repeated
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + std::ssize(x) / 2, x.end());
+  return x[x.size() / 2];
+}
+
+std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
+  Rng rng(1);
+  std::vector<int32_t> ids(n);
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(vocab));
+  return ids;
+}
+
+PrefillCost prefill_cost(Session& session, std::span<const int32_t> tokens) {
+  std::vector<double> times;
+  int64_t peak = 0;
+  for (int i = 0; i < kTries; ++i) {
+    session.restore(SequenceState());
+    const int64_t before = memory_counters().live;
+    reset_memory_peak();
+    const double start = now();
+    session.feed(tokens);
+    times.push_back(now() - start);
+    peak = memory_counters().peak - before;
+    if (times.back() > kLongTry) break;
+  }
+  return {std::ssize(tokens), median(times), peak};
+}
+
+DecodeCost decode_cost(Session& session, int64_t position, int32_t token) {
+  std::vector<double> times;
+  for (int i = 0; i < kDecoded; ++i) {
+    const double start = now();
+    session.feed({&token, 1});
+    times.push_back(now() - start);
+  }
+  return {position, median(times), session.state().bytes()};
+}
+
+}  // namespace
+
+InferenceCost inference_cost(Model& model, const Context& context, const std::vector<int64_t>& lengths, const Watch& watch) {
+  InferenceCost cost;
+  Session session(model, context);
+  const auto warm_up = random_tokens(64, model.spec().vocab);
+  session.feed(warm_up);
+  for (const int64_t n : lengths) {
+    if (watch && !watch(fmt::format("{} tokens", n))) break;
+    const auto tokens = random_tokens(n, model.spec().vocab);
+    cost.prefill.push_back(prefill_cost(session, tokens));
+    cost.decode.push_back(decode_cost(session, n, tokens[0]));
+  }
+  return cost;
+}
+
+TrainingCost training_cost(Model& model, Context context, int64_t rows, int64_t length, int tries) {
+  context.training = true;
+  std::vector<NamedParameter> parameters;
+  model.parameters([&](const std::string& name, Parameter& p) { parameters.push_back({name, &p}); });
+  const auto optimizer = optimizers::registry().make(Json("adamw"), {}, Rng(), "training cost");
+  const auto tokens = random_tokens(rows * length, model.spec().vocab);
+  std::vector<Segment> segments;
+  for (int64_t r = 0; r < rows; ++r) segments.push_back({r * length, length, 0, nullptr});
+  double best = 1e30;
+  reset_memory_peak();
+  for (int i = 0; i < tries; ++i) {
+    const double start = now();
+    for (const auto& p : parameters) p.parameter->var.clear_grad();
+    const Var loss = model.loss(model.hidden(tokens, {segments, &context}), tokens, context);
+    backward(loss);
+    optimizer->step(parameters, {.step = 1 + i, .rate = 0, .gradient_scale = 1});
+    best = std::min(best, now() - start);
+  }
+  const int64_t peak = memory_counters().peak;
+  for (const auto& p : parameters) p.parameter->var.clear_grad();
+  return {best, rows * length, peak};
+}
+
+}  // namespace sennit::measure
