@@ -8,7 +8,9 @@
 #include <fmt/ranges.h>
 
 #include "mixers/mixer.h"
+#include "ops/arithmetic.h"
 #include "ops/layout.h"
+#include "ops/maps.h"
 #include "ops/norms.h"
 #include "positions/position.h"
 #include "sequence/attention.h"
@@ -21,7 +23,7 @@ constexpr float kNormEpsilon = 1e-6f;
 struct Softmax : Mixer {
   struct Options {
     int64_t heads = 4, kv_heads = 0, head_dim = 0, window = 0;
-    bool qk_norm = false, bias = false;
+    bool qk_norm = false, bias = false, gate = false;
     Json position = "rope";
     Fields fields() {
       return {{"heads", &heads, "query heads", {.min = 1, .max = 1024}},
@@ -30,6 +32,7 @@ struct Softmax : Mixer {
               {"window", &window, "a token sees itself and the window - 1 before it; 0: all", {.min = 0, .max = 1e9}},
               {"qk_norm", &qk_norm, "normalise each query and key head by its root mean square"},
               {"bias", &bias, "shifts in the query, key and value maps"},
+              {"gate", &gate, "multiply each head's output by sigmoid(W_g x), so that a head can say nothing (arXiv:2306.12929)"},
               {"position", &position, "how order is told: " + fmt::format("{}", fmt::join(positions::registry().names(), ", "))}};
     }
   };
@@ -42,6 +45,7 @@ struct Softmax : Mixer {
             .settings = {{"grouped queries", R"({"heads": 4, "kv_heads": 2, "qk_norm": true})"},
                          {"sliding window", R"({"window": 7, "bias": true})"},
                          {"linear biases", R"({"position": "alibi"})"},
+                         {"gated", R"({"gate": true})"},
                          {"no position", R"({"position": "none"})"}}};
   }
 
@@ -59,6 +63,7 @@ struct Softmax : Mixer {
     k = Linear(d.d_model, kv_rows, rng.fork("k"), {.bias = o.bias});
     v = Linear(d.d_model, kv_rows, rng.fork("v"), {.bias = o.bias});
     out = Linear(rows, d.d_model, rng.fork("out"), {.scale = d.out_scale});
+    if (o.gate) gate = Linear(d.d_model, rows, rng.fork("gate"), {.bias = true});
     if (o.qk_norm)
       for (Parameter* norm : {&q_norm, &k_norm}) {
         norm->init(Tensor::full({options.head_dim}, 1));
@@ -71,6 +76,7 @@ struct Softmax : Mixer {
     p("k", k);
     p("v", v);
     p("out", out);
+    p("gate", gate);
     p("q_norm", q_norm);
     p("k_norm", k_norm);
   }
@@ -119,7 +125,7 @@ struct Softmax : Mixer {
                                 .causal = batch.pattern == Pattern::causal,
                                 .window = batch.pattern == Pattern::causal ? options.window : 0,
                                 .slopes = slopes});
-    return out(core, c);
+    return output(x, core, c);
   }
 
   float scale() const { return 1 / std::sqrt(static_cast<float>(options.head_dim)); }
@@ -127,7 +133,7 @@ struct Softmax : Mixer {
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out(), rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
     const int64_t pairs = visible_pairs({0, n, 0, 0, n, 0}, true, options.window);
-    return 2 * n * d * (2 * rows + 2 * kv_rows) + 4 * pairs * rows;
+    return 2 * n * d * ((options.gate ? 3 : 2) * rows + 2 * kv_rows) + 4 * pairs * rows;
   }
 
   naive::Matrix naive_heads(const NaiveRun& run, const naive::Matrix& x, const std::string& name, int64_t heads, int64_t first) const {
@@ -176,6 +182,10 @@ struct Softmax : Mixer {
         for (int64_t j = 0; j < ks.rows && total > 0; ++j)
           for (int64_t p = 0; p < dim; ++p) core(i, h * dim + p) += score[j] / total * vs(j, g * dim + p);
       }
+    if (options.gate) {
+      const naive::Matrix g = naive::linear(run.x, run.w, "gate");
+      for (size_t i = 0; i < core.a.size(); ++i) core.a[i] *= naive::sigmoid(g.a[i]);
+    }
     return naive::linear(core, run.w, "out");
   }
 
@@ -202,11 +212,11 @@ struct Softmax : Mixer {
       }
     return m;
   }
-  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
+  Var output(const Var& x, const Var& core, const Context& c) override { return out(options.gate ? multiply(core, sigmoid(gate(x, c))) : core, c); }
 
   Options options;
   std::unique_ptr<Position> position;
-  Linear q, k, v, out;
+  Linear q, k, v, out, gate;
   Parameter q_norm, k_norm;
 };
 
