@@ -14,6 +14,7 @@
 #include "ops/norms.h"
 #include "positions/position.h"
 #include "sequence/attention.h"
+#include "tensor/pooled.h"
 
 namespace sennit::mixers {
 namespace {
@@ -58,6 +59,7 @@ struct Softmax : Mixer {
     if (options.heads % options.kv_heads)
       fail({"softmax", fmt::format("kv_heads that divide heads = {}", options.heads), fmt::format("kv_heads = {}", options.kv_heads)});
     position = positions::registry().make(o.position, {options.heads, options.head_dim}, rng, "position");
+    slopes = position->slopes();
     const int64_t rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
     q = Linear(d.d_model, rows, rng.fork("q"), {.bias = o.bias});
     k = Linear(d.d_model, kv_rows, rng.fork("k"), {.bias = o.bias});
@@ -94,15 +96,15 @@ struct Softmax : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern(info(), "softmax", batch.pattern);
+    check_pattern<Softmax>("softmax", batch.pattern);
     const Context& c = *batch.context;
     const bool cross = batch.pattern == Pattern::cross;
     const Var& source = cross ? *batch.memory : x;
     const auto key_segments = cross ? batch.memory_segments : batch.segments;
     const Var queries = heads_of(q, q_norm, options.heads, x, batch.segments, c);
-    std::vector<Var> keys = {heads_of(k, k_norm, options.kv_heads, source, key_segments, c)};
-    std::vector<Var> values = {v(source, c)};
-    std::vector<AttentionSegment> plan;
+    Pooled<Var> keys = {heads_of(k, k_norm, options.kv_heads, source, key_segments, c)};
+    Pooled<Var> values = {v(source, c)};
+    Pooled<AttentionSegment> plan;
     for (size_t i = 0; i < batch.segments.size(); ++i) {
       const Segment& s = batch.segments[i];
       LayerState* state = cross ? nullptr : batch.state(s);
@@ -117,7 +119,6 @@ struct Softmax : Mixer {
       }
       plan.push_back(a);
     }
-    const std::vector<float> slopes = position->slopes();
     const Var core = attention(queries, keys, values, plan,
                                {.heads = options.heads,
                                 .kv_heads = options.kv_heads,
@@ -163,7 +164,6 @@ struct Softmax : Mixer {
       }
     }
     const int64_t dim = options.head_dim, first_key = cross ? 0 : run.position + run.x.rows - ks.rows;
-    const std::vector<float> slopes = position->slopes();
     naive::Matrix core(run.x.rows, options.heads * dim);
     for (int64_t i = 0; i < run.x.rows; ++i)
       for (int64_t h = 0; h < options.heads; ++h) {
@@ -194,7 +194,6 @@ struct Softmax : Mixer {
     const Tensor qs = heads_of(q, q_norm, options.heads, x, whole, c).value();
     const Tensor ks = heads_of(k, k_norm, options.kv_heads, x, whole, c).value();
     const int64_t n = x.rows(), dim = options.head_dim, times = options.heads / options.kv_heads;
-    const std::vector<float> slopes = position->slopes();
     ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), repeat_groups(v(x, c), options.kv_heads, times).value()};
     for (int64_t h = 0; h < options.heads; ++h)
       for (int64_t i = 0; i < n; ++i) {
@@ -216,6 +215,7 @@ struct Softmax : Mixer {
 
   Options options;
   std::unique_ptr<Position> position;
+  std::vector<float> slopes;
   Linear q, k, v, out, gate;
   Parameter q_norm, k_norm;
 };
