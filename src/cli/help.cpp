@@ -26,7 +26,7 @@ OptionHelp describe_option(const CLI::Option& o) {
   for (const std::string& s : o.get_snames()) h.names.push_back("-" + s);
   for (const std::string& l : o.get_lnames()) h.names.push_back("--" + l);
   const std::string type = o.get_type_name();
-  if (o.get_type_size() != 0) {
+  if (o.get_expected_max() > 0) {
     h.choices = choices_in(type);
     if (!h.choices.empty()) h.value = type.substr(type.find('{'), type.rfind('}') + 1 - type.find('{'));
     else if (type.rfind("INT", 0) == 0 || type.rfind("UINT", 0) == 0) h.value = "N";

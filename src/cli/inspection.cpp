@@ -166,8 +166,7 @@ Json folder_json(const std::string& path, bool stats) {
 Json inspection(const std::string& path, bool stats) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) return folder_json(path, stats);
-  const std::string_view text = io::MappedFile::open(path)->text();
-  const std::string head(text.substr(0, 16)), name = fs::path(path).filename().string();
+  const std::string head(io::MappedFile::open(path)->text().substr(0, 16)), name = fs::path(path).filename().string();
   if (head.rfind("SNTTOKEN", 0) == 0) return tokens_json(path);
   if (head.size() > 8 && head[8] == '{' && name.find(".json") == std::string::npos) return safetensors_json(path, stats);
   if (name.ends_with(".index.json")) return safetensors_json(path, stats);

@@ -30,7 +30,7 @@ class Cli(Workspace):
 
     def test_no_command(self):
         sennit(code=2)
-        self.refused("rnu", code=2, says="`run`")
+        self.refused("trian", code=2, says="`train`")
         self.refused("run", code=2)
         self.assertRegex(sennit("--version").stdout, r"^sennit \d+\.\d+\.\d+\n$")
 
@@ -138,7 +138,7 @@ class Cli(Workspace):
         refused({"blocks": [{"mixer": "glaa"}]}, "`gla`?")
         refused({"blocks": [{"mixer": "gla", "heads": 0}]}, "heads")
         refused({"blocks": [{"mixer": "gla", "repeat": 10**9}]}, "repeat")
-        refused('{"vocab": 12,', "line 1")
+        refused('{"vocab": 12,', "1:14")
         self.refused("plan", self.root / "nowhere.json", says="nowhere.json")
 
     def test_bad_checkpoints(self):
@@ -163,7 +163,7 @@ class Cli(Workspace):
         self.refused("run", bare, "-p", "x", says="tokenizer")
 
     def test_bad_data(self):
-        empty = self.root / "empty"
+        empty = self.root / "no-text"
         empty.mkdir()
         (empty / "train.txt").write_text("")
         self.refused("tokenize", "encode", empty, "--out", self.root / "no-data")
