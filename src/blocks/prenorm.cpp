@@ -17,7 +17,7 @@ struct PreNorm : Block {
   PreNorm(const Dims& d, const Options&, Rng rng)
       : mixer(mixers::registry().make(*d.mixer, {.d_model = d.d_model, .depth = d.depth, .out_scale = d.out_scale}, rng.fork("mixer"), d.where)),
         mixer_norm(norms::registry().make(*d.norm, {d.d_model}, rng, d.where)) {
-    if (*d.channel == "none") return;
+    if (detail::part_name(*d.channel, "channel", d.where) == "none") return;
     channel = channels::registry().make(*d.channel, {.d_model = d.d_model, .out_scale = d.out_scale}, rng.fork("channel"), d.where);
     channel_norm = norms::registry().make(*d.norm, {d.d_model}, rng, d.where);
   }
