@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "decoding/generate.h"
 #include "state/state_file.h"
 #include "support/models.h"
@@ -62,12 +63,23 @@ TEST(Generation, TheSeedDecides) {
   EXPECT_NE(with_seed(3), with_seed(4));
 }
 
+// Text with each broken run shown as one replacement character.
+std::string mended(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const Utf8Start start = utf8_start(text);
+    out += start.kind == Utf8Start::whole ? text.substr(0, start.length) : kReplacementCharacter;
+    text.remove_prefix(start.length);
+  }
+  return out;
+}
+
 TEST(Generation, WholeCharactersOnlyAndNothingLost) {
   Model model = hybrid(1, 257);
   for (int64_t seed = 0; seed < 20; ++seed) {
     const Answer a = answer(model, {.sampling = {.temperature = 2, .seed = seed}, .max_tokens = 100});
     for (const std::string& part : a.parts) EXPECT_TRUE(is_utf8(part));
-    EXPECT_EQ(a.text, bytes().decode(a.tokens)) << "seed " << seed;
+    EXPECT_EQ(a.text, mended(bytes().decode(a.tokens))) << "seed " << seed;
   }
 }
 

@@ -176,7 +176,7 @@ TEST(Model, MemoryReturnsToItsLevelAfterAStep) {
   const auto tokens = some_tokens(64);
   int64_t level = 0;
   for (int i = 0; i < 3; ++i) {
-    packed_step(model, tokens, {64}, {}, i == 1);
+    packed_step(model, tokens, {64}, {.training = true}, i == 1);
     clear_gradients(model);
     if (i == 0) level = memory_counters().live;
     EXPECT_EQ(memory_counters().live, level);
