@@ -17,4 +17,9 @@ void detail::read_part(const Json& part, const Fields& fields, const std::string
   read_fields(fields, options, who, where);
 }
 
+void detail::fail_at(Problem problem, const std::string& where) {
+  if (!problem.where.starts_with(where)) problem.where = problem.where.empty() ? where : where + ": " + problem.where;
+  fail(std::move(problem));
+}
+
 }  // namespace sennit

@@ -69,6 +69,7 @@ namespace detail {
 // Splits a part into its name and options; throws Error when it is neither a name nor an object with one.
 std::string part_name(const Json& part, const std::string& socket, const std::string& where);
 void read_part(const Json& part, const Fields& fields, const std::string& who, const std::string& where);
+[[noreturn]] void fail_at(Problem problem, const std::string& where);  // in `where`, unless it says so already
 }  // namespace detail
 
 template <class Socket>
@@ -77,7 +78,11 @@ std::unique_ptr<Socket> Registry<Socket>::make(const Json& part, const typename 
   const Entry& entry = find(detail::part_name(part, socket_, where), where);
   auto options = entry.options();
   detail::read_part(part, options->fields(), entry.name, where);
-  return entry.make(dims, *options, rng);
+  try {
+    return entry.make(dims, *options, rng);
+  } catch (const Error& e) {
+    detail::fail_at(e.problem(), where);
+  }
 }
 
 }  // namespace sennit

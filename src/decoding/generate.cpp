@@ -71,9 +71,11 @@ GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokeniz
                           const std::function<bool(std::string_view)>& emit) {
   GenerationReport report{.prompt_tokens = std::ssize(prompt)};
   double start = now();
+  const size_t read = std::min(history.size(), static_cast<size_t>(session.state().position));
   history.insert(history.end(), prompt.begin(), prompt.end());
   history.reserve(history.size() + static_cast<size_t>(std::min<int64_t>(options.max_tokens, 1 << 20)));
-  std::span<float> logits = prompt.empty() ? session.logits() : session.feed(prompt);
+  const auto unread = std::span<const int32_t>(history).subspan(read);
+  std::span<float> logits = unread.empty() ? session.logits() : session.feed(unread);
   report.prompt_seconds = now() - start;
   start = now();
   Sampler sampler(options.sampling);

@@ -36,10 +36,10 @@ class Session {
 };
 
 struct GenerationOptions {
-  SamplingOptions sampling;
+  SamplingOptions sampling = {};
   int64_t max_tokens = 256;
-  std::vector<std::string> stop;    // texts that end the answer; they are not part of it
-  std::vector<int32_t> stop_tokens;  // ids that do
+  std::vector<std::string> stop = {};    // texts that end the answer; they are not part of it
+  std::vector<int32_t> stop_tokens = {};  // ids that do
 };
 
 enum class StopReason { max_tokens, stop_text, stop_token, cancelled };
@@ -51,8 +51,9 @@ struct GenerationReport {
   double prompt_seconds = 0, seconds = 0;
 };
 
-// Continues the prompt, or, when it is empty, what the session has read. `emit` gets whole UTF-8 characters as soon as no stop text can begin in them; it returns false to
-// cancel. `history` gains the tokens read and chosen; what it held before counts for penalties and positions.
+// Continues what `history` holds that the session has not read yet (its last token, after an earlier answer), followed by
+// the prompt; with neither, what the session has read. `emit` gets whole UTF-8 characters as soon as no stop text can begin in them; it returns false to
+// cancel. `history` gains the tokens read and chosen; all of it counts for penalties and positions.
 GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokenizer, std::span<const int32_t> prompt,
                           const GenerationOptions& options, std::vector<int32_t>& history,
                           const std::function<bool(std::string_view text)>& emit);

@@ -41,7 +41,7 @@ int32_t Sampler::choose(std::span<float> logits, std::span<const int32_t> histor
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     const float w = std::exp((logits[i] - logits[best]) / static_cast<float>(options_.temperature));
-    if (w > 0 && w >= static_cast<float>(options_.min_p)) candidates_.push_back({w, static_cast<int32_t>(i)});
+    if (w > 0) candidates_.push_back({w, static_cast<int32_t>(i)});
   }
   const auto likelier = [](const Candidate& a, const Candidate& b) { return a.weight > b.weight || (a.weight == b.weight && a.token < b.token); };
   if (options_.top_k > 0 && options_.top_k < std::ssize(candidates_)) {
@@ -57,6 +57,7 @@ int32_t Sampler::choose(std::span<float> logits, std::span<const int32_t> histor
     while (count < candidates_.size() && held < options_.top_p * total) held += candidates_[count++].weight;
     candidates_.resize(count);
   }
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < static_cast<float>(options_.min_p); });
   total = 0;
   for (const Candidate& c : candidates_) total += c.weight;
   double left = rng_.uniform_at(static_cast<uint64_t>(position)) * total;

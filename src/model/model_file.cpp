@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "blocks/block.h"
+#include "io/json_file.h"
 
 namespace sennit {
 namespace {
@@ -145,8 +147,12 @@ void set_model_key(Json& file, const std::string& assignment) {
     }
     begin = end + 1;
   }
-  const Json value = Json::parse(text, nullptr, false);
-  *at = value.is_discarded() ? Json(text) : value;
+  if (!is_utf8(text)) fail({"model setting", "UTF-8", "something else", path});
+  try {
+    *at = io::parse_json(text, path);
+  } catch (const Error&) {
+    *at = text;  // a name needs no quotes
+  }
 }
 
 }  // namespace sennit

@@ -24,7 +24,7 @@ void Linear::visit(const ParameterVisitor& v) {
 }
 
 Var Linear::operator()(const Var& x, const Context& context) {
-  if (recording()) return linear(x, weight, bias.var, context.precision);
+  if (recording() || context.training) return linear(x, weight, bias.var, context.precision);
   if (packed_version_ != weight.version || packed_.precision() != context.precision) {
     packed_ = PackedMatrix({weight.value().data(), in(), out(), in(), true}, context.precision);
     packed_version_ = weight.version;

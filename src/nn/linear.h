@@ -6,7 +6,8 @@
 
 namespace sennit {
 
-// y = x W^T + b: x [N, in], W [out, in], b [out]. Outside recording the weight is packed once, at the first call.
+// y = x W^T + b: x [N, in], W [out, in], b [out]. Outside recording and training, where it
+// changes with every step, the weight is packed once, at the first call.
 class Linear : public Module {
  public:
   struct Init {

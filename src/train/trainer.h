@@ -42,8 +42,8 @@ struct RunResult {
   Evaluation evaluation;  // the last one
 };
 
-// Trains, or goes on where the run in `out` stopped (its model, data and options must be the same, steps and intervals
-// of evaluation and saving aside). When `stop` turns true the run is saved after the step in progress. Killed at any moment
+// Trains, or goes on where the run in `out` stopped (its model, data and options must be the same, intervals of
+// evaluation and saving aside). When `stop` turns true the run is saved after the step in progress. Killed at any moment
 // and started again, a run ends with the same weights to the bit as one that was not. Throws Error on bad settings or
 // data, and when the loss is not finite: the last checkpoint stays.
 RunResult run(const RunSettings& settings, const Watcher& watcher, const std::atomic<bool>& stop);

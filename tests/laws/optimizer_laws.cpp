@@ -49,8 +49,10 @@ std::string equals_its_rule(const OptimizerCase& c) {
   auto optimizer = c.make();
   Problem problem;
   for (const uint64_t which : {0, 1}) {
+    const Problem fresh;
     const Parameter& p = *problem.all[which].parameter;
-    std::vector<double> values(p.value().span().begin(), p.value().span().end());
+    const auto start = fresh.all[which].parameter->value().span();
+    std::vector<double> values(start.begin(), start.end());
     std::vector<std::vector<double>> kept(values.size());
     for (int64_t i = 1; i <= 50; ++i) {
       const Tensor g = Problem::gradient(p, i, which);

@@ -65,8 +65,11 @@ TEST(OptimizerLaws, AreBrokenByMistakes) {
                                                     {Fault::touches_all, "WithoutGradientUntouched"}, {Fault::stale_version, "WithoutGradientUntouched"},
                                                     {Fault::late_correction, "EqualsItsRule"}};
   for (const auto& [fault, name] : mistakes)
-    for (const OptimizerLaw& law : optimizer_laws())
-      if (law.name == name) EXPECT_NE(law.check(slow(fault)), "") << name << " holds for mistake " << static_cast<int>(fault);
+    for (const OptimizerLaw& law : optimizer_laws()) {
+      if (law.name == name) {
+        EXPECT_NE(law.check(slow(fault)), "") << name << " holds for mistake " << static_cast<int>(fault);
+      }
+    }
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ std::string rows_are_alone(const RowCase& c) {
     const Context context{.precision = precision};
     const Tensor x = random_rows(67, c.width, rng.fork("x"));
     const Tensor all = run(*map, x, context);
-    for (const auto [begin, count] : {std::pair<int64_t, int64_t>{0, 1}, {66, 1}, {13, 1}, {5, 20}, {1, 66}}) {
+    for (const auto& [begin, count] : {std::pair<int64_t, int64_t>{0, 1}, {66, 1}, {13, 1}, {5, 20}, {1, 66}}) {
       const std::string differ = bits_differ(all.slice(begin, count), run(*map, x.slice(begin, count).clone(), context));
       if (!differ.empty()) return fmt::format("rows {}+{} of 67 alone in {}: {}", begin, count, to_string(precision), differ);
     }

@@ -26,8 +26,11 @@ TEST(RowLaws, AreBrokenByMistakes) {
                                                        {RowFault::gradient, "Gradients"},     {RowFault::threads, "ThreadsChangeNothing"},
                                                        {RowFault::cost, "CostsAsDeclared"},   {RowFault::recorded, "RowsAreAlone"}};
   for (const auto& [fault, name] : mistakes)
-    for (const RowLaw& law : row_laws())
-      if (law.name == name) EXPECT_NE(law.check(wrong_rows(fault)), "") << name << " holds for mistake " << static_cast<int>(fault);
+    for (const RowLaw& law : row_laws()) {
+      if (law.name == name) {
+        EXPECT_NE(law.check(wrong_rows(fault)), "") << name << " holds for mistake " << static_cast<int>(fault);
+      }
+    }
 }
 
 }  // namespace
