@@ -45,13 +45,8 @@ void detail::release_node(Node* node) {
     Node* n = dead.back();
     dead.pop_back();
     for (auto& input : n->inputs) {
-      Node* parent = input.node.get();
-      if (parent && parent->references == 1) {
-        ++parent->references;  // outlives its handle, then joins the list
-        input.node = NodePtr();
-        --parent->references;
-        dead.push_back(parent);
-      }
+      Node* parent = input.node.take();
+      if (parent && --parent->references == 0) dead.push_back(parent);
     }
     delete n;
   }
@@ -93,22 +88,15 @@ bool recording() { return t_recording; }
 Recording::Recording(bool on) : before_(t_recording) { t_recording = on; }
 Recording::~Recording() { t_recording = before_; }
 
-bool any_needs_grad(std::initializer_list<Var> inputs) {
+bool any_needs_grad(std::span<const Var> inputs) {
   return recording() && std::any_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.needs_grad(); });
-}
-
-Var record(Tensor y, std::initializer_list<Var> inputs, Backward backward) {
-  if (!any_needs_grad(inputs)) return Var(std::move(y));
-  return record_all({std::move(y)}, std::span(inputs.begin(), inputs.size()), std::move(backward))[0];
 }
 
 std::vector<Var> record_all(std::vector<Tensor> ys, std::span<const Var> inputs, Backward backward) {
   std::vector<Var> outputs;
   outputs.reserve(ys.size());
-  const bool wanted =
-      recording() && std::any_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.needs_grad(); });
   NodePtr node;
-  if (wanted) {
+  if (any_needs_grad(inputs)) {
     node = NodePtr(new Node);
     for (const Var& v : inputs) node->inputs.push_back({v.node(), v.slot(), v.shape()});
     node->grads.resize(ys.size());

@@ -32,6 +32,7 @@ class NodePtr {
   }
   ~NodePtr() { detail::release_node(node_); }
   Node* get() const { return node_; }
+  Node* take() { return std::exchange(node_, nullptr); }  // without letting go of its count
   Node* operator->() const { return node_; }
   explicit operator bool() const { return node_ != nullptr; }
 
@@ -119,10 +120,19 @@ class NoGrad : Recording {
   NoGrad() : Recording(false) {}
 };
 
-// The outputs of an operation as Vars; on the tape when recording and some input needs a gradient.
-Var record(Tensor y, std::initializer_list<Var> inputs, Backward backward);
+// The outputs of an operation as Vars; on the tape when recording and some input needs a gradient. Nothing is allocated
+// for an output that is not.
+bool any_needs_grad(std::span<const Var> inputs);
 std::vector<Var> record_all(std::vector<Tensor> ys, std::span<const Var> inputs, Backward backward);
-bool any_needs_grad(std::initializer_list<Var> inputs);
+template <class F>
+Var record(Tensor y, std::span<const Var> inputs, F&& backward) {
+  if (!any_needs_grad(inputs)) return Var(std::move(y));
+  return record_all({std::move(y)}, inputs, std::forward<F>(backward))[0];
+}
+template <class F>
+Var record(Tensor y, std::initializer_list<Var> inputs, F&& backward) {
+  return record(std::move(y), std::span(inputs.begin(), inputs.size()), std::forward<F>(backward));
+}
 
 // Sends gradients from the roots to every leaf, adding to what the leaves hold, and frees the tape it passes. A seed may
 // be left undefined for a root of one element: it is 1 then.

@@ -76,19 +76,23 @@ void add_mixers(std::vector<Case>& cases) {
     const auto make = [name = entry.name] {
       return std::shared_ptr<Mixer>(mixers::registry().make(Json(name), {.d_model = 256}, Rng(1), "bench"));
     };
-    for (const int64_t n : {4096, 65536}) {
+    struct Kind {
+      int64_t n;
+      bool exact;
+    };
+    for (const auto [n, exact] : {Kind{4096, false}, Kind{4096, true}, Kind{65536, false}}) {
       if (entry.name == "softmax" && n > 4096) continue;  // quadratic: see the attention cases
-      cases.push_back({.name = fmt::format("mixer {} forward n={}", entry.name, n),
+      cases.push_back({.name = fmt::format("mixer {} forward n={}{}", entry.name, n, exact ? " exact" : ""),
                        .flops = static_cast<double>(make()->flops(n)),
                        .tokens = static_cast<double>(n),
                        .peer = {},
-                       .prepare = [make, n]() -> std::function<void()> {
+                       .prepare = [make, n = n, exact = exact]() -> std::function<void()> {
                          const auto mixer = make();
                          const Var x(random_rows(n, 256, "x"));
-                         return [mixer, x, n] {
+                         return [mixer, x, n, exact] {
                            NoGrad off;
                            const Segment whole[] = {{0, n, 0, nullptr}};
-                           const Context context;
+                           const Context context{.exact = exact};
                            mixer->forward(x, {whole, &context});
                          };
                        }});

@@ -51,6 +51,14 @@ vf d_tanh(vf x) {
   return fnma(t, t, set(1));
 }
 vf f_softplus(vf x) { return softplus(x); }
+// 1 - e^u for u <= 0, by its series where the difference would lose digits.
+SENNIT_INLINE vf one_minus_exp(vf u) {
+  vf p = set(1.0f / 5040);
+  for (const float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f}) p = fma(p, u, set(c));
+  return select(less(set(-0.3f), u), -(p * u), set(1) - exp(u));
+}
+vf f_complement(vf x) { return sqrt(max(one_minus_exp(x + x), zero())); }
+vf d_complement(vf x) { return -(exp(x + x) / max(f_complement(x), set(1e-4f))); }
 
 void add(const float* a, const float* b, float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, load_n(a + i, k) + load_n(b + i, k), k); });
@@ -117,6 +125,8 @@ void from_bf16(const uint16_t* x, float* y, int64_t n) {
 }  // namespace
 
 const Elementwise elementwise_table = {
+    .complement = map<f_complement>,
+    .complement_gradient = gradient<d_complement>,
     .exp = map<f_exp>,
     .log = map<f_log>,
     .sigmoid = map<f_sigmoid>,

@@ -10,6 +10,8 @@ struct Elementwise {
   using Map = void (*)(const float* x, float* y, int64_t n);
   using Gradient = void (*)(const float* x, const float* dy, float* dx, int64_t n);  // adds into dx
 
+  Map complement;  // sqrt(1 - e^2x) for x <= 0: the weight that keeps the variance of a gated sum (Griffin, arXiv:2402.19427, eq. 4)
+  Gradient complement_gradient;
   Map exp, log, sigmoid, silu, gelu, relu, relu2, tanh, softplus;
   Gradient sigmoid_gradient, silu_gradient, gelu_gradient, relu_gradient, relu2_gradient, tanh_gradient,
       softplus_gradient;

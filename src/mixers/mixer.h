@@ -58,7 +58,13 @@ class Mixer : public Module {
 
 namespace mixers {
 Registry<Mixer>& registry();
+// Throws Error when the pattern is none of the mixer's.
 void check_pattern(const MixerInfo& info, const char* name, Pattern pattern);
+template <class M>
+void check_pattern(const char* name, Pattern pattern) {
+  static const MixerInfo info = M::info();
+  check_pattern(info, name, pattern);
+}
 }  // namespace mixers
 
 }  // namespace sennit

@@ -8,10 +8,13 @@
 #include <fmt/ranges.h>
 
 #include "mixers/mixer.h"
+#include "ops/arithmetic.h"
 #include "ops/layout.h"
+#include "ops/maps.h"
 #include "ops/norms.h"
 #include "positions/position.h"
 #include "sequence/attention.h"
+#include "tensor/pooled.h"
 
 namespace sennit::mixers {
 namespace {
@@ -21,7 +24,7 @@ constexpr float kNormEpsilon = 1e-6f;
 struct Softmax : Mixer {
   struct Options {
     int64_t heads = 4, kv_heads = 0, head_dim = 0, window = 0;
-    bool qk_norm = false, bias = false;
+    bool qk_norm = false, bias = false, gate = false;
     Json position = "rope";
     Fields fields() {
       return {{"heads", &heads, "query heads", {.min = 1, .max = 1024}},
@@ -30,6 +33,7 @@ struct Softmax : Mixer {
               {"window", &window, "a token sees itself and the window - 1 before it; 0: all", {.min = 0, .max = 1e9}},
               {"qk_norm", &qk_norm, "normalise each query and key head by its root mean square"},
               {"bias", &bias, "shifts in the query, key and value maps"},
+              {"gate", &gate, "multiply each head's output by sigmoid(W_g x), so that a head can say nothing (arXiv:2306.12929)"},
               {"position", &position, "how order is told: " + fmt::format("{}", fmt::join(positions::registry().names(), ", "))}};
     }
   };
@@ -42,6 +46,7 @@ struct Softmax : Mixer {
             .settings = {{"grouped queries", R"({"heads": 4, "kv_heads": 2, "qk_norm": true})"},
                          {"sliding window", R"({"window": 7, "bias": true})"},
                          {"linear biases", R"({"position": "alibi"})"},
+                         {"gated", R"({"gate": true})"},
                          {"no position", R"({"position": "none"})"}}};
   }
 
@@ -54,11 +59,13 @@ struct Softmax : Mixer {
     if (options.heads % options.kv_heads)
       fail({"softmax", fmt::format("kv_heads that divide heads = {}", options.heads), fmt::format("kv_heads = {}", options.kv_heads)});
     position = positions::registry().make(o.position, {options.heads, options.head_dim}, rng, "position");
+    slopes = position->slopes();
     const int64_t rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
     q = Linear(d.d_model, rows, rng.fork("q"), {.bias = o.bias});
     k = Linear(d.d_model, kv_rows, rng.fork("k"), {.bias = o.bias});
     v = Linear(d.d_model, kv_rows, rng.fork("v"), {.bias = o.bias});
     out = Linear(rows, d.d_model, rng.fork("out"), {.scale = d.out_scale});
+    if (o.gate) gate = Linear(d.d_model, rows, rng.fork("gate"), {.bias = true});
     if (o.qk_norm)
       for (Parameter* norm : {&q_norm, &k_norm}) {
         norm->init(Tensor::full({options.head_dim}, 1));
@@ -71,6 +78,7 @@ struct Softmax : Mixer {
     p("k", k);
     p("v", v);
     p("out", out);
+    p("gate", gate);
     p("q_norm", q_norm);
     p("k_norm", k_norm);
   }
@@ -88,15 +96,15 @@ struct Softmax : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern(info(), "softmax", batch.pattern);
+    check_pattern<Softmax>("softmax", batch.pattern);
     const Context& c = *batch.context;
     const bool cross = batch.pattern == Pattern::cross;
     const Var& source = cross ? *batch.memory : x;
     const auto key_segments = cross ? batch.memory_segments : batch.segments;
     const Var queries = heads_of(q, q_norm, options.heads, x, batch.segments, c);
-    std::vector<Var> keys = {heads_of(k, k_norm, options.kv_heads, source, key_segments, c)};
-    std::vector<Var> values = {v(source, c)};
-    std::vector<AttentionSegment> plan;
+    Pooled<Var> keys = {heads_of(k, k_norm, options.kv_heads, source, key_segments, c)};
+    Pooled<Var> values = {v(source, c)};
+    Pooled<AttentionSegment> plan;
     for (size_t i = 0; i < batch.segments.size(); ++i) {
       const Segment& s = batch.segments[i];
       LayerState* state = cross ? nullptr : batch.state(s);
@@ -111,7 +119,6 @@ struct Softmax : Mixer {
       }
       plan.push_back(a);
     }
-    const std::vector<float> slopes = position->slopes();
     const Var core = attention(queries, keys, values, plan,
                                {.heads = options.heads,
                                 .kv_heads = options.kv_heads,
@@ -119,7 +126,7 @@ struct Softmax : Mixer {
                                 .causal = batch.pattern == Pattern::causal,
                                 .window = batch.pattern == Pattern::causal ? options.window : 0,
                                 .slopes = slopes});
-    return out(core, c);
+    return output(x, core, c);
   }
 
   float scale() const { return 1 / std::sqrt(static_cast<float>(options.head_dim)); }
@@ -127,7 +134,7 @@ struct Softmax : Mixer {
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out(), rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
     const int64_t pairs = visible_pairs({0, n, 0, 0, n, 0}, true, options.window);
-    return 2 * n * d * (2 * rows + 2 * kv_rows) + 4 * pairs * rows;
+    return 2 * n * d * ((options.gate ? 3 : 2) * rows + 2 * kv_rows) + 4 * pairs * rows;
   }
 
   naive::Matrix naive_heads(const NaiveRun& run, const naive::Matrix& x, const std::string& name, int64_t heads, int64_t first) const {
@@ -157,7 +164,6 @@ struct Softmax : Mixer {
       }
     }
     const int64_t dim = options.head_dim, first_key = cross ? 0 : run.position + run.x.rows - ks.rows;
-    const std::vector<float> slopes = position->slopes();
     naive::Matrix core(run.x.rows, options.heads * dim);
     for (int64_t i = 0; i < run.x.rows; ++i)
       for (int64_t h = 0; h < options.heads; ++h) {
@@ -176,6 +182,10 @@ struct Softmax : Mixer {
         for (int64_t j = 0; j < ks.rows && total > 0; ++j)
           for (int64_t p = 0; p < dim; ++p) core(i, h * dim + p) += score[j] / total * vs(j, g * dim + p);
       }
+    if (options.gate) {
+      const naive::Matrix g = naive::linear(run.x, run.w, "gate");
+      for (size_t i = 0; i < core.a.size(); ++i) core.a[i] *= naive::sigmoid(g.a[i]);
+    }
     return naive::linear(core, run.w, "out");
   }
 
@@ -184,7 +194,6 @@ struct Softmax : Mixer {
     const Tensor qs = heads_of(q, q_norm, options.heads, x, whole, c).value();
     const Tensor ks = heads_of(k, k_norm, options.kv_heads, x, whole, c).value();
     const int64_t n = x.rows(), dim = options.head_dim, times = options.heads / options.kv_heads;
-    const std::vector<float> slopes = position->slopes();
     ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), repeat_groups(v(x, c), options.kv_heads, times).value()};
     for (int64_t h = 0; h < options.heads; ++h)
       for (int64_t i = 0; i < n; ++i) {
@@ -202,11 +211,12 @@ struct Softmax : Mixer {
       }
     return m;
   }
-  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
+  Var output(const Var& x, const Var& core, const Context& c) override { return out(options.gate ? multiply(core, sigmoid(gate(x, c))) : core, c); }
 
   Options options;
   std::unique_ptr<Position> position;
-  Linear q, k, v, out;
+  std::vector<float> slopes;
+  Linear q, k, v, out, gate;
   Parameter q_norm, k_norm;
 };
 

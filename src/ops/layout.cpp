@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/elementwise.h"
+#include "tensor/pooled.h"
 
 namespace sennit {
 namespace {
@@ -98,7 +99,7 @@ Var gather_rows(const Var& x, std::span<const int64_t> indices) {
     SENNIT_CHECK(indices[i] >= 0 && indices[i] < x.rows(), "row {} of {}", indices[i], x.shape().str());
     std::memcpy(y.data() + i * d, x.value().data() + indices[i] * d, d * sizeof(float));
   }
-  std::vector<int64_t> kept(indices.begin(), indices.end());
+  Pooled<int64_t> kept(indices.begin(), indices.end());
   return record(std::move(y), {x}, [kept = std::move(kept), d](std::span<const Tensor> dy, Gradients& into) {
     Tensor& dx = into.sum(0);
     for (size_t i = 0; i < kept.size(); ++i)
@@ -145,7 +146,7 @@ Var embedding(const Var& table, std::span<const int32_t> ids) {
       fail({"embedding", fmt::format("token ids from 0 to {}", vocabulary - 1), std::to_string(ids[i]), fmt::format("token {}", i)});
     std::memcpy(y.data() + i * d, table.value().data() + ids[i] * d, d * sizeof(float));
   }
-  std::vector<int32_t> kept(ids.begin(), ids.end());
+  Pooled<int32_t> kept(ids.begin(), ids.end());
   return record(std::move(y), {table}, [kept = std::move(kept), d](std::span<const Tensor> dy, Gradients& into) {
     Tensor& dt = into.sum(0);
     // Columns are split over threads, so that a repeated id is summed in one order.

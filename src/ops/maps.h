@@ -17,6 +17,9 @@ Var relu2(const Var& x);  // max(x, 0)^2
 Var tanh(const Var& x);
 Var softplus(const Var& x);
 
+// sqrt(1 - e^2x) for x <= 0
+Var complement(const Var& x);
+
 // silu(gate) * up, fused (SwiGLU, Shazeer, arXiv:2002.05202).
 Var swiglu(const Var& gate, const Var& up);
 

@@ -95,7 +95,8 @@ Var linear_cross_entropy(const Var& x, const Var& weight, std::span<const int32_
   const auto count = std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; });
   for (const int32_t t : targets)
     if (t >= v) fail({"cross entropy", fmt::format("targets below {}", v), std::to_string(t), ""});
-  const bool wanted = any_needs_grad({x, weight});
+  const Var inputs[] = {x, weight};
+  const bool wanted = any_needs_grad(inputs);
   const float factor = wanted && count ? 1.0f / static_cast<float>(count) : 0;
   Tensor dx, dw, each({n});
   if (wanted) dx = Tensor(x.shape()), dw = Tensor::zeros(weight.shape());
@@ -113,7 +114,7 @@ Var linear_cross_entropy(const Var& x, const Var& weight, std::span<const int32_
   Tensor y({1});
   y.data()[0] = count ? static_cast<float>(kernels::elementwise().sum(each.data(), n) / static_cast<double>(count)) : 0;
   if (losses) *losses = each;
-  return record(std::move(y), {x, weight}, [dx, dw](std::span<const Tensor> dy, Gradients& into) {
+  return record(std::move(y), inputs, [dx, dw](std::span<const Tensor> dy, Gradients& into) {
     const float s = dy[0].data()[0];
     auto scaled = [&](Tensor t) {
       if (s != 1)

@@ -1,12 +1,12 @@
 #include "sequence/attention.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/attention.h"
 #include "ops/count.h"
+#include "tensor/pooled.h"
 
 namespace sennit {
 namespace {
@@ -21,8 +21,8 @@ struct Shapes {
 struct Plan {
   Shapes s;
   AttentionOptions options;
-  std::vector<float> slopes;
-  std::vector<AttentionSegment> segments;
+  Pooled<float> slopes;
+  Pooled<AttentionSegment> segments;
 
   kernels::AttentionTask task(const AttentionSegment& a, int64_t head, const Tensor& q, const Tensor& k, const Tensor& v) const {
     const int64_t kv = head / s.group();
@@ -50,7 +50,7 @@ struct Tile {
 };
 
 void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse) {
-  std::vector<Tile> tiles;
+  Pooled<Tile> tiles;
   for (size_t i = 0; i < plan.segments.size(); ++i)
     for (int64_t h = 0; h < plan.s.heads; ++h)
       for (int64_t b = 0; b < plan.segments[i].queries; b += kQueryTile)
@@ -117,14 +117,13 @@ int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window) {
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options) {
   SENNIT_CHECK(options.kv_heads > 0 && options.heads % options.kv_heads == 0 && keys.size() == values.size());
-  auto plan = std::make_shared<Plan>();
-  plan->options = options;
-  plan->options.slopes = {};
-  plan->slopes.assign(options.slopes.begin(), options.slopes.end());
-  plan->segments.assign(segments.begin(), segments.end());
-  plan->s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : values[0].columns() / options.kv_heads};
-  const Shapes& s = plan->s;
-  std::vector<Tensor> k, v;
+  Plan plan{.s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : values[0].columns() / options.kv_heads},
+            .options = options,
+            .slopes = {options.slopes.begin(), options.slopes.end()},
+            .segments = {segments.begin(), segments.end()}};
+  plan.options.slopes = {};
+  const Shapes& s = plan.s;
+  Pooled<Tensor> k, v;
   for (size_t i = 0; i < keys.size(); ++i) {
     SENNIT_CHECK(keys[i].columns() == s.kv_heads * s.dk && values[i].columns() == s.kv_heads * s.dv, "attention: keys {}, values {}",
                  keys[i].shape().str(), values[i].shape().str());
@@ -136,18 +135,18 @@ Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> valu
   const int64_t flops = 2 * pairs * s.heads * (s.dk + s.dv);
   count_flops(flops);
   Tensor o({q.rows(), s.heads * s.dv}), lse({s.heads, q.rows()});
-  forward(*plan, q.value(), k, v, o, lse);
+  forward(plan, q.value(), k, v, o, lse);
   if (!recording()) return Var(std::move(o));
 
   std::vector<Var> inputs = {q};
   inputs.insert(inputs.end(), keys.begin(), keys.end());
   inputs.insert(inputs.end(), values.begin(), values.end());
-  return record_all({o}, inputs, [plan, q = q.value(), k, v, o, lse, flops](std::span<const Tensor> dys, Gradients& into) {
+  return record_all({o}, inputs, [plan = std::move(plan), q = q.value(), k, v, o, lse, flops](std::span<const Tensor> dys, Gradients& into) {
     const int sources = static_cast<int>(k.size());
     count_flops(flops * 5 / 2);
     std::vector<Tensor*> dk, dv;
     for (int i = 0; i < sources; ++i) dk.push_back(&into.sum(1 + i)), dv.push_back(&into.sum(1 + sources + i));
-    backward(*plan, q, k, v, o, lse, dys[0], into.sum(0), {dk, dv});
+    backward(plan, q, k, v, o, lse, dys[0], into.sum(0), {dk, dv});
   })[0];
 }
 

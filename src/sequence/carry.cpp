@@ -21,12 +21,13 @@ Carry::Carry(const Batch& batch, size_t field, const Shape& shape) : field_(fiel
   }
 }
 
-Var Carry::record(const Batch& batch, Tensor y, std::vector<Var> inputs, Step step) {
-  if (!recording()) {
-    for (size_t i = 0; i < batch.segments.size(); ++i)
-      if (LayerState* state = batch.state(batch.segments[i])) state->set(field_, Var(out_[i]));
-    return Var(std::move(y));
-  }
+Var Carry::keep(const Batch& batch, Tensor y) {
+  for (size_t i = 0; i < batch.segments.size(); ++i)
+    if (LayerState* state = batch.state(batch.segments[i])) state->set(field_, Var(out_[i]));
+  return Var(std::move(y));
+}
+
+Var Carry::record_step(const Batch& batch, Tensor y, std::vector<Var> inputs, Step step) {
   std::vector<Tensor> outputs = {std::move(y)};
   const size_t n = batch.segments.size();
   input_.assign(n, -1), output_.assign(n, -1);

@@ -1,7 +1,6 @@
 #pragma once
-#include <vector>
-
 #include "sequence/batch.h"
+#include "tensor/pooled.h"
 
 namespace sennit {
 
@@ -17,7 +16,11 @@ class Carry {
   // Records y and the kept states; hands the states back to their sequences. `step(dys, into, carry)` gets the
   // gradients through the accessors below.
   using Step = std::function<void(const Tensor& dy, Gradients& into, Carry& carry)>;
-  Var record(const Batch& batch, Tensor y, std::vector<Var> inputs, Step step);
+  template <class F>
+  Var record(const Batch& batch, Tensor y, std::initializer_list<Var> inputs, F&& step) {
+    if (!recording()) return keep(batch, std::move(y));
+    return record_step(batch, std::move(y), inputs, std::forward<F>(step));
+  }
 
   // In backward: the gradient of a segment's last state (nullptr: none) and where that of its first state is added
   // (nullptr: not wanted).
@@ -25,13 +28,15 @@ class Carry {
   float* d_in(size_t segment);
 
  private:
+  Var keep(const Batch& batch, Tensor y);
+  Var record_step(const Batch& batch, Tensor y, std::vector<Var> inputs, Step step);
   void bind(std::span<const Tensor> dys, Gradients& into);
 
   size_t field_;
-  std::vector<Tensor> in_, out_;
-  std::vector<int> input_, output_;  // index of a segment's state among inputs and outputs, -1 when absent
-  std::vector<const float*> d_out_;
-  std::vector<float*> d_in_;
+  Pooled<Tensor> in_, out_;
+  Pooled<int> input_, output_;  // index of a segment's state among inputs and outputs, -1 when absent
+  Pooled<const float*> d_out_;
+  Pooled<float*> d_in_;
 };
 
 }  // namespace sennit

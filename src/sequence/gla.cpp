@@ -15,7 +15,7 @@ constexpr int64_t kRecurrentUpTo = 8;  // shorter segments go token by token
 
 struct Core {
   Tensor q, k, v, g;
-  std::vector<Segment> segments;
+  Pooled<Segment> segments;
   RecurrenceOptions options;
   bool exact;
 

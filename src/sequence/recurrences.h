@@ -28,6 +28,9 @@ struct SelectiveScanInputs {
 };
 Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t field);
 
+// h_t = exp(g_t) h_{t-1} + x_t of every channel by itself; x, g <= 0 [N, C]. State [1, C].
+Var diagonal_scan(const Var& x, const Var& g, const Batch& batch, size_t field);
+
 // Causal depthwise convolution: y_tc = bias_c + sum_j w_cj x_{t-W+1+j, c}; w [C, W], bias [C] or undefined. State: the
 // last W - 1 inputs [W - 1, C].
 Var short_conv(const Var& x, const Var& weight, const Var& bias, const Batch& batch, size_t field);

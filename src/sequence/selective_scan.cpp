@@ -16,7 +16,7 @@ constexpr int64_t kChannels = 128;  // a task's share, whatever the threads
 
 struct Core {
   Tensor x, dt, a, b, c, d;
-  std::vector<Segment> segments;
+  Pooled<Segment> segments;
 
   int64_t channels() const { return x.row_size(); }
   int64_t states() const { return a.row_size(); }

@@ -14,7 +14,7 @@ constexpr int64_t kChannels = 64;  // a task's share
 
 struct Conv {
   Tensor x, w, bias;
-  std::vector<Segment> segments;
+  Pooled<Segment> segments;
 
   int64_t channels() const { return x.row_size(); }
   int64_t width() const { return w.row_size(); }

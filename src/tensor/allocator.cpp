@@ -77,6 +77,31 @@ bool fences_hold(const detail::Block* b) {
   return holds(base, kFence + kShift) && holds(base + kFence + kShift + (b->bytes + 3) / 4 * 4, kFence);
 }
 
+detail::Block* take_block(int64_t bytes, bool may_be_hostile) {
+  SENNIT_CHECK(bytes >= 0 && bytes < (int64_t{1} << 46), "{} bytes", bytes);
+  Pool& p = pool();
+  std::lock_guard lock(p.mutex);
+  const bool hostile = may_be_hostile && p.hostile > 0;
+  const int bin = bin_of(bytes + (hostile ? 2 * kFence + kShift + 4 : 0));
+  detail::Block* b = p.free[bin];
+  if (b) {
+    p.free[bin] = b->next;
+  } else {
+    b = from_system(bin_bytes(bin), bin);
+    p.counters.reserved += bin_bytes(bin);
+    ++p.counters.system_allocations;
+  }
+  b->bytes = bytes;
+  b->references = 1;
+  b->hostile = hostile;
+  b->release = nullptr;
+  b->data = reinterpret_cast<std::byte*>(b) + kHeader;
+  if (hostile) fill_hostile(b);
+  p.counters.live += bytes;
+  p.counters.peak = std::max(p.counters.peak, p.counters.live);
+  return b;
+}
+
 }  // namespace
 
 MemoryCounters memory_counters() {
@@ -111,30 +136,11 @@ HostileMemory::~HostileMemory() {
   --pool().hostile;
 }
 
-detail::Block* detail::allocate_block(int64_t bytes) {
-  SENNIT_CHECK(bytes >= 0 && bytes < (int64_t{1} << 46), "{} bytes", bytes);
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  const bool hostile = p.hostile > 0;
-  const int bin = bin_of(bytes + (hostile ? 2 * kFence + kShift + 4 : 0));
-  Block* b = p.free[bin];
-  if (b) {
-    p.free[bin] = b->next;
-  } else {
-    b = from_system(bin_bytes(bin), bin);
-    p.counters.reserved += bin_bytes(bin);
-    ++p.counters.system_allocations;
-  }
-  b->bytes = bytes;
-  b->references = 1;
-  b->hostile = hostile;
-  b->release = nullptr;
-  b->data = reinterpret_cast<std::byte*>(b) + kHeader;
-  if (hostile) fill_hostile(b);
-  p.counters.live += bytes;
-  p.counters.peak = std::max(p.counters.peak, p.counters.live);
-  return b;
-}
+detail::Block* detail::allocate_block(int64_t bytes) { return take_block(bytes, true); }
+
+void* detail::allocate_pooled(int64_t bytes) { return take_block(bytes, false)->data; }
+
+void detail::free_pooled(void* p) noexcept { free_block(reinterpret_cast<Block*>(static_cast<std::byte*>(p) - kHeader)); }
 
 detail::Block* detail::adopt_block(void* data, int64_t bytes, void (*release)(void*), void* owner) {
   return new Block{.data = data, .bytes = bytes, .bin = -1, .hostile = false, .references = 1, .next = nullptr,

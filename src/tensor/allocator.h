@@ -40,6 +40,8 @@ struct Block {
 };
 
 Block* allocate_block(int64_t bytes);
+void* allocate_pooled(int64_t bytes);  // plain memory from the same pool, never hostile, 64-byte aligned
+void free_pooled(void* p) noexcept;
 Block* adopt_block(void* data, int64_t bytes, void (*release)(void*), void* owner);
 void free_block(Block* block) noexcept;
 

@@ -48,9 +48,9 @@ naive::Matrix to_matrix(const Tensor& t) {
   return m;
 }
 
-naive::Weights weights_of(Mixer& mixer) {
+naive::Weights weights_of(Module& module) {
   naive::Weights w;
-  mixer.parameters([&](const std::string& name, Parameter& p) { w[name] = to_matrix(p.value()); });
+  module.parameters([&](const std::string& name, Parameter& p) { w[name] = to_matrix(p.value()); });
   return w;
 }
 
@@ -60,8 +60,8 @@ Tensor random_rows(int64_t n, int64_t d, Rng rng, double scale) {
   return t;
 }
 
-void shake(Mixer& mixer, Rng rng, double violence) {
-  mixer.parameters([&](const std::string& name, Parameter& p) {
+void shake(Module& module, Rng rng, double violence) {
+  module.parameters([&](const std::string& name, Parameter& p) {
     Rng r = rng.fork(name);
     const double factor = std::exp(std::log(violence) * (2 * r.uniform() - 1));
     for (float& x : p.var.value().span()) x = static_cast<float>(std::clamp(factor * x + 0.1 * r.normal(), -20.0, 20.0));

@@ -18,10 +18,10 @@ bool same_bits(const Tensor& a, const Tensor& b);
 std::string bits_differ(const Tensor& a, const Tensor& b);  // "" or where
 
 naive::Matrix to_matrix(const Tensor& t);  // [rows, rest]
-naive::Weights weights_of(Mixer& mixer);
+naive::Weights weights_of(Module& module);
 Tensor random_rows(int64_t n, int64_t d, Rng rng, double scale = 1);
 // Multiplies every parameter by up to `violence`, or as little, but to no more than 20: gates from none to violent.
-void shake(Mixer& mixer, Rng rng, double violence);
+void shake(Module& module, Rng rng, double violence);
 
 // Runs x as one sequence cut into pieces, each a forward call that continues `state`; without recording.
 Tensor run_pieces(Mixer& mixer, const Tensor& x, const std::vector<int64_t>& lengths, const Context& context, SequenceState& state);

@@ -30,6 +30,8 @@ const Case kCases[] = {
     {"sigmoid", &kernels::Elementwise::sigmoid, &kernels::Elementwise::sigmoid_gradient, sigmoid, -30, 30},
     {"silu", &kernels::Elementwise::silu, &kernels::Elementwise::silu_gradient, [](double x) { return x * sigmoid(x); }, -20, 20},
     {"gelu", &kernels::Elementwise::gelu, &kernels::Elementwise::gelu_gradient, gelu, -5, 5},
+    {"complement", &kernels::Elementwise::complement, &kernels::Elementwise::complement_gradient,
+     [](double x) { return std::sqrt(-std::expm1(2 * x)); }, -20, -3e-3},
     {"relu", &kernels::Elementwise::relu, &kernels::Elementwise::relu_gradient, [](double x) { return std::max(x, 0.0); }, -5, 5},
     {"relu2", &kernels::Elementwise::relu2, &kernels::Elementwise::relu2_gradient,
      [](double x) { return x > 0 ? x * x : 0; }, -5, 5},

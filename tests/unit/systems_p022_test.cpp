@@ -69,7 +69,7 @@ TEST(SystemsP022, PackedIsPadded) {
 }
 
 // Sequences of one length are the same batch either way.
-TEST(SystemsP022, PackedIsFaster) {
+TEST(SpeedP022, PackedIsFaster) {
   Model model = encoder();
   const auto lengths = ragged();
   const Layout packed(lengths), padded(lengths, kMost);

@@ -31,7 +31,7 @@ double decode_seconds(const std::string& mixer, int64_t position) {
   return seconds_of(50, [&] { session.feed(next); });
 }
 
-TEST(SystemsP026, DecodingDoesNotSlowDown) {
+TEST(SpeedP026, DecodingDoesNotSlowDown) {
   const double early = decode_seconds("mamba", 1024), late = decode_seconds("mamba", 16384);
   EXPECT_LE(late / early, 1.1) << early << " s early, " << late << " s late";
   const double attention = decode_seconds("softmax", 16384) / decode_seconds("softmax", 1024);

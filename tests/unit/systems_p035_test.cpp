@@ -41,7 +41,7 @@ TEST(SystemsP035, WorkAndMemoryFollowTheSpans) {
   EXPECT_LE(static_cast<double>(mixed(window).state_bytes(n)), 0.35 * static_cast<double>(mixed(0).state_bytes(n)));
 }
 
-TEST(SystemsP035, PrefillOfAttentionIsFaster) {
+TEST(SpeedP035, PrefillOfAttentionIsFaster) {
   NoGrad off;
   const int64_t n = 8192, dim = 64;
   Tensor rows({n, dim});

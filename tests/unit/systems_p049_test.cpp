@@ -121,7 +121,7 @@ TEST(SystemsP049, OlderFormsAreSettings) {
   EXPECT_EQ(most_apart(spread, doubles(retention)), 0);
 }
 
-TEST(SystemsP049, FasterThanSoftmaxOnLongSequences) {
+TEST(SpeedP049, FasterThanSoftmaxOnLongSequences) {
   NoGrad off;
   const int64_t heads = 4, width = heads * 64;
   const Var q(draw(kTokens, width, 1)), k(draw(kTokens, width, 2)), v(draw(kTokens, width, 3)),

@@ -73,7 +73,7 @@ TEST(SystemsP126, MemoryBesidesOperandsIsSmall) {
   EXPECT_LT(memory_counters().peak - base, 4 << 20);  // the scores would be 256 MiB
 }
 
-TEST(SystemsP126, FasterForwardAndBackward) {
+TEST(SpeedP126, FasterForwardAndBackward) {
   Operands o(4096);
   const Tensor dy = Operands::draw(4096, 4).value();
   const auto step = [&](Var (*form)(const Operands&)) {
