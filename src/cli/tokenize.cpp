@@ -55,6 +55,7 @@ struct Learn {
 void add_tokenize(Commands& commands) {
   CLI::App& app = commands.add("tokenize", "Learn a tokenizer, or turn a folder of text into token files", [] { return 0; });
   app.require_subcommand(1);
+  app.footer("Example: sennit tokenize train data/text --out data/tokens");
   Commands own(app);
 
   auto l = std::make_shared<Learn>();
@@ -63,6 +64,7 @@ void add_tokenize(Commands& commands) {
   train.add_option("--out", l->output, "folder for tokenizer.model")->required();
   add_fields(train, l->options.fields(), "Learning");
   add_json_flag(train, l->json);
+  train.footer("Example: sennit tokenize train data/text --out data/tokens --vocab-size 4096");
 
   auto e = std::make_shared<Encode>();
   CLI::App& encode = own.add("encode", "Turn train, valid and test (.txt or .jsonl) into token files", [e] { return e->run(); });
@@ -70,6 +72,7 @@ void add_tokenize(Commands& commands) {
   encode.add_option("--out", e->output, "folder for the token files")->required();
   encode.add_option("--tokenizer", e->tokenizer, "\"bytes\", a folder, or a tokenizer.model")->capture_default_str();
   add_json_flag(encode, e->json);
+  encode.footer("Example: sennit tokenize encode data/text --tokenizer data/tokens --out data/tokens");
 }
 
 }  // namespace sennit::cli

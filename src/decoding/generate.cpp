@@ -73,7 +73,7 @@ GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokeniz
   double start = now();
   history.insert(history.end(), prompt.begin(), prompt.end());
   history.reserve(history.size() + static_cast<size_t>(std::min<int64_t>(options.max_tokens, 1 << 20)));
-  std::span<float> logits = session.feed(prompt);
+  std::span<float> logits = prompt.empty() ? session.logits() : session.feed(prompt);
   report.prompt_seconds = now() - start;
   start = now();
   Sampler sampler(options.sampling);

@@ -16,8 +16,17 @@ class Session {
   // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);
 
+  // The logits after the last token read; at least one must have been.
+  std::span<float> logits() { return logits_.value().span(); }
+
   SequenceState& state() { return state_; }
   void restore(SequenceState state) { state_ = std::move(state); }
+  Session snapshot() const {  // an independent copy
+    Session s(model_, context_);
+    s.state_ = state_.clone();
+    if (logits_.defined()) s.logits_ = Var(logits_.value().clone());
+    return s;
+  }
 
  private:
   Model& model_;
@@ -42,7 +51,7 @@ struct GenerationReport {
   double prompt_seconds = 0, seconds = 0;
 };
 
-// Continues the prompt. `emit` gets whole UTF-8 characters as soon as no stop text can begin in them; it returns false to
+// Continues the prompt, or, when it is empty, what the session has read. `emit` gets whole UTF-8 characters as soon as no stop text can begin in them; it returns false to
 // cancel. `history` gains the tokens read and chosen; what it held before counts for penalties and positions.
 GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokenizer, std::span<const int32_t> prompt,
                           const GenerationOptions& options, std::vector<int32_t>& history,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "decoding/generate.h"
+#include "measure/size.h"
 #include "optimizers/optimizer.h"
 #include "tensor/allocator.h"
 
@@ -91,6 +92,28 @@ TrainingCost training_cost(Model& model, Context context, int64_t rows, int64_t 
   const int64_t peak = memory_counters().peak;
   for (const auto& p : parameters) p.parameter->var.clear_grad();
   return {best, rows * length, peak};
+}
+
+TrainingCost estimate_training(const ModelSpec& spec, const Context& context, int64_t rows, int64_t length, const std::string& where) {
+  TrainingCost total{0, rows * length, 0};
+  bool first = true;
+  for (const BlockKind& kind : block_kinds(spec)) {
+    TrainingCost cost[2];
+    for (int blocks = 1; blocks <= 2; ++blocks) {
+      ModelSpec few = spec;
+      few.blocks.assign(blocks, kind.spec);
+      const int64_t before = memory_counters().live;
+      Model model(few, Rng(), where);
+      cost[blocks - 1] = training_cost(model, context, rows, length, 3);
+      cost[blocks - 1].peak_bytes -= before;
+    }
+    const double seconds = std::max(0.0, cost[1].seconds - cost[0].seconds);
+    const int64_t bytes = cost[1].peak_bytes - cost[0].peak_bytes;
+    if (first) total.seconds = std::max(0.0, cost[0].seconds - seconds), total.peak_bytes = cost[0].peak_bytes - bytes;
+    total.seconds += static_cast<double>(kind.count) * seconds, total.peak_bytes += kind.count * bytes;
+    first = false;
+  }
+  return total;
 }
 
 }  // namespace sennit::measure

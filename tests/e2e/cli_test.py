@@ -1,0 +1,185 @@
+"""Every command as a person or a script calls it, and what it says when something is wrong."""
+import json
+import shutil
+import unittest
+
+from support import MODEL, Workspace, answer, checkpoints, sennit
+
+
+class Cli(Workspace):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.run_folder = cls.trained("run", **{"eval-every": 10})
+
+    def refused(self, *arguments, code=1, says=()):
+        error = sennit(*arguments, code=code).stderr
+        for words in [says] if isinstance(says, str) else says:
+            self.assertIn(words, error)
+        self.assertTrue(error.startswith("sennit: "), error)
+        self.assertNotIn("internal error", error)
+
+    def test_help_of_every_command(self):
+        self.assertIn("Usage", sennit("--help").stdout)
+        commands = answer("list", "commands")["commands"]
+        self.assertGreaterEqual(len(commands), 10)
+        for command in commands:
+            shown = sennit(*command["name"].split(), "--help").stdout
+            self.assertIn("Usage: sennit", shown)
+            self.assertIn("Example: ", shown)
+
+    def test_no_command(self):
+        sennit(code=2)
+        self.refused("trian", code=2, says="`train`")
+        self.refused("run", code=2)
+        self.assertRegex(sennit("--version").stdout, r"^sennit \d+\.\d+\.\d+\n$")
+
+    def test_run(self):
+        whole = answer("run", self.run_folder, "-p", "The old man", "--max-tokens", 24, "--exact", "--seed", 3)
+        self.assertEqual(whole["tokens"], 24)
+        self.assertEqual(whole["reason"], "max_tokens")
+        plain = sennit("run", self.run_folder, "-p", "The old man", "--max-tokens", 24, "--exact", "--seed", 3, "--quiet")
+        self.assertEqual(plain.stdout.rstrip("\n"), whole["text"].rstrip("\n"))
+        self.assertEqual(plain.stderr, "")
+        state = self.root / "session"
+        first = answer("run", self.run_folder, "-p", "The old man", "--max-tokens", 9, "--exact", "--seed", 3, "--state-save", state)
+        second = answer("run", self.run_folder, "--max-tokens", 15, "--exact", "--seed", 3, "--state-load", state)
+        self.assertEqual(first["ids"] + second["ids"], whole["ids"])
+        stop = whole["text"][5:8]
+        self.assertNotIn(stop, answer("run", self.run_folder, "-p", "The old man", "--max-tokens", 24, "--exact", "--seed", 3, "--stop", stop)["text"])
+        prompt = self.file("prompt.txt", "The old man")
+        self.assertEqual(answer("run", self.run_folder, "--file", prompt, "--max-tokens", 24, "--exact", "--seed", 3)["ids"], whole["ids"])
+
+    def test_eval(self):
+        by_file = answer("eval", self.run_folder, "--split", "valid")
+        by_text = answer("eval", self.run_folder, "--text", self.root / "text/valid.txt")
+        self.assertGreater(by_file["tokens"], 100)
+        for key in ("loss", "tokens", "bytes"):
+            self.assertEqual(by_file[key], by_text[key])
+        self.assertLess(by_file["bits_per_byte"], 8)
+        strided = answer("eval", self.run_folder, "--length", 32, "--stride", 8)
+        self.assertEqual(strided["tokens"], by_file["tokens"])
+
+    def test_inspect(self):
+        run = answer("inspect", self.run_folder, "--stats")
+        self.assertEqual((run["kind"], run["status"], run["steps_done"]), ("training run", "finished", 30))
+        tensors = run["checkpoint"]["tensors"]
+        count = 0
+        for t in tensors:
+            n = 1
+            for d in t["shape"]:
+                n *= d
+            count += n
+            self.assertLessEqual(t["min"], t["mean"])
+            self.assertLessEqual(t["mean"], t["max"])
+        self.assertEqual(count, run["checkpoint"]["parameters"])
+        self.assertEqual(count, sum(run["checkpoint"]["parameters_by_part"].values()))
+        self.assertEqual(answer("inspect", self.model)["parameters"], count)
+        checkpoint = checkpoints(self.run_folder)[-1]
+        kinds = {checkpoint: "checkpoint", checkpoint / "model.safetensors": "safetensors", self.data: "token files",
+                 self.data / "train.tokens": "token file", self.data / "sennit_tokenizer.json": "tokenizer"}
+        for path, kind in kinds.items():
+            self.assertEqual(answer("inspect", path)["kind"], kind)
+            self.assertTrue(sennit("inspect", path).stdout.startswith("kind"))
+        state = self.root / "kept"
+        sennit("run", self.run_folder, "-p", "x", "--max-tokens", 1, "--state-save", state)
+        self.assertEqual(answer("inspect", state)["kind"], "state file")
+
+    def test_list(self):
+        everything = answer("list")
+        for kind, entries in everything.items():
+            self.assertTrue(entries, kind)
+            self.assertEqual(answer("list", kind)[kind], entries)
+            self.assertIn(entries[0]["name"], sennit("list", kind).stdout)
+            self.assertIn("| --- |", sennit("list", kind, "--markdown").stdout)
+        self.refused("list", "mixers", "sofmax", says="`softmax`?")
+
+    def test_compare_and_plan(self):
+        page, table = self.root / "report.html", self.root / "report.md"
+        both = answer("compare", self.run_folder, checkpoints(self.run_folder)[-1], "--lengths", "16,64", "--rows", 1, "--length", 16, "--html", page, "--markdown", table)
+        self.assertEqual([d["position"] for d in both["runs"][0]["decode"]], [16, 64])
+        self.assertEqual(len(both["runs"][0]["curves"]["valid_loss_by_tokens"]), 3)
+        shown = page.read_text()
+        self.assertGreaterEqual(shown.count("<svg"), 6)
+        for outside in ("http:", "https:", "src=", "href=", "nan"):
+            self.assertNotIn(outside, shown)
+        self.assertIn("valid bits/byte", table.read_text())
+        self.assertIn("loss", sennit("compare", self.run_folder, "--no-measure", "--text").stdout)
+        plan = answer("plan", self.model, "--rows", 1, "--length", 32)
+        self.assertEqual(plan["parameters"], answer("inspect", self.model)["parameters"])
+        self.assertGreater(plan["training"]["peak_bytes"], 16 * plan["parameters"])
+
+    def test_completion_and_manual(self):
+        for shell in ("bash", "zsh", "fish"):
+            script = sennit("completion", shell).stdout
+            self.assertIn("max-tokens", script)
+            self.assertIn("tokenize", script)
+        manual = sennit("man").stdout
+        self.assertTrue(manual.startswith(".TH SENNIT 1"))
+        self.assertIn("\\-\\-max\\-tokens", manual)
+
+    def test_tokenize(self):
+        learnt = answer("tokenize", "train", self.root / "text", "--out", self.root / "sp", "--vocab-size", 300)
+        self.assertEqual(learnt["vocab"], 300)
+        coded = answer("tokenize", "encode", self.root / "text", "--tokenizer", self.root / "sp", "--out", self.root / "sp-data")
+        self.assertGreater(coded["bytes"], coded["tokens"])
+        self.refused("eval", self.run_folder, "--data", self.root / "sp-data", says="tokenizer")
+        self.refused("train", self.model, "--data", self.root / "sp-data", "--out", self.root / "no", "--steps", 1, says="vocab")
+
+    def test_bad_model_files(self):
+        def refused(change, *says):
+            path = self.file("bad.json", {**MODEL, **change} if isinstance(change, dict) else change)
+            self.refused("plan", path, says=(str(path), *says))
+        refused({"d_modl": 3}, "`d_model`?")
+        refused({"d_model": "wide"}, "d_model", "wide")
+        refused({"d_model": 10**12}, "d_model")
+        refused({"vocab": -1}, "vocab")
+        refused({"blocks": []}, "blocks")
+        refused({"blocks": [{"mixer": "glaa"}]}, "`gla`?")
+        refused({"blocks": [{"mixer": "gla", "heads": 0}]}, "heads")
+        refused({"blocks": [{"mixer": "gla", "repeat": 10**9}]}, "repeat")
+        refused('{"vocab": 12,', "1:14")
+        self.refused("plan", self.root / "nowhere.json", says="nowhere.json")
+
+    def test_bad_checkpoints(self):
+        self.refused("run", self.root / "nowhere", "-p", "x", says="nowhere")
+        self.refused("run", self.root, "-p", "x", says="config.json")
+        self.refused("run", self.run_folder, says="prompt")
+        good = checkpoints(self.run_folder)[-1]
+        for name, damage in {"short": lambda b: b[:-100], "flipped": lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], "empty": lambda b: b"", "huge": lambda b: b"\xff" * 8 + b[8:]}.items():
+            bad = self.root / name
+            shutil.copytree(good, bad)
+            (bad / "model.safetensors").write_bytes(damage((good / "model.safetensors").read_bytes()))
+            self.refused("run", bad, "-p", "x", says="model.safetensors")
+        bad = self.root / "other-model"
+        shutil.copytree(good, bad)
+        config = json.loads((bad / "config.json").read_text())
+        config["sennit"]["d_model"] = 64
+        (bad / "config.json").write_text(json.dumps(config))
+        self.refused("run", bad, "-p", "x", says=("expected", "64"))
+        bare = self.root / "bare"
+        shutil.copytree(good, bare)
+        (bare / "sennit_tokenizer.json").unlink()
+        self.refused("run", bare, "-p", "x", says="tokenizer")
+
+    def test_bad_data(self):
+        empty = self.root / "no-text"
+        empty.mkdir()
+        (empty / "train.txt").write_text("")
+        self.refused("tokenize", "encode", empty, "--out", self.root / "no-data")
+        self.refused("tokenize", "encode", self.root / "nowhere", "--out", self.root / "no-data", says="nowhere")
+        self.refused("train", self.model, "--data", empty, "--out", self.root / "no-run", "--steps", 1)
+        cut = self.root / "cut"
+        shutil.copytree(self.data, cut)
+        (cut / "train.tokens").write_bytes((self.data / "train.tokens").read_bytes()[:200])
+        self.refused("train", self.model, "--data", cut, "--out", self.root / "no-run", "--steps", 1, says="train.tokens")
+
+    def test_bad_flags(self):
+        for flags in (["--temperature", "-1"], ["--top-p", "2"], ["--max-tokens", "many"], ["--precision", "f12"], ["--nonsense"]):
+            self.refused("run", self.run_folder, "-p", "x", *flags, code=2)
+        self.refused("eval", self.run_folder, "--stride", 64, "--length", 32, says="--stride")
+        self.refused("train", self.model, "--data", self.data, "--out", self.root / "no-run", says="minutes")
+
+
+if __name__ == "__main__":
+    unittest.main()
