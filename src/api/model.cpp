@@ -36,6 +36,10 @@ struct TextSession::Impl {
   std::vector<int32_t> tokens;
 
   Impl(std::shared_ptr<TextModel::Impl> m, Session s) : model(std::move(m)), session(std::move(s)) {}
+  std::span<float> last_logits() {
+    if (!session.has_logits()) fail({"session", "more to read: this text was saved at its end", "nothing"});
+    return session.logits();
+  }
   int64_t position() { return session.state().position; }
 };
 
@@ -120,6 +124,7 @@ Answer TextSession::write(const WriteOptions& o, const OnText& on_text) {
   if (o.stop_at_end && tokenizer.special().eos >= 0) options.stop_tokens.push_back(tokenizer.special().eos);
   FlushDenormals flush;
   const std::vector<int32_t> waiting(impl_->tokens.begin() + impl_->position(), impl_->tokens.end());
+  if (waiting.empty()) impl_->last_logits();
   impl_->tokens.resize(static_cast<size_t>(impl_->position()));  // generate() puts them back as it reads them
   const size_t before = impl_->tokens.size() + waiting.size();
   Answer answer;
@@ -138,7 +143,14 @@ std::vector<float> TextSession::logits() {
   if (impl_->tokens.empty()) fail({"session", "at least one token to go on from", "an empty text"});
   FlushDenormals flush;
   const auto waiting = std::span<const int32_t>(impl_->tokens).subspan(static_cast<size_t>(impl_->position()));
-  const std::span<float> y = waiting.empty() ? impl_->session.logits() : impl_->session.feed(waiting);
+  if (waiting.empty()) {
+    const auto y = impl_->last_logits();
+    return {y.begin(), y.end()};
+  }
+  // The last token stays waiting, so that a session saved now has something to go on from.
+  if (waiting.size() > 1) impl_->session.feed(waiting.first(waiting.size() - 1));
+  Session ahead = impl_->session.snapshot();
+  const std::span<float> y = ahead.feed(waiting.last(1));
   return {y.begin(), y.end()};
 }
 

@@ -16,7 +16,8 @@ class Session {
   // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);
 
-  // The logits after the last token read; at least one must have been.
+  // The logits after the last token read; there are none before the first feed().
+  bool has_logits() const { return logits_.defined(); }
   std::span<float> logits() { return logits_.value().span(); }
 
   SequenceState& state() { return state_; }

@@ -64,7 +64,9 @@ Scale make_scale(const Plot& plot, const Axis& axis, Value value) {
 }
 
 void add_ticks(Scale& s, Unit unit, int about) {
-  const auto marks = !s.logarithmic ? linear_marks(s.low, s.high, about) : unit == Unit::tokens ? powers(s.low, s.high, 2, about) : logarithmic_marks(s.low, s.high, about);
+  std::vector<double> marks;
+  if (s.logarithmic) marks = unit == Unit::tokens ? powers(s.low, s.high, 2, about) : logarithmic_marks(s.low, s.high, about);
+  if (marks.size() < 2) marks = linear_marks(s.low, s.high, about);  // a range so short that both are alike
   for (const double m : marks) s.ticks.push_back({m, unit_text(m, unit)});
 }
 

@@ -1,9 +1,11 @@
 """Every command as a person or a script calls it, and what it says when something is wrong."""
 import json
 import shutil
+import signal
+import subprocess
 import unittest
 
-from support import MODEL, Workspace, answer, checkpoints, sennit
+from support import MODEL, SENNIT, Workspace, answer, checkpoints, sennit
 
 
 class Cli(Workspace):
@@ -49,6 +51,15 @@ class Cli(Workspace):
         self.assertNotIn(stop, answer("run", self.run_folder, "-p", "The old man", "--max-tokens", 24, "--exact", "--seed", 3, "--stop", stop)["text"])
         prompt = self.file("prompt.txt", "The old man")
         self.assertEqual(answer("run", self.run_folder, "--file", prompt, "--max-tokens", 24, "--exact", "--seed", 3)["ids"], whole["ids"])
+
+    def test_interrupted_answer(self):
+        command = [SENNIT, "run", str(self.run_folder), "-p", "The old man", "--max-tokens", "1000000000", "--ignore-end"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        _, statistics = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn("(cancelled)", statistics)
 
     def test_eval(self):
         by_file = answer("eval", self.run_folder, "--split", "valid")
