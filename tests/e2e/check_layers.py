@@ -20,7 +20,7 @@ def rooms_in_order():
             order += quoted or call.group(2).split()
         else:
             order.append("kernels")
-    return order + ["cli"]
+    return ["sennit"] + order + ["cli"]  # include/sennit: the public headers, which include nothing of src
 
 
 def complaints():
