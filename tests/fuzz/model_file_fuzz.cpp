@@ -21,7 +21,8 @@ bool small(const sennit::Json& value) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sennit;
   try {
-    const Json file = io::parse_json({reinterpret_cast<const char*>(data), size}, "fuzz", {.max_bytes = 1 << 16, .max_values = 1000});
+    const Json file =
+        io::parse_json({reinterpret_cast<const char*>(data), size}, "fuzz", {.max_bytes = 1 << 16, .max_values = 1000});
     const ModelSpec spec = read_model_spec(file, "fuzz");
     const Json written = write_model_spec(spec);
     SENNIT_CHECK(write_model_spec(read_model_spec(written, "fuzz")) == written);

@@ -29,8 +29,10 @@ naive::Weights below(const naive::Weights& w, const std::string& prefix) {
 
 struct BlockAsMixer : Mixer {
   BlockAsMixer(std::unique_ptr<Block> b, const Json& mixer_part, const Json& channel_part, BlockDefinition d)
-      : block(std::move(b)), mixer(mixers::registry().make(mixer_part, {.d_model = 32}, Rng(), "laws")),
-        norm(norms::registry().make(Json("rmsnorm"), {32}, Rng(), "laws")), definition(std::move(d)) {
+      : block(std::move(b)),
+        mixer(mixers::registry().make(mixer_part, {.d_model = 32}, Rng(), "laws")),
+        norm(norms::registry().make(Json("rmsnorm"), {32}, Rng(), "laws")),
+        definition(std::move(d)) {
     if (channel_part != "none") channel = channels::registry().make(channel_part, {.d_model = 32}, Rng(), "laws");
   }
   Var forward(const Var& x, const Batch& batch) override { return block->forward(x, batch); }
@@ -50,7 +52,8 @@ struct BlockAsMixer : Mixer {
                        run.state = inner.state;
                        return y;
                      },
-                     {}, {}};
+                     {},
+                     {}};
     if (channel) parts.channel_norm = row_map(norm, "channel_norm"), parts.channel = row_map(channel, "channel");
     return definition(parts, run.x);
   }
@@ -64,12 +67,16 @@ struct BlockAsMixer : Mixer {
 
 }  // namespace
 
-MixerCase block_case(const std::string& name, const Json& mixer, const Json& channel, std::function<std::unique_ptr<Block>(const Block::Dims&, Rng)> make,
-                     BlockDefinition definition) {
-  return {name, [=](Rng rng) -> std::unique_ptr<Mixer> {
+MixerCase block_case(const std::string& name, const Json& mixer, const Json& channel,
+                     std::function<std::unique_ptr<Block>(const Block::Dims&, Rng)> make, BlockDefinition definition) {
+  return {name,
+          [=](Rng rng) -> std::unique_ptr<Mixer> {
             const Json norm = "rmsnorm";
-            return std::make_unique<BlockAsMixer>(make({.d_model = 32, .mixer = &mixer, .channel = &channel, .norm = &norm, .where = "laws"}, rng), mixer, channel, definition);
-          }, 32};
+            return std::make_unique<BlockAsMixer>(
+                make({.d_model = 32, .mixer = &mixer, .channel = &channel, .norm = &norm, .where = "laws"}, rng), mixer,
+                channel, definition);
+          },
+          32};
 }
 
 std::vector<MixerCase> registered_blocks() {
@@ -78,9 +85,12 @@ std::vector<MixerCase> registered_blocks() {
   for (const auto& entry : blocks::registry().entries()) {
     const auto definition = known.find(entry.name);
     SENNIT_CHECK(definition != known.end(), "block {} has no definition", entry.name);
-    const auto make = [&entry](const Block::Dims& dims, Rng rng) { return blocks::registry().make(Json(entry.name), dims, rng, "laws"); };
+    const auto make = [&entry](const Block::Dims& dims, Rng rng) {
+      return blocks::registry().make(Json(entry.name), dims, rng, "laws");
+    };
     for (const auto& [mixer, channel] : {std::pair{"gla", "swiglu"}, {"softmax", "mlp"}, {"mamba", "none"}})
-      cases.push_back(block_case(fmt::format("block {} of {} and {}", entry.name, mixer, channel), Json(mixer), Json(channel), make, definition->second));
+      cases.push_back(block_case(fmt::format("block {} of {} and {}", entry.name, mixer, channel), Json(mixer),
+                                 Json(channel), make, definition->second));
   }
   return cases;
 }

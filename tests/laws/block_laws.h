@@ -7,7 +7,8 @@ namespace sennit::laws {
 
 // What a block computes, from the definitions of its parts.
 struct BlockParts {
-  std::function<naive::Matrix(const naive::Matrix&)> mixer_norm, mixer, channel_norm, channel;  // the last two empty for no channel
+  std::function<naive::Matrix(const naive::Matrix&)> mixer_norm, mixer, channel_norm,
+      channel;  // the last two empty for no channel
 };
 using BlockDefinition = std::function<naive::Matrix(const BlockParts&, const naive::Matrix&)>;
 

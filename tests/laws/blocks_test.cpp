@@ -14,14 +14,17 @@ enum class Fault { none, no_residual, channel_reads_input, keeps_a_row, half_cos
 // A mixer between a norm and a sum, with one mistake.
 struct Plain : Block {
   Plain(const Dims& d, Rng rng, Fault f)
-      : fault(f), mixer(mixers::registry().make(*d.mixer, {.d_model = d.d_model}, rng, d.where)), norm(norms::registry().make(*d.norm, {d.d_model}, rng, d.where)) {}
+      : fault(f),
+        mixer(mixers::registry().make(*d.mixer, {.d_model = d.d_model}, rng, d.where)),
+        norm(norms::registry().make(*d.norm, {d.d_model}, rng, d.where)) {}
   Var forward(const Var& x, const Batch& batch) override {
     const Var y = mixer->forward(norm->forward(x), batch);
     if (fault == Fault::no_residual) return y;
     if (fault == Fault::channel_reads_input) return add(y, norm->forward(x));
     if (fault == Fault::keeps_a_row && x.rows() > 0) {
       Tensor shifted = x.value().clone();
-      if (kept) for (int64_t j = 0; j < x.columns(); ++j) shifted.data()[j] += 1e-3f * kept.data()[j];
+      if (kept)
+        for (int64_t j = 0; j < x.columns(); ++j) shifted.data()[j] += 1e-3f * kept.data()[j];
       kept = x.value().slice(0, 1).clone();
       return add(y, Var(shifted));
     }
@@ -41,12 +44,13 @@ struct Plain : Block {
 };
 
 MixerCase plain(Fault fault) {
-  return block_case("plain", "gla", "none", [fault](const Block::Dims& d, Rng rng) { return std::make_unique<Plain>(d, rng, fault); },
-                    [](const BlockParts& p, const naive::Matrix& x) {
-                      naive::Matrix y = p.mixer(p.mixer_norm(x));
-                      for (size_t i = 0; i < y.a.size(); ++i) y.a[i] += x.a[i];
-                      return y;
-                    });
+  return block_case(
+      "plain", "gla", "none", [fault](const Block::Dims& d, Rng rng) { return std::make_unique<Plain>(d, rng, fault); },
+      [](const BlockParts& p, const naive::Matrix& x) {
+        naive::Matrix y = p.mixer(p.mixer_norm(x));
+        for (size_t i = 0; i < y.a.size(); ++i) y.a[i] += x.a[i];
+        return y;
+      });
 }
 
 TEST(BlockLaws, Hold) {
@@ -55,8 +59,10 @@ TEST(BlockLaws, Hold) {
 }
 
 TEST(BlockLaws, AreBrokenByMistakes) {
-  const std::pair<Fault, std::string> mistakes[] = {{Fault::no_residual, "ForwardIsNaive"}, {Fault::channel_reads_input, "ForwardIsNaive"},
-                                                    {Fault::keeps_a_row, "PackedIsAlone"}, {Fault::half_cost, "CostsAsDeclared"}};
+  const std::pair<Fault, std::string> mistakes[] = {{Fault::no_residual, "ForwardIsNaive"},
+                                                    {Fault::channel_reads_input, "ForwardIsNaive"},
+                                                    {Fault::keeps_a_row, "PackedIsAlone"},
+                                                    {Fault::half_cost, "CostsAsDeclared"}};
   for (const auto& [fault, name] : mistakes)
     for (const MixerLaw& law : mixer_laws()) {
       if (law.name != name) continue;

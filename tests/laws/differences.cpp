@@ -7,7 +7,8 @@
 
 namespace sennit::laws {
 
-std::string compare_gradient(const std::string& name, const Tensor& gradient, naive::Matrix& place, const std::function<double()>& loss, Rng rng) {
+std::string compare_gradient(const std::string& name, const Tensor& gradient, naive::Matrix& place,
+                             const std::function<double()>& loss, Rng rng) {
   constexpr double kAllowed = 1e-3;
   double size = 0, most = 0;
   for (const float g : gradient.span()) size += double{g} * g, most = std::max(most, std::fabs(double{g}));
@@ -27,7 +28,8 @@ std::string compare_gradient(const std::string& name, const Tensor& gradient, na
   double dot = 0;
   for (int64_t i = 0; i < gradient.elements(); ++i) dot += normal(i) * gradient.data()[i];
   const double slope = along(normal, 1e-6);
-  if (!(std::fabs(slope - dot) <= kAllowed * size)) return fmt::format("gradient of {}: {} along a direction, differences give {} (size {})", name, dot, slope, size);
+  if (!(std::fabs(slope - dot) <= kAllowed * size))
+    return fmt::format("gradient of {}: {} along a direction, differences give {} (size {})", name, dot, slope, size);
   for (int trial = 0; trial < 3; ++trial) {
     const int64_t at = rng.below(gradient.elements());
     const double one = along([&](int64_t i) { return i == at ? 1.0 : 0.0; }, 1e-5);

@@ -20,7 +20,8 @@ struct Problem {
     vector.decays = false;
   }
   static Tensor gradient(const Parameter& p, int64_t step, uint64_t which) {
-    return random_rows(1, p.value().elements(), Rng(4).fork(which).fork(static_cast<uint64_t>(step)), 0.1).reshape(p.value().shape());
+    return random_rows(1, p.value().elements(), Rng(4).fork(which).fork(static_cast<uint64_t>(step)), 0.1)
+        .reshape(p.value().shape());
   }
   void step(Optimizer& o, int64_t i, double scale = 0.5) {
     matrix.var.grad() = gradient(matrix, i, 0);
@@ -31,13 +32,15 @@ struct Problem {
 };
 
 // The rules in double, a parameter's number by itself. A new optimizer adds its own here.
-using Rule = std::function<double(double p, double g, bool decays, int64_t step, double rate, std::vector<double>& kept)>;
+using Rule =
+    std::function<double(double p, double g, bool decays, int64_t step, double rate, std::vector<double>& kept)>;
 std::map<std::string, Rule> rules() {
   return {{"adamw", [](double p, double g, bool decays, int64_t step, double rate, std::vector<double>& kept) {
              kept.resize(2);
              kept[0] = 0.9 * kept[0] + 0.1 * g;
              kept[1] = 0.95 * kept[1] + 0.05 * g * g;
-             const double m = kept[0] / (1 - std::pow(0.9, static_cast<double>(step))), v = kept[1] / (1 - std::pow(0.95, static_cast<double>(step)));
+             const double m = kept[0] / (1 - std::pow(0.9, static_cast<double>(step))),
+                          v = kept[1] / (1 - std::pow(0.95, static_cast<double>(step)));
              return p - rate * (m / (std::sqrt(v) + 1e-8) + (decays ? 0.1 * p : 0));
            }}};
 }
@@ -81,8 +84,10 @@ std::string state_continues(const OptimizerCase& c) {
   });
   for (size_t i = 0; i < b.all.size(); ++i) after.all[i].parameter->var.value().copy_from(b.all[i].parameter->value());
   second->visit_state(after.all, [&](const std::string& name, Tensor& t) {
-    if (!saved.count(name)) broken = "no saved tensor " + name;
-    else t.copy_from(saved.at(name));
+    if (!saved.count(name))
+      broken = "no saved tensor " + name;
+    else
+      t.copy_from(saved.at(name));
   });
   if (!broken.empty()) return broken;
   for (int64_t i = 6; i <= 8; ++i) after.step(*second, i);
@@ -99,7 +104,8 @@ std::string without_gradient_untouched(const OptimizerCase& c) {
   const Tensor before = problem.still.value().clone();
   const uint64_t version = problem.still.version, moved = problem.matrix.version;
   for (int64_t i = 1; i <= 3; ++i) problem.step(*optimizer, i);
-  if (!same_bits(before, problem.still.value()) || problem.still.version != version) return "a parameter without a gradient changed";
+  if (!same_bits(before, problem.still.value()) || problem.still.version != version)
+    return "a parameter without a gradient changed";
   return problem.matrix.version > moved ? "" : "a changed parameter has its old version";
 }
 
@@ -135,7 +141,8 @@ std::string threads_change_nothing(const OptimizerCase& c) {
     Problem problem(5000);
     for (int64_t i = 1; i <= 3; ++i) problem.step(*optimizer, i);
     if (!reference) reference = problem.matrix.value();
-    if (broken.empty() && !same_bits(reference, problem.matrix.value())) broken = fmt::format("{} threads: {}", threads, bits_differ(reference, problem.matrix.value()));
+    if (broken.empty() && !same_bits(reference, problem.matrix.value()))
+      broken = fmt::format("{} threads: {}", threads, bits_differ(reference, problem.matrix.value()));
   }
   set_thread_count(before);
   return broken;
@@ -155,7 +162,8 @@ const std::vector<OptimizerLaw>& optimizer_laws() {
 std::vector<OptimizerCase> registered_optimizers() {
   std::vector<OptimizerCase> cases;
   for (const auto& entry : optimizers::registry().entries())
-    cases.push_back({entry.name, [name = entry.name] { return optimizers::registry().make(Json(name), {}, Rng(), "laws"); }});
+    cases.push_back(
+        {entry.name, [name = entry.name] { return optimizers::registry().make(Json(name), {}, Rng(), "laws"); }});
   return cases;
 }
 

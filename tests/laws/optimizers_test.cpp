@@ -34,12 +34,14 @@ struct Slow : Optimizer {
         m = static_cast<float>(0.9 * m + 0.1 * d);
         v = static_cast<float>(0.95 * v + 0.05 * d * d);
         const double decay = p.parameter->decays || fault == Fault::decays_everything ? 0.1 : 0;
-        x -= static_cast<float>(s.rate * (m / (1 - std::pow(0.9, t)) / (std::sqrt(v / (1 - std::pow(0.95, t))) + 1e-8) + decay * x));
+        x -= static_cast<float>(
+            s.rate * (m / (1 - std::pow(0.9, t)) / (std::sqrt(v / (1 - std::pow(0.95, t))) + 1e-8) + decay * x));
       }
       if (fault != Fault::stale_version) ++p.parameter->version;
     }
   }
-  void visit_state(std::span<const NamedParameter> parameters, const std::function<void(const std::string&, Tensor&)>& visit) override {
+  void visit_state(std::span<const NamedParameter> parameters,
+                   const std::function<void(const std::string&, Tensor&)>& visit) override {
     for (const NamedParameter& p : parameters) {
       if (fault != Fault::first_moment_lost) visit(p.name + ".m", of(p).m);
       visit(p.name + ".v", of(p).v);
@@ -49,7 +51,9 @@ struct Slow : Optimizer {
   std::map<std::string, Moments> state;
 };
 
-OptimizerCase slow(Fault fault) { return {"adamw", [fault] { return std::make_unique<Slow>(fault); }}; }
+OptimizerCase slow(Fault fault) {
+  return {"adamw", [fault] { return std::make_unique<Slow>(fault); }};
+}
 
 TEST(OptimizerLaws, Hold) {
   for (const OptimizerCase& c : registered_optimizers())
@@ -61,8 +65,10 @@ TEST(OptimizerLaws, HoldWithoutAMistake) {
 }
 
 TEST(OptimizerLaws, AreBrokenByMistakes) {
-  const std::pair<Fault, std::string> mistakes[] = {{Fault::first_moment_lost, "StateContinues"}, {Fault::decays_everything, "EqualsItsRule"},
-                                                    {Fault::touches_all, "WithoutGradientUntouched"}, {Fault::stale_version, "WithoutGradientUntouched"},
+  const std::pair<Fault, std::string> mistakes[] = {{Fault::first_moment_lost, "StateContinues"},
+                                                    {Fault::decays_everything, "EqualsItsRule"},
+                                                    {Fault::touches_all, "WithoutGradientUntouched"},
+                                                    {Fault::stale_version, "WithoutGradientUntouched"},
                                                     {Fault::late_correction, "EqualsItsRule"}};
   for (const auto& [fault, name] : mistakes)
     for (const OptimizerLaw& law : optimizer_laws()) {

@@ -13,13 +13,16 @@ constexpr int64_t kWidth = kPositionHeads * kPositionDim;
 constexpr double kAllowed = 2e-6;
 
 // Sequences at different positions, one far along, one empty.
-std::vector<Segment> some_segments() { return {{0, 5, 0, nullptr}, {5, 1, 1000, nullptr}, {6, 0, 7, nullptr}, {6, 60, 31, nullptr}}; }
+std::vector<Segment> some_segments() {
+  return {{0, 5, 0, nullptr}, {5, 1, 1000, nullptr}, {6, 0, 7, nullptr}, {6, 60, 31, nullptr}};
+}
 constexpr int64_t kRows = 66;
 
 naive::Matrix defined(const Position& position, naive::Matrix x) {
   for (const Segment& s : some_segments())
     for (int64_t t = 0; t < s.length; ++t)
-      for (int64_t h = 0; h < x.cols / kPositionDim; ++h) position.naive_turn(&x(s.begin + t, h * kPositionDim), s.position + t);
+      for (int64_t h = 0; h < x.cols / kPositionDim; ++h)
+        position.naive_turn(&x(s.begin + t, h * kPositionDim), s.position + t);
   return x;
 }
 
@@ -28,7 +31,8 @@ std::string turn_is_naive_turn(const PositionCase& c) {
   const auto position = c.make();
   for (const int64_t heads : {kPositionHeads, int64_t{1}}) {
     const Tensor x = random_rows(kRows, heads * kPositionDim, Rng(1).fork(c.name));
-    const Distance d = distance(position->turn(Var(x), some_segments(), heads).value(), defined(*position, to_matrix(x)));
+    const Distance d =
+        distance(position->turn(Var(x), some_segments(), heads).value(), defined(*position, to_matrix(x)));
     if (d.relative > kAllowed) return fmt::format("{:.3g} off at number {} of {} heads", d.relative, d.worst, heads);
   }
   return "";
@@ -41,7 +45,8 @@ std::string rows_are_alone(const PositionCase& c) {
   for (const Segment& s : some_segments())
     for (int64_t t = 0; t < s.length; ++t) {
       const Segment one[] = {{0, 1, s.position + t, nullptr}};
-      const std::string differ = bits_differ(all.slice(s.begin + t, 1), position->turn(Var(x.slice(s.begin + t, 1).clone()), one, kPositionHeads).value());
+      const std::string differ = bits_differ(
+          all.slice(s.begin + t, 1), position->turn(Var(x.slice(s.begin + t, 1).clone()), one, kPositionHeads).value());
       if (!differ.empty()) return fmt::format("position {} alone: {}", s.position + t, differ);
     }
   return "";
@@ -56,13 +61,16 @@ std::string scores_depend_on_the_distance(const PositionCase& c) {
     const int64_t distance = rng.below(200);
     double first = 0, most = 0;
     for (const int64_t shift : {0, 1, 17, 3000}) {
-      std::vector<double> q(rows.data(), rows.data() + kPositionDim), k(rows.data() + kPositionDim, rows.data() + 2 * kPositionDim);
+      std::vector<double> q(rows.data(), rows.data() + kPositionDim),
+          k(rows.data() + kPositionDim, rows.data() + 2 * kPositionDim);
       position->naive_turn(q.data(), shift + distance);
       position->naive_turn(k.data(), shift);
       double score = 0;
       for (int64_t i = 0; i < kPositionDim; ++i) score += q[i] * k[i], most += std::fabs(q[i] * k[i]);
-      if (shift == 0) first = score;
-      else if (std::fabs(score - first) > 1e-9 * most) return fmt::format("distance {} scores {} at 0 and {} at {}", distance, first, score, shift);
+      if (shift == 0)
+        first = score;
+      else if (std::fabs(score - first) > 1e-9 * most)
+        return fmt::format("distance {} scores {} at 0 and {} at {}", distance, first, score, shift);
     }
   }
   return "";
@@ -77,14 +85,16 @@ std::string norms_are_kept(const PositionCase& c) {
     for (const double v : row) before += v * v;
     position->naive_turn(row.data(), at);
     for (const double v : row) after += v * v;
-    if (std::fabs(after - before) > 1e-12 * before) return fmt::format("length {} becomes {} at position {}", before, after, at);
+    if (std::fabs(after - before) > 1e-12 * before)
+      return fmt::format("length {} becomes {} at position {}", before, after, at);
   }
   return "";
 }
 
 std::string slopes_fit_the_heads(const PositionCase& c) {
   const auto slopes = c.make()->slopes();
-  if (!slopes.empty() && std::ssize(slopes) != kPositionHeads) return fmt::format("{} slopes for {} heads", slopes.size(), kPositionHeads);
+  if (!slopes.empty() && std::ssize(slopes) != kPositionHeads)
+    return fmt::format("{} slopes for {} heads", slopes.size(), kPositionHeads);
   for (const float s : slopes)
     if (!(s >= 0 && std::isfinite(s))) return fmt::format("a slope of {}", s);
   return "";
@@ -100,12 +110,15 @@ std::string gradients(const PositionCase& c) {
   if (y.node().get() == x.node().get()) return "";  // nothing was done
   backward(y, a);
   naive::Matrix rows = to_matrix(x.value());
-  return compare_gradient("the rows", x.grad(), rows, [&] {
-    const naive::Matrix out = defined(*position, rows);
-    double total = 0;
-    for (int64_t i = 0; i < a.elements(); ++i) total += out.a[static_cast<size_t>(i)] * a.data()[i];
-    return total;
-  }, Rng(7));
+  return compare_gradient(
+      "the rows", x.grad(), rows,
+      [&] {
+        const naive::Matrix out = defined(*position, rows);
+        double total = 0;
+        for (int64_t i = 0; i < a.elements(); ++i) total += out.a[static_cast<size_t>(i)] * a.data()[i];
+        return total;
+      },
+      Rng(7));
 }
 
 std::string threads_change_nothing(const PositionCase& c) {
@@ -118,7 +131,8 @@ std::string threads_change_nothing(const PositionCase& c) {
     set_thread_count(threads);
     const Tensor y = c.make()->turn(Var(x), whole, kPositionHeads).value();
     if (!reference) reference = y;
-    if (broken.empty() && !same_bits(y, reference)) broken = fmt::format("{} threads: {}", threads, bits_differ(y, reference));
+    if (broken.empty() && !same_bits(y, reference))
+      broken = fmt::format("{} threads: {}", threads, bits_differ(y, reference));
   }
   set_thread_count(before);
   return broken;
@@ -140,7 +154,9 @@ const std::vector<PositionLaw>& position_laws() {
 std::vector<PositionCase> registered_positions() {
   std::vector<PositionCase> cases;
   auto add = [&](const Json& part) {
-    cases.push_back({part.dump(), [part] { return positions::registry().make(part, {kPositionHeads, kPositionDim}, Rng(), "laws"); }});
+    cases.push_back({part.dump(), [part] {
+                       return positions::registry().make(part, {kPositionHeads, kPositionDim}, Rng(), "laws");
+                     }});
   };
   for (const auto& name : positions::registry().names()) add(Json{{"name", name}});
   add(Json{{"name", "rope"}, {"interleaved", true}});

@@ -20,12 +20,14 @@ struct Turning : Position {
       if (fault == Fault::off_by_one && s.position > 0) ++s.position;
       if (fault == Fault::ignores_segments) s.position = s.begin;
     }
-    return rotary(x, moved, {.heads = heads, .dims = kPositionDim, .interleaved = fault == Fault::halves_for_neighbours});
+    return rotary(x, moved,
+                  {.heads = heads, .dims = kPositionDim, .interleaved = fault == Fault::halves_for_neighbours});
   }
   void naive_turn(double* row, int64_t position) const override {
     for (int64_t i = 0; i < kPositionDim / 2; ++i) {
       const double at = static_cast<double>(position), power = fault == Fault::absolute ? at * at / 100 : at;
-      const double angle = power * std::pow(10000, -2.0 * static_cast<double>(i) / kPositionDim), growth = fault == Fault::grows ? 1.001 : 1;
+      const double angle = power * std::pow(10000, -2.0 * static_cast<double>(i) / kPositionDim),
+                   growth = fault == Fault::grows ? 1.001 : 1;
       const double a = growth * row[i], b = row[i + kPositionDim / 2];
       row[i] = a * std::cos(angle) - b * std::sin(angle);
       row[i + kPositionDim / 2] = a * std::sin(angle) + b * std::cos(angle);
@@ -34,7 +36,9 @@ struct Turning : Position {
   Fault fault;
 };
 
-PositionCase turning(Fault fault) { return {"turning", [fault] { return std::make_unique<Turning>(fault); }}; }
+PositionCase turning(Fault fault) {
+  return {"turning", [fault] { return std::make_unique<Turning>(fault); }};
+}
 
 TEST(PositionLaws, Hold) {
   for (const PositionCase& c : registered_positions())
@@ -46,9 +50,10 @@ TEST(PositionLaws, HoldWithoutAMistake) {
 }
 
 TEST(PositionLaws, AreBrokenByMistakes) {
-  const std::pair<Fault, std::string> mistakes[] = {{Fault::off_by_one, "TurnIsNaiveTurn"}, {Fault::halves_for_neighbours, "TurnIsNaiveTurn"},
-                                                    {Fault::ignores_segments, "RowsAreAlone"}, {Fault::grows, "NormsAreKept"},
-                                                    {Fault::absolute, "ScoresDependOnTheDistance"}, {Fault::halves_for_neighbours, "Gradients"}};
+  const std::pair<Fault, std::string> mistakes[] = {
+      {Fault::off_by_one, "TurnIsNaiveTurn"},         {Fault::halves_for_neighbours, "TurnIsNaiveTurn"},
+      {Fault::ignores_segments, "RowsAreAlone"},      {Fault::grows, "NormsAreKept"},
+      {Fault::absolute, "ScoresDependOnTheDistance"}, {Fault::halves_for_neighbours, "Gradients"}};
   for (const auto& [fault, name] : mistakes)
     for (const PositionLaw& law : position_laws()) {
       if (law.name == name) {

@@ -42,7 +42,8 @@ std::string forward_is_naive(const RowCase& c) {
         const Tensor x = random_rows(n, c.width, rng.fork("x"), violence);
         const Distance d = distance(run(*map, x), map->naive(weights_of(*map), to_matrix(x)));
         if (d.relative > kAllowed && broken.empty())
-          broken = fmt::format("{} rows at {}: {:.3g} off at number {}", n, to_string(isa_level()), d.relative, d.worst);
+          broken =
+              fmt::format("{} rows at {}: {:.3g} off at number {}", n, to_string(isa_level()), d.relative, d.worst);
       }
   }
   set_isa_level(before);
@@ -59,8 +60,10 @@ std::string rows_are_alone(const RowCase& c) {
     const Tensor x = random_rows(67, c.width, rng.fork("x"));
     const Tensor all = run(*map, x, context);
     for (const auto& [begin, count] : {std::pair<int64_t, int64_t>{0, 1}, {66, 1}, {13, 1}, {5, 20}, {1, 66}}) {
-      const std::string differ = bits_differ(all.slice(begin, count), run(*map, x.slice(begin, count).clone(), context));
-      if (!differ.empty()) return fmt::format("rows {}+{} of 67 alone in {}: {}", begin, count, to_string(precision), differ);
+      const std::string differ =
+          bits_differ(all.slice(begin, count), run(*map, x.slice(begin, count).clone(), context));
+      if (!differ.empty())
+        return fmt::format("rows {}+{} of 67 alone in {}: {}", begin, count, to_string(precision), differ);
     }
     const std::string recorded = bits_differ(all, map->forward(Var::leaf(x), context).value());
     if (!recorded.empty()) return "recorded: " + recorded;
@@ -87,7 +90,9 @@ std::string gradients(const RowCase& c) {
     };
     std::string broken = compare_gradient("the input", x.grad(), rows, loss, rng.fork("probe"));
     map->parameters([&](const std::string& name, Parameter& p) {
-      if (broken.empty()) broken = p.var.grad() ? compare_gradient(name, p.var.grad(), w[name], loss, rng.fork(name)) : "no gradient reached " + name;
+      if (broken.empty())
+        broken = p.var.grad() ? compare_gradient(name, p.var.grad(), w[name], loss, rng.fork(name))
+                              : "no gradient reached " + name;
     });
     if (!broken.empty()) return fmt::format("{} rows: {}", n, broken);
   }
@@ -110,7 +115,8 @@ std::string threads_change_nothing(const RowCase& c) {
     map->parameters([&](const std::string&, Parameter& p) { got.push_back(p.var.grad()); });
     if (reference.empty()) reference = got;
     for (size_t i = 0; i < got.size() && broken.empty(); ++i)
-      if (!same_bits(got[i], reference[i])) broken = fmt::format("{} threads, tensor {}: {}", threads, i, bits_differ(got[i], reference[i]));
+      if (!same_bits(got[i], reference[i]))
+        broken = fmt::format("{} threads, tensor {}: {}", threads, i, bits_differ(got[i], reference[i]));
   }
   set_thread_count(before);
   return broken;
@@ -122,7 +128,8 @@ std::string costs_as_declared(const RowCase& c) {
     operation_count() = {};
     run(*map, random_rows(n, c.width, Rng(83)));
     const double counted = static_cast<double>(operation_count().flops), declared = static_cast<double>(map->flops(n));
-    if (declared > 0 && std::fabs(counted - declared) > 0.1 * declared) return fmt::format("{} operations over {} rows, {} declared", counted, n, declared);
+    if (declared > 0 && std::fabs(counted - declared) > 0.1 * declared)
+      return fmt::format("{} operations over {} rows, {} declared", counted, n, declared);
   }
   return "";
 }
@@ -162,7 +169,10 @@ std::vector<RowCase> registered(const Registry<Socket>& registry, Make&& dims) {
     for (const Json& part : variants(entry.name, options->fields()))
       for (const int64_t width : {32, 37})
         cases.push_back({fmt::format("{} at {}", part.dump(), width),
-                         [&registry, part, width, dims](Rng rng) { return std::make_unique<Adapter>(registry.make(part, dims(width), rng, "laws")); }, width});
+                         [&registry, part, width, dims](Rng rng) {
+                           return std::make_unique<Adapter>(registry.make(part, dims(width), rng, "laws"));
+                         },
+                         width});
   }
   return cases;
 }

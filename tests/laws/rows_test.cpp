@@ -1,8 +1,9 @@
 // Every registered channel mixer and norm under the laws of row maps, and row maps that break them.
+#include "laws/wrong/rows.h"
+
 #include <gtest/gtest.h>
 
 #include "laws/row_laws.h"
-#include "laws/wrong/rows.h"
 
 namespace sennit::laws {
 namespace {
@@ -22,9 +23,10 @@ TEST(RowLaws, HoldWithoutAMistake) {
 }
 
 TEST(RowLaws, AreBrokenByMistakes) {
-  const std::pair<RowFault, std::string> mistakes[] = {{RowFault::batch_mean, "RowsAreAlone"}, {RowFault::last_row, "ForwardIsNaive"},
-                                                       {RowFault::gradient, "Gradients"},     {RowFault::threads, "ThreadsChangeNothing"},
-                                                       {RowFault::cost, "CostsAsDeclared"},   {RowFault::recorded, "RowsAreAlone"}};
+  const std::pair<RowFault, std::string> mistakes[] = {
+      {RowFault::batch_mean, "RowsAreAlone"}, {RowFault::last_row, "ForwardIsNaive"},
+      {RowFault::gradient, "Gradients"},      {RowFault::threads, "ThreadsChangeNothing"},
+      {RowFault::cost, "CostsAsDeclared"},    {RowFault::recorded, "RowsAreAlone"}};
   for (const auto& [fault, name] : mistakes)
     for (const RowLaw& law : row_laws()) {
       if (law.name == name) {

@@ -18,11 +18,14 @@ namespace sennit::composed {
 template <class Value>
 Var constant(Shape shape, Value&& value) {
   Tensor t(shape);
-  for (int64_t i = 0; i < t.elements(); ++i) t.data()[i] = static_cast<float>(value(i / t.row_size(), i % t.row_size()));
+  for (int64_t i = 0; i < t.elements(); ++i)
+    t.data()[i] = static_cast<float>(value(i / t.row_size(), i % t.row_size()));
   return Var(t);
 }
 
-inline Var power(const Var& x, float exponent) { return exp(scale(log(x), exponent)); }
+inline Var power(const Var& x, float exponent) {
+  return exp(scale(log(x), exponent));
+}
 
 inline Var linear(const Var& x, const Var& w, const Var& bias) {
   const Var y = matmul(x, w, {.transpose_b = true});
@@ -37,7 +40,8 @@ inline Var times_weight(const Var& x, const Var& weight, int64_t groups) {
 
 inline Var rmsnorm(const Var& x, const Var& weight, NormOptions o) {
   const float d = static_cast<float>(x.columns() / o.groups);
-  return times_weight(multiply_groups(x, power(affine(sum_groups(x * x, o.groups), 1 / d, o.epsilon), -0.5f)), weight, o.groups);
+  return times_weight(multiply_groups(x, power(affine(sum_groups(x * x, o.groups), 1 / d, o.epsilon), -0.5f)), weight,
+                      o.groups);
 }
 
 inline Var layernorm(const Var& x, const Var& weight, const Var& bias, NormOptions o) {
@@ -46,10 +50,13 @@ inline Var layernorm(const Var& x, const Var& weight, const Var& bias, NormOptio
   const Var centred = x - multiply_groups(Var(Tensor::full(x.shape(), 1)), mean);
   const Var y = composed::rmsnorm(centred, weight, o);
   if (!bias) return y;
-  return add_row(y, bias.value().elements() < x.columns() ? repeat_groups(reshape(bias, {1, width}), 1, o.groups) : bias);
+  return add_row(y,
+                 bias.value().elements() < x.columns() ? repeat_groups(reshape(bias, {1, width}), 1, o.groups) : bias);
 }
 
-inline Var l2norm(const Var& x, NormOptions o) { return multiply_groups(x, power(affine(sum_groups(x * x, o.groups), 1, o.epsilon), -0.5f)); }
+inline Var l2norm(const Var& x, NormOptions o) {
+  return multiply_groups(x, power(affine(sum_groups(x * x, o.groups), 1, o.epsilon), -0.5f));
+}
 
 inline Var softmax(const Var& x) {
   const Var e = exp(x);
@@ -65,7 +72,8 @@ inline Var linear_cross_entropy(const Var& x, const Var& w, const std::vector<in
 }
 
 inline Var embedding(const Var& table, const std::vector<int32_t>& ids) {
-  return matmul(constant({std::ssize(ids), table.rows()}, [&](int64_t i, int64_t j) { return ids[i] == j ? 1 : 0; }), table);
+  return matmul(constant({std::ssize(ids), table.rows()}, [&](int64_t i, int64_t j) { return ids[i] == j ? 1 : 0; }),
+                table);
 }
 
 inline Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions& o) {
@@ -75,7 +83,9 @@ inline Var rotary(const Var& x, std::span<const Segment> segments, const RotaryO
     for (int64_t t = 0; t < s.length; ++t) position[s.begin + t] = s.position + t;
   const auto angle = [&](int64_t row, int64_t column) {
     const int64_t pair = o.interleaved ? column % d / 2 : column % d % pairs;
-    return column % d < o.dims ? static_cast<double>(position[row]) * std::pow(o.base, -2.0 * static_cast<double>(pair) / static_cast<double>(o.dims)) : 0;
+    return column % d < o.dims ? static_cast<double>(position[row]) *
+                                     std::pow(o.base, -2.0 * static_cast<double>(pair) / static_cast<double>(o.dims))
+                               : 0;
   };
   // Each number's partner, with the sign that the sine takes.
   const Var swap = constant({x.columns(), x.columns()}, [&](int64_t from, int64_t to) {
@@ -88,20 +98,23 @@ inline Var rotary(const Var& x, std::span<const Segment> segments, const RotaryO
          matmul(x, swap) * constant(x.shape(), [&](int64_t i, int64_t j) { return std::sin(angle(i, j)); });
 }
 
-inline Var attention(const Var& q, const Var& k, const Var& v, std::span<const AttentionSegment> segments, const AttentionOptions& o) {
+inline Var attention(const Var& q, const Var& k, const Var& v, std::span<const AttentionSegment> segments,
+                     const AttentionOptions& o) {
   const int64_t dk = q.columns() / o.heads, dv = v.columns() / o.kv_heads;
   std::vector<Var> parts;
   for (const AttentionSegment& s : segments) {
     std::vector<Var> heads;
     for (int64_t h = 0; h < o.heads; ++h) {
       const int64_t g = h * o.kv_heads / o.heads;
-      const Var scores = matmul(columns(rows(q, s.query_begin, s.queries), h * dk, dk), columns(rows(k, s.key_begin, s.keys), g * dk, dk), {.transpose_b = true});
+      const Var scores = matmul(columns(rows(q, s.query_begin, s.queries), h * dk, dk),
+                                columns(rows(k, s.key_begin, s.keys), g * dk, dk), {.transpose_b = true});
       const Var bias = constant(scores.shape(), [&](int64_t i, int64_t j) {
         const int64_t distance = i + s.offset - j;
         const bool seen = (!o.causal || distance >= 0) && (!o.window || distance < o.window);
         return seen ? (o.slopes.empty() ? 0.0 : -o.slopes[h] * std::fabs(static_cast<double>(distance))) : -1e9;
       });
-      heads.push_back(matmul(composed::softmax(scale(scores, o.scale) + bias), columns(rows(v, s.key_begin, s.keys), g * dv, dv)));
+      heads.push_back(
+          matmul(composed::softmax(scale(scores, o.scale) + bias), columns(rows(v, s.key_begin, s.keys), g * dv, dv)));
     }
     parts.push_back(concat_columns(heads));
   }
@@ -116,7 +129,9 @@ Vars recurrence(int64_t begin, int64_t length, Var state, Step&& step) {
   return {concat_rows(ys), state};
 }
 
-inline Var times(const Var& x, const Var& factor) { return reshape(multiply_groups(reshape(x, {1, x.value().elements()}), factor), x.shape()); }
+inline Var times(const Var& x, const Var& factor) {
+  return reshape(multiply_groups(reshape(x, {1, x.value().elements()}), factor), x.shape());
+}
 
 // S [H, K, V]; g [N, H K], [N, H] or undefined.
 inline Var gla_step(const Vars& in, int64_t t, Var& state, int64_t heads, float scaled) {
@@ -125,7 +140,9 @@ inline Var gla_step(const Vars& in, int64_t t, Var& state, int64_t heads, float 
   for (int64_t h = 0; h < heads; ++h) {
     const auto at = [&](const Var& x, int64_t width) { return columns(rows(x, t, 1), h * width, width); };
     Var s = reshape(rows(state, h, 1), {key, value});
-    if (in[3]) s = in[3].columns() == heads && key > 1 ? times(s, exp(at(in[3], 1))) : multiply_groups(s, exp(transpose(at(in[3], key))));
+    if (in[3])
+      s = in[3].columns() == heads && key > 1 ? times(s, exp(at(in[3], 1)))
+                                              : multiply_groups(s, exp(transpose(at(in[3], key))));
     s = s + matmul(at(in[1], key), at(in[2], value), {.transpose_a = true});
     ys.push_back(scale(matmul(at(in[0], key), s), scaled));
     states.push_back(reshape(s, {1, key, value}));

@@ -20,7 +20,9 @@ inline Json hybrid_file(int64_t vocab = 60) {
                 {{"mixer", "mamba"}, {"state", 5}, {"channel", "swiglu"}}}}};
 }
 
-inline Model hybrid(uint64_t seed = 1, int64_t vocab = 60) { return Model(read_model_spec(hybrid_file(vocab), "test"), Rng(seed), "test"); }
+inline Model hybrid(uint64_t seed = 1, int64_t vocab = 60) {
+  return Model(read_model_spec(hybrid_file(vocab), "test"), Rng(seed), "test");
+}
 
 inline std::vector<int32_t> some_tokens(int64_t n, int64_t vocab = 60, uint64_t seed = 5) {
   Rng rng(seed);
@@ -50,7 +52,8 @@ inline void clear_gradients(Model& model) {
 inline double relative_distance(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return INFINITY;
   double off = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) off += (double{a[i]} - b[i]) * (double{a[i]} - b[i]), size += double{b[i]} * b[i];
+  for (size_t i = 0; i < a.size(); ++i)
+    off += (double{a[i]} - b[i]) * (double{a[i]} - b[i]), size += double{b[i]} * b[i];
   return std::sqrt(off / size);
 }
 

@@ -25,7 +25,9 @@ struct Operation {
   std::function<Vars(const Vars&)> composition = {};
   int64_t fewest = 0;  // rows
 };
-inline void PrintTo(const Operation& op, std::ostream* out) { *out << op.name; }
+inline void PrintTo(const Operation& op, std::ostream* out) {
+  *out << op.name;
+}
 
 inline Matrix to_matrix(const Tensor& t) {
   Matrix m(t.rank() > 1 ? t.rows() : 1, t.rank() > 1 ? t.row_size() : t.elements());

@@ -22,16 +22,19 @@ Tensor normal(Shape shape, uint64_t seed) {
 bool same(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0;
 }
-float number(const Tensor& t) { return t.data()[0]; }
+float number(const Tensor& t) {
+  return t.data()[0];
+}
 
 // Two outputs, x and 2x, whose backward adds what came to each, with its own factor.
 std::vector<Var> once_and_twice(const Var& x, int* runs = nullptr) {
   const Var inputs[] = {x};
-  return record_all({x.value(), scale(Var(x.value()), 2).value()}, inputs, [runs](std::span<const Tensor> dys, Gradients& into) {
-    if (runs) ++*runs;
-    if (dys[0]) into.add(0, dys[0]);
-    if (dys[1]) into.add(0, scale(Var(dys[1]), 2).value());
-  });
+  return record_all({x.value(), scale(Var(x.value()), 2).value()}, inputs,
+                    [runs](std::span<const Tensor> dys, Gradients& into) {
+                      if (runs) ++*runs;
+                      if (dys[0]) into.add(0, dys[0]);
+                      if (dys[1]) into.add(0, scale(Var(dys[1]), 2).value());
+                    });
 }
 
 TEST(Autograd, PathsOfADiamondAddUp) {
@@ -91,11 +94,12 @@ TEST(Autograd, AUsedUpTapeIsAnInternalError) {
 
 TEST(Autograd, MisuseIsAnInternalError) {
   const Var x = Var::leaf(Tensor::of({2}, {1, 2}));
-  EXPECT_THROW(backward(scale(x, 2)), InternalError);                       // no seed for two elements
-  EXPECT_THROW(backward(Var(Tensor::of({1}, {1}))), InternalError);         // nothing recorded
-  EXPECT_THROW(scale(x, 2).grad(), InternalError);                          // not a leaf
-  const Var bad = record(Tensor::of({1}, {1}), {x}, [](std::span<const Tensor> dy, Gradients& into) { into.add(0, dy[0]); });
-  EXPECT_THROW(backward(bad), InternalError);                               // a gradient of another shape
+  EXPECT_THROW(backward(scale(x, 2)), InternalError);                // no seed for two elements
+  EXPECT_THROW(backward(Var(Tensor::of({1}, {1}))), InternalError);  // nothing recorded
+  EXPECT_THROW(scale(x, 2).grad(), InternalError);                   // not a leaf
+  const Var bad =
+      record(Tensor::of({1}, {1}), {x}, [](std::span<const Tensor> dy, Gradients& into) { into.add(0, dy[0]); });
+  EXPECT_THROW(backward(bad), InternalError);  // a gradient of another shape
 }
 
 TEST(Autograd, NoGradRecordsNothing) {
@@ -133,7 +137,9 @@ TEST(Autograd, DeepChainsGoWithoutDeepStacks) {
 }
 
 // A small network with a parameter that is used inside and an input that goes around.
-std::vector<Var> network(const Var& x, const Var& w) { return {add(x, tanh(linear(x, w))), silu(linear(x, w))}; }
+std::vector<Var> network(const Var& x, const Var& w) {
+  return {add(x, tanh(linear(x, w))), silu(linear(x, w))};
+}
 
 TEST(Autograd, CheckpointChangesNoBit) {
   const Tensor start = normal({9, 16}, 1), weights = normal({16, 16}, 2), seed = normal({9, 16}, 3);
@@ -189,7 +195,8 @@ TEST(Autograd, MemoryReturnsToItsLevelAfterAStep) {
       Var y = x;
       for (int i = 0; i < 5; ++i) {
         const Var inputs[] = {y};
-        y = i % 2 ? network(y, w)[0] : checkpoint([&w](std::span<const Var> in) { return network(in[0], w); }, inputs)[0];
+        y = i % 2 ? network(y, w)[0]
+                  : checkpoint([&w](std::span<const Var> in) { return network(in[0], w); }, inputs)[0];
       }
       backward(mean(y));
     }

@@ -26,7 +26,8 @@ struct Answer {
   GenerationReport report;
 };
 
-Answer answer(Session& session, const GenerationOptions& options, std::vector<int32_t>& history, const std::vector<int32_t>& prompt, int cancel_after = 1 << 30) {
+Answer answer(Session& session, const GenerationOptions& options, std::vector<int32_t>& history,
+              const std::vector<int32_t>& prompt, int cancel_after = 1 << 30) {
   Answer a;
   const size_t before = history.size() + prompt.size();
   a.report = generate(session, bytes(), prompt, options, history, [&](std::string_view part) {
@@ -58,7 +59,9 @@ TEST(Generation, GreedyTakesTheHighestLogit) {
 
 TEST(Generation, TheSeedDecides) {
   Model model = hybrid(1, 257);
-  const auto with_seed = [&](int64_t seed) { return answer(model, {.sampling = {.temperature = 1, .seed = seed}, .max_tokens = 40}).tokens; };
+  const auto with_seed = [&](int64_t seed) {
+    return answer(model, {.sampling = {.temperature = 1, .seed = seed}, .max_tokens = 40}).tokens;
+  };
   EXPECT_EQ(with_seed(3), with_seed(3));
   EXPECT_NE(with_seed(3), with_seed(4));
 }
@@ -85,17 +88,24 @@ TEST(Generation, WholeCharactersOnlyAndNothingLost) {
 
 // A model over bytes that says one text over and over: every bigram of it has the highest logit.
 Model parrot(const std::string& text) {
-  ModelSpec spec = read_model_spec(Json{{"vocab", 257}, {"d_model", 257}, {"tie_embeddings", false}, {"norm", "rmsnorm"},
-                                        {"blocks", {{{"mixer", {{"name", "softmax"}, {"heads", 1}, {"position", "none"}}}, {"channel", "none"}}}}}, "parrot");
+  ModelSpec spec = read_model_spec(
+      Json{{"vocab", 257},
+           {"d_model", 257},
+           {"tie_embeddings", false},
+           {"norm", "rmsnorm"},
+           {"blocks", {{{"mixer", {{"name", "softmax"}, {"heads", 1}, {"position", "none"}}}, {"channel", "none"}}}}},
+      "parrot");
   Model model(spec, Rng(1), "parrot");
   model.parameters([&](const std::string& name, Parameter& p) {
     if (name == "norm.weight") return;
     p.var.value().fill(0);
     ++p.version;
-    if (name == "embedding.weight") for (int64_t i = 0; i < 257; ++i) p.var.value().data()[i * 257 + i] = 1;
+    if (name == "embedding.weight")
+      for (int64_t i = 0; i < 257; ++i) p.var.value().data()[i * 257 + i] = 1;
     if (name != "head.weight") return;
     for (size_t i = 0; i < text.size(); ++i) {
-      const auto from = static_cast<unsigned char>(text[i]), to = static_cast<unsigned char>(text[(i + 1) % text.size()]);
+      const auto from = static_cast<unsigned char>(text[i]),
+                 to = static_cast<unsigned char>(text[(i + 1) % text.size()]);
       p.var.value().data()[to * 257 + from] = 5;
     }
   });
@@ -106,7 +116,8 @@ Answer parroted(const std::string& text, const std::vector<std::string>& stop, i
   Model model = parrot(text);
   Session session(model, {});
   std::vector<int32_t> history;
-  return answer(session, {.sampling = {.temperature = 0}, .max_tokens = most, .stop = stop}, history, {static_cast<unsigned char>(text.back())});
+  return answer(session, {.sampling = {.temperature = 0}, .max_tokens = most, .stop = stop}, history,
+                {static_cast<unsigned char>(text.back())});
 }
 
 TEST(Generation, StopTextsSplitOverTokens) {
@@ -180,16 +191,23 @@ TEST(Generation, ASavedStateContinuesToTheBit) {
   EXPECT_EQ(restored.state().position, 90);
   EXPECT_EQ(restored.state().bytes(), session.state().bytes());
   for (const int32_t t : next) EXPECT_TRUE(same_bits(session.feed({&t, 1}), restored.feed({&t, 1})));
-  EXPECT_NE(error_of([&] { load_states(folder / "s.safetensors", model.state_specs(), "another"); }).find("another model"), std::string::npos);
-  Model other(read_model_spec(Json{{"vocab", 257}, {"d_model", 32}, {"blocks", {{{"mixer", "gla"}}}}}, "other"), Rng(1));
-  EXPECT_NE(error_of([&] { load_states(folder / "s.safetensors", other.state_specs(), "this model"); }).find("s.safetensors"), std::string::npos);
+  EXPECT_NE(
+      error_of([&] { load_states(folder / "s.safetensors", model.state_specs(), "another"); }).find("another model"),
+      std::string::npos);
+  Model other(read_model_spec(Json{{"vocab", 257}, {"d_model", 32}, {"blocks", {{{"mixer", "gla"}}}}}, "other"),
+              Rng(1));
+  EXPECT_NE(
+      error_of([&] { load_states(folder / "s.safetensors", other.state_specs(), "this model"); }).find("s.safetensors"),
+      std::string::npos);
 }
 
 // The distribution that the options describe, spelled out.
-std::vector<double> expected_distribution(std::vector<float> logits, const std::vector<int32_t>& history, const SamplingOptions& o) {
+std::vector<double> expected_distribution(std::vector<float> logits, const std::vector<int32_t>& history,
+                                          const SamplingOptions& o) {
   const size_t n = logits.size();
   std::vector<bool> seen(n, false);
-  for (size_t i = history.size() - std::min<size_t>(history.size(), o.penalty_tokens); i < history.size(); ++i) seen[history[i]] = true;
+  for (size_t i = history.size() - std::min<size_t>(history.size(), o.penalty_tokens); i < history.size(); ++i)
+    seen[history[i]] = true;
   std::vector<double> p(n);
   for (size_t i = 0; i < n; ++i) {
     double z = logits[i];
@@ -254,7 +272,8 @@ TEST(Sampling, DrawsFollowTheDistribution) {
       chi += (counts[i] - kDraws * p[i]) * (counts[i] - kDraws * p[i]) / (kDraws * p[i]);
       ++freedom;
     }
-    EXPECT_LT(chi, freedom + 4 * std::sqrt(2 * freedom) + 4) << "temperature " << o.temperature << " k " << o.top_k << " p " << o.top_p << " min " << o.min_p;
+    EXPECT_LT(chi, freedom + 4 * std::sqrt(2 * freedom) + 4)
+        << "temperature " << o.temperature << " k " << o.top_k << " p " << o.top_p << " min " << o.min_p;
   }
 }
 

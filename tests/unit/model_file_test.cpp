@@ -17,7 +17,9 @@ struct Bad {
   std::vector<std::string> says;
 };
 
-std::string with(const std::string& block) { return R"({"vocab": 9, "d_model": 12, "blocks": [)" + block + "]}"; }
+std::string with(const std::string& block) {
+  return R"({"vocab": 9, "d_model": 12, "blocks": [)" + block + "]}";
+}
 
 TEST(ModelFile, BadInputGivesOneErrorThatNamesThePlace) {
   std::string deep = "1";
@@ -32,13 +34,16 @@ TEST(ModelFile, BadInputGivesOneErrorThatNamesThePlace) {
       {R"({"vocab": 9, "d_model": 12, "blocks": []})", {"m.json", "at least one block"}},
       {R"({"vocab": 9, "d_model": 12, "blocks": {}})", {"m.json: blocks", "list"}},
       {R"({"vocab": 0, "d_model": 12, "blocks": [{"mixer": "gla"}]})", {"m.json", "`vocab`", "0"}},
-      {R"({"vocab": 9, "d_model": 1000000000000, "blocks": [{"mixer": "gla"}]})", {"m.json", "`d_model`", "1000000000000"}},
+      {R"({"vocab": 9, "d_model": 1000000000000, "blocks": [{"mixer": "gla"}]})",
+       {"m.json", "`d_model`", "1000000000000"}},
       {R"({"vocab": 9, "d_model": 12.5, "blocks": [{"mixer": "gla"}]})", {"m.json", "`d_model`", "integer"}},
       {R"({"vocab": "9", "d_model": 12, "blocks": [{"mixer": "gla"}]})", {"m.json", "`vocab`", "integer"}},
       {R"({"vocab": 18446744073709551615, "d_model": 12, "blocks": [{"mixer": "gla"}]})", {"m.json", "`vocab`"}},
       {R"({"d_model": 12, "blocks": [{"mixer": "gla"}]})", {"m.json", "\"vocab\""}},
-      {R"({"vocab": 9, "d_model": 12, "norm": "rmsnrm", "blocks": [{"mixer": "gla"}]})", {"m.json: norm", "`rmsnorm`?"}},
-      {R"({"vocab": 9, "d_model": 12, "norm": {"name": "rmsnorm", "epsilon": -1}, "blocks": [{"mixer": "gla"}]})", {"m.json", "epsilon", "-1"}},
+      {R"({"vocab": 9, "d_model": 12, "norm": "rmsnrm", "blocks": [{"mixer": "gla"}]})",
+       {"m.json: norm", "`rmsnorm`?"}},
+      {R"({"vocab": 9, "d_model": 12, "norm": {"name": "rmsnorm", "epsilon": -1}, "blocks": [{"mixer": "gla"}]})",
+       {"m.json", "epsilon", "-1"}},
       {R"({"vocab": 9, "d_model": 12, "norm": 3, "blocks": [{"mixer": "gla"}]})", {"m.json: norm", "3"}},
       {R"({"vocab": 9, "d_modle": 12, "blocks": [{"mixer": "gla"}]})", {"m.json", "`d_model`?", "`d_modle`"}},
       {with("3"), {"m.json: blocks[0]", "object"}},
@@ -56,7 +61,8 @@ TEST(ModelFile, BadInputGivesOneErrorThatNamesThePlace) {
       {with(R"({"mixer": {"heads": 2}})"), {"m.json: blocks[0]: mixer", "name"}},
       {with(R"({"mixer": {"name": "gla", "heads": 2}, "heads": 2})"), {"m.json: blocks[0]", "`heads` once"}},
       {with(R"({"mixer": "gla", "channel": "swiglo"})"), {"m.json: blocks[0]", "`swiglu`?"}},
-      {with(R"({"mixer": "gla", "channel": "mlp", "activation": "gule"})"), {"m.json: blocks[0]", "activation", "gule"}},
+      {with(R"({"mixer": "gla", "channel": "mlp", "activation": "gule"})"),
+       {"m.json: blocks[0]", "activation", "gule"}},
       {with(R"({"mixer": "none"})"), {"m.json: blocks[0]", "none"}},
       {with(R"({"mixer": "gla", "repeat": 0})"), {"m.json: blocks[0]", "`repeat`", "0"}},
       {with(R"({"mixer": "gla", "repeat": 1000000000})"), {"m.json: blocks[0]", "`repeat`", "1000000000"}},
@@ -65,7 +71,9 @@ TEST(ModelFile, BadInputGivesOneErrorThatNamesThePlace) {
   };
   for (const Bad& bad : all) {
     const std::string text = error_of([&] { built(bad.text); });
-    for (const std::string& part : bad.says) EXPECT_NE(text.find(part), std::string::npos) << bad.text.substr(0, 90) << "\n  says: " << text << "\n  lacks: " << part;
+    for (const std::string& part : bad.says)
+      EXPECT_NE(text.find(part), std::string::npos)
+          << bad.text.substr(0, 90) << "\n  says: " << text << "\n  lacks: " << part;
   }
 }
 
@@ -93,9 +101,15 @@ TEST(ModelFile, SettingsChangeOneKey) {
   EXPECT_EQ(file["blocks"][0]["mixer"], "mamba");
   std::string nested = "blocks=";
   for (int i = 0; i < 60000; ++i) nested += '[';
-  for (const std::string& bad : {std::string("d_model"), std::string("=3"), std::string("blocks.9.heads=1"), std::string("blocks.x.heads=1"),
-                                 std::string("vocab.a=1"), std::string("blocks=\xff\xfe"), nested, nested + std::string(60000, ']')})
-    EXPECT_NE(error_of([&] { Json copy = file; set_model_key(copy, bad); read_model_spec(copy, "m.json"); }), "");
+  for (const std::string& bad :
+       {std::string("d_model"), std::string("=3"), std::string("blocks.9.heads=1"), std::string("blocks.x.heads=1"),
+        std::string("vocab.a=1"), std::string("blocks=\xff\xfe"), nested, nested + std::string(60000, ']')})
+    EXPECT_NE(error_of([&] {
+                Json copy = file;
+                set_model_key(copy, bad);
+                read_model_spec(copy, "m.json");
+              }),
+              "");
 }
 
 }  // namespace

@@ -16,9 +16,11 @@ struct Step {
 };
 
 // The loss of packed documents of these lengths, and its gradients.
-Step packed_step(Model& model, const std::vector<int32_t>& tokens, const std::vector<int64_t>& lengths, const Context& context, bool checkpointed = false) {
+Step packed_step(Model& model, const std::vector<int32_t>& tokens, const std::vector<int64_t>& lengths,
+                 const Context& context, bool checkpointed = false) {
   std::vector<Segment> segments;
-  for (const int64_t n : lengths) segments.push_back({segments.empty() ? 0 : segments.back().begin + segments.back().length, n, 0, nullptr});
+  for (const int64_t n : lengths)
+    segments.push_back({segments.empty() ? 0 : segments.back().begin + segments.back().length, n, 0, nullptr});
   std::vector<int32_t> targets(tokens.begin() + 1, tokens.end());
   targets.push_back(0);
   clear_gradients(model);
@@ -39,15 +41,18 @@ TEST(Model, PackedDocumentsAreEachAlone) {
     int64_t at = 0;
     for (const int64_t n : lengths) {
       // The target of a document's last token is the next one's first, here as there.
-      std::vector<int32_t> document(tokens.begin() + at, tokens.begin() + at + n), targets(tokens.begin() + at + 1, tokens.begin() + std::min<int64_t>(at + n + 1, 120));
+      std::vector<int32_t> document(tokens.begin() + at, tokens.begin() + at + n),
+          targets(tokens.begin() + at + 1, tokens.begin() + std::min<int64_t>(at + n + 1, 120));
       targets.resize(n, 0);
       const Segment whole[] = {{0, n, 0, nullptr}};
       clear_gradients(model);
       Tensor losses;
       backward(model.loss(model.hidden(document, {whole, &context}), targets, context, &losses));
       for (int64_t i = 0; i < n; ++i) {
-        if (exact) EXPECT_EQ(losses.data()[i], packed.losses[at + i]) << "token " << at + i;
-        else EXPECT_NEAR(losses.data()[i], packed.losses[at + i], 2e-5);
+        if (exact)
+          EXPECT_EQ(losses.data()[i], packed.losses[at + i]) << "token " << at + i;
+        else
+          EXPECT_NEAR(losses.data()[i], packed.losses[at + i], 2e-5);
       }
       const auto alone = all_of(model, true);
       ASSERT_EQ(alone.size(), sum.size());
@@ -63,7 +68,8 @@ TEST(Model, CheckpointedIsNotCheckpointedToTheBit) {
   const auto tokens = some_tokens(90);
   for (const Precision precision : {Precision::f32, Precision::bf16}) {
     const Context context{.precision = precision};
-    const Step plain = packed_step(model, tokens, {50, 40}, context), again = packed_step(model, tokens, {50, 40}, context, true);
+    const Step plain = packed_step(model, tokens, {50, 40}, context),
+               again = packed_step(model, tokens, {50, 40}, context, true);
     EXPECT_TRUE(same_bits(plain.losses, again.losses));
     EXPECT_TRUE(same_bits(plain.gradients, again.gradients));
   }
@@ -74,7 +80,8 @@ TEST(Model, CheckpointedIsNotCheckpointedToTheBit) {
 }
 
 // Two halves with the state between them, joined on one tape or cut.
-std::vector<float> gradient_in_pieces(Model& model, const std::vector<int32_t>& tokens, const std::vector<int64_t>& lengths, bool cut) {
+std::vector<float> gradient_in_pieces(Model& model, const std::vector<int32_t>& tokens,
+                                      const std::vector<int64_t>& lengths, bool cut) {
   const Context context;
   clear_gradients(model);
   SequenceState state;
@@ -84,7 +91,8 @@ std::vector<float> gradient_in_pieces(Model& model, const std::vector<int32_t>& 
     const Segment piece[] = {{0, n, state.position, &state}};
     const std::span<const int32_t> all(tokens);
     const Var h = model.hidden(all.subspan(at, n), {piece, &context});
-    const Var loss = scale(model.loss(h, all.subspan(at + 1, n), context), static_cast<float>(n) / static_cast<float>(std::ssize(tokens) - 1));
+    const Var loss = scale(model.loss(h, all.subspan(at + 1, n), context),
+                           static_cast<float>(n) / static_cast<float>(std::ssize(tokens) - 1));
     if (cut) {
       backward(loss);
       state.detach();
@@ -104,7 +112,8 @@ TEST(Model, StreamingOnOneTapeIsTheWholeSequence) {
   const auto whole = gradient_in_pieces(model, tokens, {90}, false);
   EXPECT_LT(relative_distance(gradient_in_pieces(model, tokens, {45, 45}, false), whole), 2e-5);
   EXPECT_LT(relative_distance(gradient_in_pieces(model, tokens, {1, 64, 2, 23}, false), whole), 2e-5);
-  EXPECT_GT(relative_distance(gradient_in_pieces(model, tokens, {45, 45}, true), whole), 1e-3);  // truncation can be told
+  EXPECT_GT(relative_distance(gradient_in_pieces(model, tokens, {45, 45}, true), whole),
+            1e-3);  // truncation can be told
 }
 
 TEST(Model, AnyChunkingOfAPromptGivesTheSameLogits) {
@@ -117,8 +126,10 @@ TEST(Model, AnyChunkingOfAPromptGivesTheSameLogits) {
     for (const int64_t piece : {1, 7, 16, 64, 100}) {
       Session session(model, {.exact = exact});
       const auto got = session.feed(tokens, piece);
-      if (exact) EXPECT_TRUE(same_bits(got, expected)) << "pieces of " << piece;
-      else EXPECT_LT(relative_distance({got.begin(), got.end()}, expected), 1e-5) << "pieces of " << piece;
+      if (exact)
+        EXPECT_TRUE(same_bits(got, expected)) << "pieces of " << piece;
+      else
+        EXPECT_LT(relative_distance({got.begin(), got.end()}, expected), 1e-5) << "pieces of " << piece;
       EXPECT_EQ(session.state().bytes(), whole.state().bytes());
       EXPECT_EQ(session.state().bytes(), model.state_bytes(150));
     }
@@ -149,7 +160,8 @@ TEST(Model, ATrainingStepHasTheSameBitsOnAnyNumberOfThreads) {
       std::vector<NamedParameter> parameters;
       model.parameters([&](const std::string& name, Parameter& p) { parameters.push_back({name, &p}); });
       for (int64_t step = 1; step <= 2; ++step) {
-        packed_step(model, some_tokens(400, 60, static_cast<uint64_t>(step)), {130, 1, 200, 69}, {.precision = precision});
+        packed_step(model, some_tokens(400, 60, static_cast<uint64_t>(step)), {130, 1, 200, 69},
+                    {.precision = precision});
         optimizer->step(parameters, {.step = step, .rate = 1e-2, .gradient_scale = 1});
       }
       const auto weights = all_of(model, false);

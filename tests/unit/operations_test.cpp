@@ -15,7 +15,8 @@ namespace {
 
 std::vector<Operation> all_operations() {
   std::vector<Operation> all;
-  for (const auto& table : {cases::maps(), cases::arithmetic(), cases::layout(), cases::products(), cases::norms(), cases::sequence()})
+  for (const auto& table :
+       {cases::maps(), cases::arithmetic(), cases::layout(), cases::products(), cases::norms(), cases::sequence()})
     all.insert(all.end(), table.begin(), table.end());
   return all;
 }
@@ -41,9 +42,11 @@ struct Outcome {
 };
 
 // Forward, and backward from a random gradient of every output; inputs[i] takes part when wanted[i].
-Outcome run(const std::function<Vars(const Vars&)>& f, const std::vector<Tensor>& inputs, const std::vector<bool>& wanted) {
+Outcome run(const std::function<Vars(const Vars&)>& f, const std::vector<Tensor>& inputs,
+            const std::vector<bool>& wanted) {
   Vars in;
-  for (size_t i = 0; i < inputs.size(); ++i) in.push_back(wanted[i] ? Var::leaf(inputs[i].clone()) : Var(inputs[i].clone()));
+  for (size_t i = 0; i < inputs.size(); ++i)
+    in.push_back(wanted[i] ? Var::leaf(inputs[i].clone()) : Var(inputs[i].clone()));
   const Vars out = f(in);
   Outcome r;
   std::vector<std::pair<Var, Tensor>> roots;
@@ -56,7 +59,9 @@ Outcome run(const std::function<Vars(const Vars&)>& f, const std::vector<Tensor>
   return r;
 }
 
-Outcome run_all(const Operation& op, const std::vector<Tensor>& inputs) { return run(op.apply, inputs, std::vector<bool>(inputs.size(), true)); }
+Outcome run_all(const Operation& op, const std::vector<Tensor>& inputs) {
+  return run(op.apply, inputs, std::vector<bool>(inputs.size(), true));
+}
 
 double loss_of(const Operation& op, const Matrices& in, const std::vector<Tensor>& outputs) {
   const Matrices ys = op.definition(in);
@@ -75,7 +80,9 @@ double size_of(std::span<const float> x) {
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.defined() == b.defined() && (!a || (a.shape() == b.shape() && (a.elements() == 0 || std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0)));
+  return a.defined() == b.defined() &&
+         (!a || (a.shape() == b.shape() &&
+                 (a.elements() == 0 || std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0)));
 }
 
 // a is b to within `tolerance` of b's largest number.
@@ -83,16 +90,20 @@ void expect_near(const Tensor& a, const std::vector<double>& b, double tolerance
   ASSERT_EQ(a.elements(), std::ssize(b)) << what;
   double most = 0;
   for (const double v : b) most = std::max(most, std::fabs(v));
-  for (int64_t i = 0; i < a.elements(); ++i) ASSERT_NEAR(a.data()[i], b[static_cast<size_t>(i)], tolerance * (most + 1e-3)) << what << " [" << i << "]";
+  for (int64_t i = 0; i < a.elements(); ++i)
+    ASSERT_NEAR(a.data()[i], b[static_cast<size_t>(i)], tolerance * (most + 1e-3)) << what << " [" << i << "]";
 }
 
-std::vector<double> doubles(const Tensor& t) { return {t.span().begin(), t.span().end()}; }
+std::vector<double> doubles(const Tensor& t) {
+  return {t.span().begin(), t.span().end()};
+}
 
 class Operations : public testing::TestWithParam<Operation> {
  protected:
   std::vector<int64_t> row_counts() const {
     std::vector<int64_t> counts;
-    for (const int64_t n : {0, 1, 2, 7, 33, 70}) if (n >= GetParam().fewest) counts.push_back(n);
+    for (const int64_t n : {0, 1, 2, 7, 33, 70})
+      if (n >= GetParam().fewest) counts.push_back(n);
     return counts;
   }
 };
@@ -137,8 +148,10 @@ TEST_P(Operations, GradientsAreDifferencesOfTheDefinition) {
         side[s] = loss_of(op, in, r.outputs);
       }
       in[i].a = before;
-      for (int64_t j = 0; j < direction.elements(); ++j) along += double{direction.data()[j]} * r.gradients[i].data()[j];
-      EXPECT_NEAR(along, (side[1] - side[0]) / (2 * kStep), 3e-5 * (size_of(r.gradients[i].span()) + 0.01)) << n << " rows, input " << i;
+      for (int64_t j = 0; j < direction.elements(); ++j)
+        along += double{direction.data()[j]} * r.gradients[i].data()[j];
+      EXPECT_NEAR(along, (side[1] - side[0]) / (2 * kStep), 3e-5 * (size_of(r.gradients[i].span()) + 0.01))
+          << n << " rows, input " << i;
     }
   }
 }
@@ -154,23 +167,32 @@ TEST_P(Operations, GradientsGoWhereTheyAreWanted) {
     const Outcome alone = run(op.apply, inputs, wanted);
     EXPECT_TRUE(same_bits(alone.gradients[i], all.gradients[i])) << "input " << i << " alone";
     if (inputs[i].elements() == 0) continue;
-    const Outcome twice = run([&](const Vars& in) {
-      Vars out = op.apply(in);
-      const Vars again = op.apply(in);
-      for (size_t j = 0; j < out.size(); ++j) out[j] = add(out[j], again[j]);
-      return out;
-    }, inputs, wanted);
+    const Outcome twice = run(
+        [&](const Vars& in) {
+          Vars out = op.apply(in);
+          const Vars again = op.apply(in);
+          for (size_t j = 0; j < out.size(); ++j) out[j] = add(out[j], again[j]);
+          return out;
+        },
+        inputs, wanted);
     for (int64_t j = 0; j < inputs[i].elements(); ++j)
-      ASSERT_NEAR(twice.gradients[i].data()[j], 2 * all.gradients[i].data()[j], 1e-5 * size_of(all.gradients[i].span())) << "input " << i;
+      ASSERT_NEAR(twice.gradients[i].data()[j], 2 * all.gradients[i].data()[j], 1e-5 * size_of(all.gradients[i].span()))
+          << "input " << i;
   }
   for (size_t i = 1; i < inputs.size(); ++i) {
     if (inputs[i].shape() != inputs[0].shape() || i >= op.ranges.size() + 1) continue;
     std::vector<Tensor> same = inputs;
     same[i] = same[0].clone();
-    const Outcome apart = run_all(op, same), together = run([&](Vars in) { in[i] = in[0]; return op.apply(in); }, same, std::vector<bool>(same.size(), true));
+    const Outcome apart = run_all(op, same), together = run(
+                                                 [&](Vars in) {
+                                                   in[i] = in[0];
+                                                   return op.apply(in);
+                                                 },
+                                                 same, std::vector<bool>(same.size(), true));
     for (int64_t j = 0; j < same[0].elements(); ++j)
       ASSERT_NEAR(together.gradients[0].data()[j], apart.gradients[0].data()[j] + apart.gradients[i].data()[j],
-                  1e-5 * (1e-6 + size_of(apart.gradients[0].span()) + size_of(apart.gradients[i].span()))) << "inputs 0 and " << i;
+                  1e-5 * (1e-6 + size_of(apart.gradients[0].span()) + size_of(apart.gradients[i].span())))
+          << "inputs 0 and " << i;
   }
 }
 
@@ -182,10 +204,13 @@ TEST_P(Operations, SameBitsForAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3, 8}) {
     set_thread_count(threads);
     Outcome r = run_all(op, inputs);
-    if (threads == 1) reference = std::move(r);
+    if (threads == 1)
+      reference = std::move(r);
     else {
-      for (size_t i = 0; i < r.outputs.size(); ++i) EXPECT_TRUE(same_bits(r.outputs[i], reference.outputs[i])) << threads << " threads, output " << i;
-      for (size_t i = 0; i < r.gradients.size(); ++i) EXPECT_TRUE(same_bits(r.gradients[i], reference.gradients[i])) << threads << " threads, input " << i;
+      for (size_t i = 0; i < r.outputs.size(); ++i)
+        EXPECT_TRUE(same_bits(r.outputs[i], reference.outputs[i])) << threads << " threads, output " << i;
+      for (size_t i = 0; i < r.gradients.size(); ++i)
+        EXPECT_TRUE(same_bits(r.gradients[i], reference.gradients[i])) << threads << " threads, input " << i;
     }
   }
   set_thread_count(before);
@@ -197,12 +222,16 @@ TEST_P(FusedOperations, EqualTheirComposition) {
   const Operation& op = GetParam();
   for (const int64_t n : {4, 9, 40}) {
     const auto inputs = inputs_of(op, n, Rng(11).fork(op.name));
-    const Outcome fused = run_all(op, inputs), composed = run(op.composition, inputs, std::vector<bool>(inputs.size(), true));
+    const Outcome fused = run_all(op, inputs),
+                  composed = run(op.composition, inputs, std::vector<bool>(inputs.size(), true));
     ASSERT_EQ(fused.outputs.size(), composed.outputs.size());
-    for (size_t i = 0; i < fused.outputs.size(); ++i) expect_near(fused.outputs[i], doubles(composed.outputs[i]), 2e-5, fmt::format("{} rows, output {}", n, i));
+    for (size_t i = 0; i < fused.outputs.size(); ++i)
+      expect_near(fused.outputs[i], doubles(composed.outputs[i]), 2e-5, fmt::format("{} rows, output {}", n, i));
     for (size_t i = 0; i < inputs.size(); ++i) {
       ASSERT_EQ(fused.gradients[i].defined(), composed.gradients[i].defined()) << "input " << i;
-      if (fused.gradients[i]) expect_near(fused.gradients[i], doubles(composed.gradients[i]), 3e-5, fmt::format("{} rows, gradient of input {}", n, i));
+      if (fused.gradients[i])
+        expect_near(fused.gradients[i], doubles(composed.gradients[i]), 3e-5,
+                    fmt::format("{} rows, gradient of input {}", n, i));
     }
   }
 }

@@ -1,4 +1,6 @@
 // Training runs end with the same weights to the bit however they were stopped.
+#include "train/trainer.h"
+
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,7 +10,6 @@
 #include "data/tokenize.h"
 #include "support/models.h"
 #include "support/temp_folder.h"
-#include "train/trainer.h"
 
 namespace sennit::train {
 namespace {
@@ -35,7 +36,7 @@ class Trainer : public testing::Test {
     options.steps = kSteps;
     options.rows = 2, options.length = 48;
     options.warmup = 2;
-    if (!options.eval_every) options.eval_every = 4;
+    options.eval_every = 4;
     return {hybrid_file(257), "hybrid.json", folder_ / "tokens", folder_ / out, options};
   }
 
@@ -85,7 +86,9 @@ TEST_F(Trainer, StoppedAndResumedIsTheSameToTheBit) {
     // Torn away in the middle of step 5, whose last checkpoint is of step 4, and while step 2 is reported as saved.
     const RunSettings torn = settings(kind + "-torn", options);
     Watcher watcher;
-    watcher.step = [](const StepReport& r) { if (r.step == 5) throw Killed(); };
+    watcher.step = [](const StepReport& r) {
+      if (r.step == 5) throw Killed();
+    };
     const std::atomic<bool> never{false};
     EXPECT_THROW(run(torn, watcher, never), Killed);
     EXPECT_EQ(to_the_end(torn).loss, whole.loss);
@@ -106,7 +109,9 @@ TEST_F(Trainer, KilledProcessesResume) {
     const pid_t child = fork();
     if (child == 0) {
       Watcher watcher;
-      watcher.step = [&](const StepReport& r) { if (r.step == last) kill(getpid(), SIGKILL); };
+      watcher.step = [&](const StepReport& r) {
+        if (r.step == last) kill(getpid(), SIGKILL);
+      };
       const std::atomic<bool> stop{false};
       run(killed, watcher, stop);
       _exit(0);

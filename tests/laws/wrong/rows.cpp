@@ -7,11 +7,11 @@ namespace sennit::laws {
 namespace {
 
 struct Scaling : RowMap {
-  Scaling(int64_t width, RowFault f) : fault(f) {
-    weight.init(Tensor::full({width}, 1));
-  }
+  Scaling(int64_t width, RowFault f) : fault(f) { weight.init(Tensor::full({width}, 1)); }
   void visit(const ParameterVisitor& v) override { v("weight", weight); }
-  int64_t flops(int64_t rows) const override { return rows * weight.value().elements() / (fault == RowFault::cost ? 2 : 1); }
+  int64_t flops(int64_t rows) const override {
+    return rows * weight.value().elements() / (fault == RowFault::cost ? 2 : 1);
+  }
   naive::Matrix naive(const naive::Weights& w, const naive::Matrix& x) const override {
     naive::Matrix y = x;
     for (int64_t i = 0; i < x.rows; ++i)
@@ -37,7 +37,8 @@ struct Scaling : RowMap {
       for (int64_t p = 0; p < parts; ++p)
         for (int64_t j = 0; j < d; ++j) {
           float sum = 0;
-          for (int64_t i = n * p / parts + (f == RowFault::gradient); i < n * (p + 1) / parts; ++i) sum += dy[0].data()[i * d + j] * in.data()[i * d + j];
+          for (int64_t i = n * p / parts + (f == RowFault::gradient); i < n * (p + 1) / parts; ++i)
+            sum += dy[0].data()[i * d + j] * in.data()[i * d + j];
           dw.data()[j] += sum;
         }
     });
