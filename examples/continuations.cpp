@@ -16,7 +16,8 @@ int main(int argc, char** argv) {
     session.save(argv[3]);
     const auto kept = model.load_session(argv[3]);
     std::cout << kept.tokens().size() << " tokens kept in " << kept.state_bytes() << " bytes\n";
-    for (int64_t seed = 1; seed <= 3; ++seed) std::cout << seed << ": " << kept.snapshot().write({.max_tokens = 30, .seed = seed}).text << "\n";
+    for (int64_t seed = 1; seed <= 3; ++seed)
+      std::cout << seed << ": " << kept.snapshot().write({.max_tokens = 30, .seed = seed}).text << "\n";
   } catch (const sennit::Error& e) {
     std::cerr << e.what() << "\n";
     return 1;

@@ -10,7 +10,8 @@ int main(int argc, char** argv) {
   }
   try {
     const auto model = sennit::TextModel::load(argv[1]);
-    model.generate(argv[2], {.max_tokens = 60, .temperature = 0.7}, [](std::string_view piece) { return bool(std::cout << piece << std::flush); });
+    model.generate(argv[2], {.max_tokens = 60, .temperature = 0.7},
+                   [](std::string_view piece) { return bool(std::cout << piece << std::flush); });
     std::cout << "\n";
   } catch (const sennit::Error& e) {
     std::cerr << e.what() << "\n";

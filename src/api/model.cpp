@@ -20,7 +20,8 @@ struct TextModel::Impl {
   void check(std::span<const int32_t> tokens, const char* who) const {
     if (tokens.empty()) fail({who, "at least one token", "none"});
     for (const int32_t t : tokens)
-      if (t < 0 || t >= loaded.model->spec().vocab) fail({who, fmt::format("token ids from 0 to {}", loaded.model->spec().vocab - 1), std::to_string(t)});
+      if (t < 0 || t >= loaded.model->spec().vocab)
+        fail({who, fmt::format("token ids from 0 to {}", loaded.model->spec().vocab - 1), std::to_string(t)});
   }
   // The last hidden rows of a fresh text.
   Var hidden(std::span<const int32_t> tokens) {
@@ -52,12 +53,24 @@ TextModel TextModel::load(const std::string& path, const LoadOptions& options) {
   return TextModel(std::move(impl));
 }
 
-int64_t TextModel::vocab_size() const { return impl_->model().spec().vocab; }
-int64_t TextModel::width() const { return impl_->model().spec().d_model; }
-int64_t TextModel::parameter_count() const { return impl_->model().parameter_count(); }
-int64_t TextModel::state_bytes(int64_t tokens) const { return impl_->model().state_bytes(tokens); }
-std::vector<int32_t> TextModel::encode(std::string_view text) const { return impl_->tokenizer().encode(text); }
-std::string TextModel::decode(std::span<const int32_t> tokens) const { return impl_->tokenizer().decode(tokens); }
+int64_t TextModel::vocab_size() const {
+  return impl_->model().spec().vocab;
+}
+int64_t TextModel::width() const {
+  return impl_->model().spec().d_model;
+}
+int64_t TextModel::parameter_count() const {
+  return impl_->model().parameter_count();
+}
+int64_t TextModel::state_bytes(int64_t tokens) const {
+  return impl_->model().state_bytes(tokens);
+}
+std::vector<int32_t> TextModel::encode(std::string_view text) const {
+  return impl_->tokenizer().encode(text);
+}
+std::string TextModel::decode(std::span<const int32_t> tokens) const {
+  return impl_->tokenizer().decode(tokens);
+}
 
 Answer TextModel::generate(std::string_view prompt, const WriteOptions& options, const OnText& on_text) const {
   TextSession session = begin();
@@ -87,12 +100,15 @@ std::vector<float> TextModel::embed(std::string_view text) const {
   return mean;
 }
 
-TextSession TextModel::begin() const { return TextSession(std::make_unique<TextSession::Impl>(impl_, Session(impl_->model(), impl_->context))); }
+TextSession TextModel::begin() const {
+  return TextSession(std::make_unique<TextSession::Impl>(impl_, Session(impl_->model(), impl_->context)));
+}
 
 TextSession TextModel::load_session(const std::string& path) const {
   std::vector<std::vector<int32_t>> tokens;
   auto states = load_states(path, impl_->model().state_specs(), model_tag(impl_->model()), &tokens);
-  if (states.size() != 1 || tokens.size() != 1) fail({"session", "one sequence and its tokens", std::to_string(states.size()), path});
+  if (states.size() != 1 || tokens.size() != 1)
+    fail({"session", "one sequence and its tokens", std::to_string(states.size()), path});
   if (!tokens[0].empty()) impl_->check(tokens[0], "session");
   TextSession s = begin();
   s.impl_->session.restore(std::move(states[0]));
@@ -119,7 +135,11 @@ void TextSession::read(std::span<const int32_t> tokens) {
 Answer TextSession::write(const WriteOptions& o, const OnText& on_text) {
   if (impl_->tokens.empty()) fail({"session", "at least one token to go on from", "an empty text"});
   const tokenizers::Tokenizer& tokenizer = impl_->model->tokenizer();
-  GenerationOptions options{.sampling = {o.temperature, o.top_k, o.top_p, o.min_p, o.repetition_penalty, o.penalty_tokens, o.seed}, .max_tokens = o.max_tokens, .stop = o.stop, .stop_tokens = {}};
+  GenerationOptions options{
+      .sampling = {o.temperature, o.top_k, o.top_p, o.min_p, o.repetition_penalty, o.penalty_tokens, o.seed},
+      .max_tokens = o.max_tokens,
+      .stop = o.stop,
+      .stop_tokens = {}};
   for (const Field& f : options.sampling.fields()) read_field(f, write_fields({f}).front(), "write", "");
   if (o.stop_at_end && tokenizer.special().eos >= 0) options.stop_tokens.push_back(tokenizer.special().eos);
   FlushDenormals flush;
@@ -128,10 +148,11 @@ Answer TextSession::write(const WriteOptions& o, const OnText& on_text) {
   impl_->tokens.resize(static_cast<size_t>(impl_->position()));  // generate() puts them back as it reads them
   const size_t before = impl_->tokens.size() + waiting.size();
   Answer answer;
-  const GenerationReport r = sennit::generate(impl_->session, tokenizer, waiting, options, impl_->tokens, [&](std::string_view piece) {
-    answer.text += piece;
-    return !on_text || on_text(piece);
-  });
+  const GenerationReport r =
+      sennit::generate(impl_->session, tokenizer, waiting, options, impl_->tokens, [&](std::string_view piece) {
+        answer.text += piece;
+        return !on_text || on_text(piece);
+      });
   answer.tokens.assign(impl_->tokens.begin() + static_cast<int64_t>(before), impl_->tokens.end());
   constexpr Ending kEndings[] = {Ending::max_tokens, Ending::stop_text, Ending::end_of_text, Ending::cancelled};
   answer.ending = kEndings[static_cast<int>(r.reason)];
@@ -154,8 +175,12 @@ std::vector<float> TextSession::logits() {
   return {y.begin(), y.end()};
 }
 
-std::span<const int32_t> TextSession::tokens() const { return impl_->tokens; }
-int64_t TextSession::state_bytes() const { return impl_->session.state().bytes(); }
+std::span<const int32_t> TextSession::tokens() const {
+  return impl_->tokens;
+}
+int64_t TextSession::state_bytes() const {
+  return impl_->session.state().bytes();
+}
 
 TextSession TextSession::snapshot() const {
   auto copy = std::make_unique<Impl>(impl_->model, impl_->session.snapshot());

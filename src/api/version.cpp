@@ -2,6 +2,8 @@
 
 namespace sennit {
 
-const char* version() { return SENNIT_VERSION; }
+const char* version() {
+  return SENNIT_VERSION;
+}
 
 }  // namespace sennit

@@ -26,7 +26,8 @@ struct Compare {
     FlushDenormals flush;
     Facts facts;
     ProgressBar bar(quiet || json || no_measure);
-    const double each = static_cast<double>(options.lengths.size() + 1), total = each * static_cast<double>(runs.size());
+    const double each = static_cast<double>(options.lengths.size() + 1),
+                 total = each * static_cast<double>(runs.size());
     double done = 0;
     for (const std::string& path : runs) {
       facts.push_back(measure::facts_of(path, options, [&](const std::string& what) {
@@ -46,7 +47,8 @@ struct Compare {
     if (!markdown.empty()) io::write_file(markdown, table.markdown());
     if (!html.empty()) io::write_file(html, comparison_html(facts, options));
     if (json) {
-      Json all{{"machine", machine_text()}, {"precision", to_string(options.context.precision)}, {"runs", Json::array()}};
+      Json all{
+          {"machine", machine_text()}, {"precision", to_string(options.context.precision)}, {"runs", Json::array()}};
       for (const auto& f : facts) all["runs"].push_back(measure::to_json(f));
       fmt::print("{}\n", all.dump(-1, ' ', false, Json::error_handler_t::replace));
       return;
@@ -62,17 +64,26 @@ struct Compare {
 
 void add_compare(Commands& commands) {
   auto c = std::make_shared<Compare>();
-  CLI::App& app = commands.add("compare", "Put training runs and checkpoints side by side: quality, speed, memory", [c] {
-    interrupted();
-    return c->run();
-  });
+  CLI::App& app =
+      commands.add("compare", "Put training runs and checkpoints side by side: quality, speed, memory", [c] {
+        interrupted();
+        return c->run();
+      });
   app.add_option("runs", c->runs, "training runs, or checkpoint folders")->required();
   app.add_option("--lengths", c->options.lengths, "lengths to measure costs at, separated by commas")
-      ->delimiter(',')->capture_default_str()->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
-  app.add_option("--precision", c->precision, "of the factors of matrix products")->capture_default_str()->check(CLI::IsMember({"f32", "bf16"}));
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  app.add_option("--precision", c->precision, "of the factors of matrix products")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_flag("--exact", c->options.context.exact, "measure exact mode");
-  app.add_option("--rows", c->options.rows, "sequences in the measured training step")->capture_default_str()->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
-  app.add_option("--length", c->options.length, "tokens of each")->capture_default_str()->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  app.add_option("--rows", c->options.rows, "sequences in the measured training step")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
+  app.add_option("--length", c->options.length, "tokens of each")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
   app.add_flag("--no-measure", c->no_measure, "measure nothing: only what the runs wrote down");
   app.add_option("--html", c->html, "write a report with plots, one file");
   app.add_option("--markdown", c->markdown, "write the table");

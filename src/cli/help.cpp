@@ -28,10 +28,14 @@ OptionHelp describe_option(const CLI::Option& o) {
   const std::string type = o.get_type_name();
   if (o.get_expected_max() > 0) {
     h.choices = choices_in(type);
-    if (!h.choices.empty()) h.value = type.substr(type.find('{'), type.rfind('}') + 1 - type.find('{'));
-    else if (type.rfind("INT", 0) == 0 || type.rfind("UINT", 0) == 0) h.value = "N";
-    else if (type.rfind("FLOAT", 0) == 0) h.value = "X";
-    else h.value = "TEXT";
+    if (!h.choices.empty())
+      h.value = type.substr(type.find('{'), type.rfind('}') + 1 - type.find('{'));
+    else if (type.rfind("INT", 0) == 0 || type.rfind("UINT", 0) == 0)
+      h.value = "N";
+    else if (type.rfind("FLOAT", 0) == 0)
+      h.value = "X";
+    else
+      h.value = "TEXT";
     h.fallback = o.get_default_str();
   }
   h.help = o.get_description(), h.group = o.get_group();
@@ -43,7 +47,8 @@ void describe_below(const CLI::App& app, const std::string& name, std::vector<Co
   for (const CLI::Option* o : app.get_options({})) c.options.push_back(describe_option(*o));
   for (const CLI::App* s : app.get_subcommands({})) c.below.push_back(s->get_name());
   all.push_back(std::move(c));
-  for (const CLI::App* s : app.get_subcommands({})) describe_below(*s, name.empty() ? s->get_name() : name + " " + s->get_name(), all);
+  for (const CLI::App* s : app.get_subcommands({}))
+    describe_below(*s, name.empty() ? s->get_name() : name + " " + s->get_name(), all);
 }
 
 }  // namespace
@@ -54,7 +59,9 @@ std::vector<CommandHelp> describe(const CLI::App& app) {
   return all;
 }
 
-HelpFormatter::HelpFormatter() { column_width(32); }
+HelpFormatter::HelpFormatter() {
+  column_width(32);
+}
 
 std::string HelpFormatter::make_option_opts(const CLI::Option* option) const {
   const OptionHelp h = describe_option(*option);
@@ -63,7 +70,9 @@ std::string HelpFormatter::make_option_opts(const CLI::Option* option) const {
 
 std::string HelpFormatter::make_option_desc(const CLI::Option* option) const {
   const OptionHelp h = describe_option(*option);
-  return h.fallback.empty() || h.fallback == "\"\"" || h.fallback == "[]" ? h.help : fmt::format("{} (default {})", h.help, h.fallback);
+  return h.fallback.empty() || h.fallback == "\"\"" || h.fallback == "[]"
+             ? h.help
+             : fmt::format("{} (default {})", h.help, h.fallback);
 }
 
 }  // namespace sennit::cli

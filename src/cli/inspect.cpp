@@ -44,8 +44,10 @@ struct Inspect {
 
   int run() const {
     const Json found = inspection(path, stats);
-    if (json) fmt::print("{}\n", found.dump(1, ' ', false, Json::error_handler_t::replace));
-    else print(found, "");
+    if (json)
+      fmt::print("{}\n", found.dump(1, ' ', false, Json::error_handler_t::replace));
+    else
+      print(found, "");
     return 0;
   }
 };
@@ -55,7 +57,10 @@ struct Inspect {
 void add_inspect(Commands& commands) {
   auto i = std::make_shared<Inspect>();
   CLI::App& app = commands.add("inspect", "Say what a file or folder is and what is in it", [i] { return i->run(); });
-  app.add_option("path", i->path, "a checkpoint, training run, model file, safetensors or state file, token file, tokenizer, or folder of token files")->required();
+  app.add_option("path", i->path,
+                 "a checkpoint, training run, model file, safetensors or state file, token file, tokenizer, or folder "
+                 "of token files")
+      ->required();
   app.add_flag("--stats", i->stats, "read every tensor: min, mean, max, deviation");
   add_json_flag(app, i->json);
   app.footer("Example: sennit inspect runs/gla --stats");

@@ -29,7 +29,9 @@ bool present(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
-bool holds_tokenizer(const std::string& folder) { return present(folder + "/tokenizer.model") || present(folder + "/sennit_tokenizer.json"); }
+bool holds_tokenizer(const std::string& folder) {
+  return present(folder + "/tokenizer.model") || present(folder + "/sennit_tokenizer.json");
+}
 
 Json stats_of(const Tensor& stored) {
   const Tensor t = stored.to(DType::f32);
@@ -43,7 +45,8 @@ Json stats_of(const Tensor& stored) {
     low = std::min<double>(low, x), high = std::max<double>(high, x), sum += x, squares += static_cast<double>(x) * x;
   }
   const double n = static_cast<double>(std::max<int64_t>(1, t.elements() - odd)), mean = sum / n;
-  Json s{{"min", low}, {"mean", mean}, {"max", high}, {"deviation", std::sqrt(std::max(0.0, squares / n - mean * mean))}};
+  Json s{
+      {"min", low}, {"mean", mean}, {"max", high}, {"deviation", std::sqrt(std::max(0.0, squares / n - mean * mean))}};
   if (odd) s["not_finite"] = odd;
   return s;
 }
@@ -72,13 +75,20 @@ Json size_json(const ModelSpec& spec, const std::string& path) {
 Json tokenizer_json(const std::string& path) {
   const auto t = tokenizers::load_tokenizer(path);
   const auto s = t->special();
-  return {{"name", t->name()}, {"vocab", t->vocab_size()}, {"bos", s.bos}, {"eos", s.eos}, {"unk", s.unk}, {"fingerprint", fmt::format("{:016x}", t->fingerprint())}};
+  return {{"name", t->name()}, {"vocab", t->vocab_size()},
+          {"bos", s.bos},      {"eos", s.eos},
+          {"unk", s.unk},      {"fingerprint", fmt::format("{:016x}", t->fingerprint())}};
 }
 
 Json tokens_json(const std::string& path) {
   const data::TokenFile file(path);
   file.verify();
-  Json j{{"kind", "token file"}, {"path", path}, {"tokens", file.tokens()}, {"documents", file.documents()}, {"vocab", file.vocab_size()}, {"end_token", file.end_token()},
+  Json j{{"kind", "token file"},
+         {"path", path},
+         {"tokens", file.tokens()},
+         {"documents", file.documents()},
+         {"vocab", file.vocab_size()},
+         {"end_token", file.end_token()},
          {"tokenizer_fingerprint", fmt::format("{:016x}", file.fingerprint())}};
   const std::string folder = fs::path(path).parent_path().string();
   if (holds_tokenizer(folder)) {
@@ -157,7 +167,8 @@ Json folder_json(const std::string& path, bool stats) {
     if (j.size() == 2) j["kind"] = "tokenizer";
     j["tokenizer"] = tokenizer_json(path);
   }
-  if (j.size() == 2) fail({"inspect", "a checkpoint, a training run, token files or a tokenizer", "a folder without any", path});
+  if (j.size() == 2)
+    fail({"inspect", "a checkpoint, a training run, token files or a tokenizer", "a folder without any", path});
   return j;
 }
 
@@ -168,7 +179,8 @@ Json inspection(const std::string& path, bool stats) {
   if (fs::is_directory(path, ignored)) return folder_json(path, stats);
   const std::string head(io::MappedFile::open(path)->text().substr(0, 16)), name = fs::path(path).filename().string();
   if (head.rfind("SNTTOKEN", 0) == 0) return tokens_json(path);
-  if (head.size() > 8 && head[8] == '{' && name.find(".json") == std::string::npos) return safetensors_json(path, stats);
+  if (head.size() > 8 && head[8] == '{' && name.find(".json") == std::string::npos)
+    return safetensors_json(path, stats);
   if (name.ends_with(".index.json")) return safetensors_json(path, stats);
   if (name.ends_with(".model") || name == "sennit_tokenizer.json") {
     Json j{{"kind", "tokenizer"}, {"path", path}};
@@ -176,7 +188,8 @@ Json inspection(const std::string& path, bool stats) {
     return j;
   }
   const size_t first = head.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos || head[first] != '{') fail({"inspect", "a model file, safetensors, token or state file, or tokenizer.model", "none of these", path});
+  if (first == std::string::npos || head[first] != '{')
+    fail({"inspect", "a model file, safetensors, token or state file, or tokenizer.model", "none of these", path});
   const Json file = io::read_json_file(path);
   return model_json(file.is_object() && file.contains("sennit") ? file.at("sennit") : file, path);
 }
@@ -187,9 +200,11 @@ report::Table tensor_table(const Json& tensors) {
   if (stats)
     for (const char* title : {"min", "mean", "max", "deviation"}) table.columns.push_back({title, true});
   for (const Json& t : tensors) {
-    std::vector<std::string> row = {t.at("name"), t.at("dtype"), fmt::format("[{}]", fmt::join(t.at("shape").get<std::vector<int64_t>>(), ", "))};
+    std::vector<std::string> row = {t.at("name"), t.at("dtype"),
+                                    fmt::format("[{}]", fmt::join(t.at("shape").get<std::vector<int64_t>>(), ", "))};
     if (stats)
-      for (const char* key : {"min", "mean", "max", "deviation"}) row.push_back(t.contains(key) ? fmt::format("{:.4g}", t.at(key).get<double>()) : "");
+      for (const char* key : {"min", "mean", "max", "deviation"})
+        row.push_back(t.contains(key) ? fmt::format("{:.4g}", t.at(key).get<double>()) : "");
     table.add(row);
   }
   return table;

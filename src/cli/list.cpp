@@ -35,7 +35,8 @@ Json entries_json(const Registry<Socket>& registry) {
     entry["options"] = Json::array();
     for (const Field& f : options->fields()) entry["options"].push_back(option_json(f));
     if constexpr (requires { e.info.settings; })
-      for (const auto& [name, settings] : e.info.settings) entry["settings"].push_back({{"name", name}, {"options", Json::parse(settings)}});
+      for (const auto& [name, settings] : e.info.settings)
+        entry["settings"].push_back({{"name", name}, {"options", Json::parse(settings)}});
     all.push_back(entry);
   }
   return all;
@@ -55,8 +56,9 @@ struct List {
   bool json = false, markdown = false;
 
   Json everything() const {
-    Json all{{"mixers", entries_json(mixers::registry())}, {"channels", entries_json(channels::registry())}, {"norms", entries_json(norms::registry())},
-             {"positions", entries_json(positions::registry())}, {"blocks", entries_json(blocks::registry())}, {"optimizers", entries_json(optimizers::registry())}};
+    Json all{{"mixers", entries_json(mixers::registry())}, {"channels", entries_json(channels::registry())},
+             {"norms", entries_json(norms::registry())},   {"positions", entries_json(positions::registry())},
+             {"blocks", entries_json(blocks::registry())}, {"optimizers", entries_json(optimizers::registry())}};
     all["commands"] = Json::array();
     add_commands_below(*app, "", all["commands"]);
     return all;
@@ -66,9 +68,12 @@ struct List {
     Json all = everything();
     if (!kind.empty()) all = Json{{kind, all.at(kind)}};
     if (!name.empty()) all.front() = Json::array({find(all.front())});
-    if (json) fmt::print("{}\n", all.dump(1));
-    else if (markdown) fmt::print("{}", markdown_of(all));
-    else fmt::print("{}", kind.empty() ? overview(all) : details(all.front()));
+    if (json)
+      fmt::print("{}\n", all.dump(1));
+    else if (markdown)
+      fmt::print("{}", markdown_of(all));
+    else
+      fmt::print("{}", kind.empty() ? overview(all) : details(all.front()));
     return 0;
   }
 
@@ -79,10 +84,13 @@ struct List {
       names.push_back(e.at("name"));
     }
     const std::string near = closest(name, names);
-    fail({"list", near.empty() ? fmt::format("one of {}", fmt::join(names, ", ")) : "`" + near + "`?", "`" + name + "`"});
+    fail({"list", near.empty() ? fmt::format("one of {}", fmt::join(names, ", ")) : "`" + near + "`?",
+          "`" + name + "`"});
   }
 
-  static std::string text_of(const Json& e, const char* key) { return e.contains(key) ? e.at(key).get<std::string>() : ""; }
+  static std::string text_of(const Json& e, const char* key) {
+    return e.contains(key) ? e.at(key).get<std::string>() : "";
+  }
 
   static std::string overview(const Json& all) {
     std::string out;
@@ -97,23 +105,31 @@ struct List {
   static std::string details(const Json& entries) {
     std::string out;
     for (const Json& e : entries) {
-      out += fmt::format("{}  {}{}\n", text_of(e, "name"), text_of(e, "title"), e.contains("paper") ? "  (" + text_of(e, "paper") + ")" : "");
+      out += fmt::format("{}  {}{}\n", text_of(e, "name"), text_of(e, "title"),
+                         e.contains("paper") ? "  (" + text_of(e, "paper") + ")" : "");
       for (const char* key : {"equation", "cost", "state"})
         if (!text_of(e, key).empty()) out += fmt::format("  {:9} {}\n", key, text_of(e, key));
-      if (e.contains("patterns")) out += fmt::format("  {:9} {}\n", "patterns", fmt::join(e.at("patterns").get<std::vector<std::string>>(), ", "));
+      if (e.contains("patterns"))
+        out +=
+            fmt::format("  {:9} {}\n", "patterns", fmt::join(e.at("patterns").get<std::vector<std::string>>(), ", "));
       if (e.contains("options") && !e.at("options").empty()) {
         report::Table t{{{"  option"}, {"default"}, {"type"}, {""}}, {}};
-        for (const Json& o : e.at("options")) t.add({"    " + text_of(o, "name"), text_of(o, "default"), text_of(o, "type"), meaning(o)});
+        for (const Json& o : e.at("options"))
+          t.add({"    " + text_of(o, "name"), text_of(o, "default"), text_of(o, "type"), meaning(o)});
         out += t.text();
       }
-      for (const Json& s : e.value("settings", Json::array())) out += fmt::format("  as {}: {}\n", text_of(s, "name"), s.at("options").dump());
+      for (const Json& s : e.value("settings", Json::array()))
+        out += fmt::format("  as {}: {}\n", text_of(s, "name"), s.at("options").dump());
       if (e.contains("options")) out += "\n";
     }
     return out;
   }
 
   static std::string meaning(const Json& option) {
-    return text_of(option, "help") + (option.contains("choices") ? fmt::format(": {}", fmt::join(option.at("choices").get<std::vector<std::string>>(), ", ")) : "");
+    return text_of(option, "help") +
+           (option.contains("choices")
+                ? fmt::format(": {}", fmt::join(option.at("choices").get<std::vector<std::string>>(), ", "))
+                : "");
   }
 
   static std::string markdown_of(const Json& all) {
@@ -126,7 +142,8 @@ struct List {
         if (!entries.empty() && entries[0].contains(key)) keys.push_back(key), t.columns.push_back({key});
       for (const Json& e : entries) {
         std::vector<std::string> row = {"`" + text_of(e, "name") + "`", text_of(e, "title")};
-        for (const char* key : keys) row.push_back(std::string(key) == "equation" ? "`" + text_of(e, key) + "`" : text_of(e, key));
+        for (const char* key : keys)
+          row.push_back(std::string(key) == "equation" ? "`" + text_of(e, key) + "`" : text_of(e, key));
         t.add(row);
       }
       out += t.markdown() + "\n";
@@ -139,7 +156,8 @@ struct List {
     std::string out;
     if (e.contains("options") && !e.at("options").empty()) {
       report::Table t{{{"option"}, {"type"}, {"default", true}, {"meaning"}}, {}};
-      for (const Json& o : e.at("options")) t.add({"`" + text_of(o, "name") + "`", text_of(o, "type"), text_of(o, "default"), meaning(o)});
+      for (const Json& o : e.at("options"))
+        t.add({"`" + text_of(o, "name") + "`", text_of(o, "type"), text_of(o, "default"), meaning(o)});
       out += fmt::format("### {}\n\n{}\n", text_of(e, "name"), t.markdown());
     }
     if (e.contains("settings")) {
@@ -156,7 +174,8 @@ struct List {
 void add_list(Commands& commands) {
   auto l = std::make_shared<List>();
   l->app = &commands.app();
-  CLI::App& app = commands.add("list", "Show what models can be made of, with options and sources", [l] { return l->run(); });
+  CLI::App& app =
+      commands.add("list", "Show what models can be made of, with options and sources", [l] { return l->run(); });
   app.add_option("kind", l->kind, "mixers, channels, norms, positions, blocks, optimizers or commands; all without")
       ->check(CLI::IsMember({"mixers", "channels", "norms", "positions", "blocks", "optimizers", "commands"}));
   app.add_option("name", l->name, "one of them");

@@ -22,7 +22,8 @@ void check_command(const CLI::App& app, int argc, char** argv) {
   for (const CLI::App* c : app.get_subcommands({})) names.push_back(c->get_name());
   if (std::find(names.begin(), names.end(), argv[1]) != names.end()) return;
   const std::string near = sennit::closest(argv[1], names);
-  throw CLI::ParseError(fmt::format("there is no command `{}`{}", argv[1], near.empty() ? "" : "; did you mean `" + near + "`?"), 2);
+  throw CLI::ParseError(
+      fmt::format("there is no command `{}`{}", argv[1], near.empty() ? "" : "; did you mean `" + near + "`?"), 2);
 }
 
 }  // namespace

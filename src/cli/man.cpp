@@ -10,9 +10,12 @@ namespace {
 std::string roff(const std::string& text) {
   std::string out = text.starts_with('.') || text.starts_with('\'') ? "\\&" : "";
   for (const char c : text) {
-    if (c == '\\') out += "\\e";
-    else if (c == '-') out += "\\-";
-    else out += c;
+    if (c == '\\')
+      out += "\\e";
+    else if (c == '-')
+      out += "\\-";
+    else
+      out += c;
   }
   return out;
 }
@@ -46,7 +49,8 @@ scalar, avx2, avx512 or amx: the instructions to use, instead of the best this C
 
 int print_manual(const CLI::App& app) {
   const auto commands = describe(app);
-  fmt::print(".TH SENNIT 1 \"\" \"sennit {}\" \"User Commands\"\n.SH NAME\nsennit \\- {}\n", SENNIT_VERSION, roff(commands[0].help));
+  fmt::print(".TH SENNIT 1 \"\" \"sennit {}\" \"User Commands\"\n.SH NAME\nsennit \\- {}\n", SENNIT_VERSION,
+             roff(commands[0].help));
   fmt::print(".SH SYNOPSIS\n\\fBsennit\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.SH COMMANDS\n");
   for (size_t i = 1; i < commands.size(); ++i) fmt::print("{}", command_text(commands[i]));
   fmt::print("{}", kTail);
@@ -57,7 +61,8 @@ int print_manual(const CLI::App& app) {
 
 void add_man(Commands& commands) {
   const CLI::App* app = &commands.app();
-  commands.add("man", "Print the manual page (roff)", [app] { return print_manual(*app); }).footer("Example: sennit man | man -l -");
+  commands.add("man", "Print the manual page (roff)", [app] { return print_manual(*app); })
+      .footer("Example: sennit man | man -l -");
 }
 
 }  // namespace sennit::cli

@@ -20,7 +20,8 @@ Curve smoothed(const Curve& all) {
   const size_t points = std::min(kCurvePoints, all.size()), reach = all.size() / 80;
   Curve out;
   for (size_t i = 0; i < points; ++i) {
-    const size_t at = points > 1 ? i * (all.size() - 1) / (points - 1) : 0, begin = at - std::min(at, reach), end = std::min(all.size(), at + reach + 1);
+    const size_t at = points > 1 ? i * (all.size() - 1) / (points - 1) : 0, begin = at - std::min(at, reach),
+                 end = std::min(all.size(), at + reach + 1);
     out.push_back({all[at].first, (sums[end] - sums[begin]) / static_cast<double>(end - begin)});
   }
   return out;
@@ -33,7 +34,8 @@ int64_t integer(const Json& object, const char* key) {
 void read_metrics(const train::RunFolder& folder, RunFacts& f) {
   const Json settings = folder.read_settings();
   const Json options = settings.is_object() ? settings.value("options", Json::object()) : Json::object();
-  const double step_tokens = static_cast<double>(std::max<int64_t>(1, integer(options, "rows") * integer(options, "length") * std::max<int64_t>(1, integer(options, "accumulate"))));
+  const double step_tokens = static_cast<double>(std::max<int64_t>(
+      1, integer(options, "rows") * integer(options, "length") * std::max<int64_t>(1, integer(options, "accumulate"))));
   if (!std::filesystem::exists(folder.path() + "/metrics.sqlite")) return;
   const metrics::RunStore store(folder.path());
   std::vector<double> rates;
@@ -46,7 +48,10 @@ void read_metrics(const train::RunFolder& folder, RunFacts& f) {
   auto curve = [&](const char* name, bool by_seconds) {
     Curve c;
     for (const auto& s : store.series(name))
-      if (std::isfinite(s.value)) c.push_back({by_seconds ? clock[std::min(static_cast<size_t>(s.step), clock.size() - 1)] : static_cast<double>(s.step) * step_tokens, s.value});
+      if (std::isfinite(s.value))
+        c.push_back({by_seconds ? clock[std::min(static_cast<size_t>(s.step), clock.size() - 1)]
+                                : static_cast<double>(s.step) * step_tokens,
+                     s.value});
     return c;
   };
   f.train_by_tokens = smoothed(curve("train/loss", false)), f.train_by_seconds = smoothed(curve("train/loss", true));
@@ -99,27 +104,42 @@ RunFacts facts_of(const std::string& path, const CompareOptions& options, const 
   if (folder.begun()) read_metrics(folder, f);
   for (int64_t n = 256; n <= 65536; n *= 2) f.state_bytes.push_back({n, loaded.model->state_bytes(n)});
   if (!options.measure) return f;
-  f.inference = inference_cost(*loaded.model, options.context, options.lengths, [&](const std::string& what) { return !watch || watch(f.name + ": " + what); });
-  if (!watch || watch(f.name + ": training step")) f.training = training_cost(*loaded.model, options.context, options.rows, options.length);
+  f.inference = inference_cost(*loaded.model, options.context, options.lengths,
+                               [&](const std::string& what) { return !watch || watch(f.name + ": " + what); });
+  if (!watch || watch(f.name + ": training step"))
+    f.training = training_cost(*loaded.model, options.context, options.rows, options.length);
   return f;
 }
 
 Json to_json(const RunFacts& f) {
-  Json j{{"name", f.name}, {"path", f.path}, {"checkpoint", f.checkpoint}, {"parameters", f.parameters}, {"steps", f.steps}, {"tokens", f.tokens},
-         {"train_seconds", f.seconds}, {"train_tokens_per_second", f.train_rate}, {"valid_loss", f.valid_loss}, {"valid_bits_per_byte", f.bits_per_byte}};
+  Json j{{"name", f.name},
+         {"path", f.path},
+         {"checkpoint", f.checkpoint},
+         {"parameters", f.parameters},
+         {"steps", f.steps},
+         {"tokens", f.tokens},
+         {"train_seconds", f.seconds},
+         {"train_tokens_per_second", f.train_rate},
+         {"valid_loss", f.valid_loss},
+         {"valid_bits_per_byte", f.bits_per_byte}};
   if (f.training)
-    j["training_step"] = {{"tokens", f.training->tokens}, {"seconds", f.training->seconds}, {"peak_bytes", f.training->peak_bytes}};
+    j["training_step"] = {
+        {"tokens", f.training->tokens}, {"seconds", f.training->seconds}, {"peak_bytes", f.training->peak_bytes}};
   j["prefill"] = Json::array(), j["decode"] = Json::array(), j["state"] = Json::array();
-  for (const auto& c : f.inference.prefill) j["prefill"].push_back({{"length", c.length}, {"seconds", c.seconds}, {"peak_bytes", c.peak_bytes}});
-  for (const auto& c : f.inference.decode) j["decode"].push_back({{"position", c.position}, {"seconds", c.seconds}, {"state_bytes", c.state_bytes}});
+  for (const auto& c : f.inference.prefill)
+    j["prefill"].push_back({{"length", c.length}, {"seconds", c.seconds}, {"peak_bytes", c.peak_bytes}});
+  for (const auto& c : f.inference.decode)
+    j["decode"].push_back({{"position", c.position}, {"seconds", c.seconds}, {"state_bytes", c.state_bytes}});
   for (const auto& [n, bytes] : f.state_bytes) j["state"].push_back({{"tokens", n}, {"bytes", bytes}});
   auto curve = [](const Curve& c) {
     Json points = Json::array();
     for (const auto& [x, y] : c) points.push_back({x, y});
     return points;
   };
-  j["curves"] = {{"train_loss_by_tokens", curve(f.train_by_tokens)}, {"train_loss_by_seconds", curve(f.train_by_seconds)},
-                 {"valid_loss_by_tokens", curve(f.valid_by_tokens)}, {"valid_loss_by_seconds", curve(f.valid_by_seconds)}};
+  j["curves"] = {{"train_loss_by_tokens", curve(f.train_by_tokens)},
+                 {"train_loss_by_seconds", curve(f.train_by_seconds)},
+                 {"valid_loss_by_tokens", curve(f.valid_by_tokens)},
+                 {"valid_loss_by_seconds", curve(f.valid_by_seconds)}};
   j["model"] = f.model;
   return j;
 }

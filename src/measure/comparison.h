@@ -20,7 +20,8 @@ struct RunFacts {
   int64_t steps = 0, tokens = 0;
   double seconds = 0, train_rate = 0;  // of the steps alone; tokens a second
   double valid_loss = 0, bits_per_byte = 0;
-  Curve train_by_tokens, train_by_seconds, valid_by_tokens, valid_by_seconds;  // loss in nats a token, training smoothed
+  Curve train_by_tokens, train_by_seconds, valid_by_tokens,
+      valid_by_seconds;  // loss in nats a token, training smoothed
   // Measured here.
   InferenceCost inference;
   std::optional<TrainingCost> training;
@@ -35,7 +36,7 @@ struct RunFacts {
 struct CompareOptions {
   std::vector<int64_t> lengths = {256, 512, 1024, 2048, 4096, 8192, 16384};
   Context context;
-  bool measure = true;  // false: only what the runs themselves wrote down
+  bool measure = true;             // false: only what the runs themselves wrote down
   int64_t rows = 4, length = 512;  // of the training step
 };
 

@@ -15,7 +15,9 @@ namespace {
 constexpr int kTries = 5, kDecoded = 33;
 constexpr double kLongTry = 0.5;  // seconds: longer ones are not repeated
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 double median(std::vector<double> x) {
   std::nth_element(x.begin(), x.begin() + std::ssize(x) / 2, x.end());
@@ -57,7 +59,8 @@ DecodeCost decode_cost(Session& session, int64_t position, int32_t token) {
 
 }  // namespace
 
-InferenceCost inference_cost(Model& model, const Context& context, const std::vector<int64_t>& lengths, const Watch& watch) {
+InferenceCost inference_cost(Model& model, const Context& context, const std::vector<int64_t>& lengths,
+                             const Watch& watch) {
   InferenceCost cost;
   Session session(model, context);
   const auto warm_up = random_tokens(64, model.spec().vocab);
@@ -94,7 +97,8 @@ TrainingCost training_cost(Model& model, Context context, int64_t rows, int64_t 
   return {best, rows * length, peak};
 }
 
-TrainingCost estimate_training(const ModelSpec& spec, const Context& context, int64_t rows, int64_t length, const std::string& where) {
+TrainingCost estimate_training(const ModelSpec& spec, const Context& context, int64_t rows, int64_t length,
+                               const std::string& where) {
   TrainingCost total{0, rows * length, 0};
   bool first = true;
   for (const BlockKind& kind : block_kinds(spec)) {

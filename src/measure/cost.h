@@ -33,13 +33,15 @@ struct InferenceCost {
 using Watch = std::function<bool(const std::string& what)>;
 
 // Prompts of each length, and tokens after them. Tries are repeated while they are short.
-InferenceCost inference_cost(Model& model, const Context& context, const std::vector<int64_t>& lengths, const Watch& watch = {});
+InferenceCost inference_cost(Model& model, const Context& context, const std::vector<int64_t>& lengths,
+                             const Watch& watch = {});
 
 // Whole training steps on random tokens with AdamW at rate zero: the weights stay as they are.
 TrainingCost training_cost(Model& model, Context context, int64_t rows, int64_t length, int tries = 2);
 
 // What a step of a model would cost, from steps of models with one and two blocks of each of its kinds: a big model is
 // never built. Layers are taken to cost the same wherever they stand.
-TrainingCost estimate_training(const ModelSpec& spec, const Context& context, int64_t rows, int64_t length, const std::string& where);
+TrainingCost estimate_training(const ModelSpec& spec, const Context& context, int64_t rows, int64_t length,
+                               const std::string& where);
 
 }  // namespace sennit::measure

@@ -5,14 +5,17 @@
 namespace sennit::measure {
 namespace {
 
-bool same(const BlockSpec& a, const BlockSpec& b) { return *a.block == *b.block && *a.mixer == *b.mixer && *a.channel == *b.channel && *a.norm == *b.norm; }
+bool same(const BlockSpec& a, const BlockSpec& b) {
+  return *a.block == *b.block && *a.mixer == *b.mixer && *a.channel == *b.channel && *a.norm == *b.norm;
+}
 
 }  // namespace
 
 std::string part_of(const std::string& name) {
   for (const char* part : {"norm", "mixer", "channel", "embedding", "head"}) {
     // A norm that stands in the block itself is one; a norm inside a mixer is the mixer's.
-    if (std::string(part) == "norm" ? name.find("mixer_norm.") != std::string::npos || name.find("channel_norm.") != std::string::npos || name.rfind("norm.", 0) == 0
+    if (std::string(part) == "norm" ? name.find("mixer_norm.") != std::string::npos ||
+                                          name.find("channel_norm.") != std::string::npos || name.rfind("norm.", 0) == 0
                                     : name.find(std::string(part) + ".") != std::string::npos)
       return std::string(part) == "head" ? "embedding" : part;
   }
@@ -35,9 +38,14 @@ ModelSize::ModelSize(const ModelSpec& spec, const std::string& where) : vocab_(s
   const auto last = norms::registry().make(*spec.norm, {spec.d_model}, Rng(), where + ": norm");
   parts_["norm"] = last->parameter_count();
   for (const BlockKind& kind : block_kinds(spec)) {
-    const Block::Dims dims{.d_model = spec.d_model, .mixer = kind.spec.mixer.get(), .channel = kind.spec.channel.get(), .norm = kind.spec.norm.get(), .where = where};
+    const Block::Dims dims{.d_model = spec.d_model,
+                           .mixer = kind.spec.mixer.get(),
+                           .channel = kind.spec.channel.get(),
+                           .norm = kind.spec.norm.get(),
+                           .where = where};
     kinds_.push_back({blocks::registry().make(*kind.spec.block, dims, Rng(), where), kind.count});
-    kinds_.back().block->parameters([&](const std::string& name, Parameter& p) { parts_[part_of(name)] += kind.count * p.value().elements(); });
+    kinds_.back().block->parameters(
+        [&](const std::string& name, Parameter& p) { parts_[part_of(name)] += kind.count * p.value().elements(); });
   }
 }
 

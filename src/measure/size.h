@@ -15,7 +15,9 @@ class ModelSize {
   explicit ModelSize(const ModelSpec& spec, const std::string& where);
 
   int64_t parameters() const;
-  const std::map<std::string, int64_t>& parts() const { return parts_; }  // parameters: "embedding", "mixer", "channel", "norm"
+  const std::map<std::string, int64_t>& parts() const {
+    return parts_;
+  }                                           // parameters: "embedding", "mixer", "channel", "norm"
   int64_t state_bytes(int64_t tokens) const;  // of one sequence
   int64_t flops(int64_t n) const;             // of a forward pass over one sequence of n tokens, with all logits
 

@@ -5,7 +5,8 @@
 namespace sennit::report {
 namespace {
 
-// The hues of Okabe and Ito's palette, which eyes of every kind tell apart, darkened or lightened to stand off the paper.
+// The hues of Okabe and Ito's palette, which eyes of every kind tell apart, darkened or lightened to stand off the
+// paper.
 constexpr const char* kStyle = R"(
 :root { --paper: #fff; --ink: #1b1f24; --quiet: #5b6470; --rule: #e3e6ea; --band: #f6f7f9; color-scheme: light dark;
   --c0: #0068a5; --c1: #c04f00; --c2: #00805d; --c3: #a8478a; --c4: #9a6b00; --c5: #2d7fb5; --c6: #555b63; }
@@ -26,7 +27,7 @@ figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: 2px; } figca
 svg { width: 100%; height: auto; display: block; font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 @media (max-width: 520px) { svg { font-size: 12.5px; } }
 .grid { stroke: var(--rule); } .axis { stroke: var(--quiet); } .tick, .name { fill: var(--quiet); } .label { font-weight: 600; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .faint { fill: none; stroke-width: 1; opacity: 0.35; } .hit { fill: transparent; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .faint { fill: none; stroke-width: 1; opacity: 0.5; } .hit { fill: transparent; }
 .mark { stroke: var(--paper); stroke-width: 1; }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--quiet); } pre { overflow-x: auto; background: var(--band); padding: 12px; font-size: 0.85rem; }
 #tip { position: fixed; display: none; pointer-events: none; background: var(--ink); color: var(--paper); padding: 3px 9px; border-radius: 4px; font-size: 0.85rem; }
@@ -48,24 +49,37 @@ document.addEventListener("pointerover", e => {
 std::string colour_rules() {
   std::string css;
   for (int i = 0; i < kColours; ++i)
-    css += fmt::format(".line.k{0}, .faint.k{0} {{ stroke: var(--c{0}); }} .mark.k{0}, .t{0} {{ fill: var(--c{0}); }}\n", i);
+    css += fmt::format(
+        ".line.k{0}, .faint.k{0} {{ stroke: var(--c{0}); }} .mark.k{0}, .t{0} {{ fill: var(--c{0}); }}\n", i);
   return css;
 }
 
 }  // namespace
 
-void Page::heading(std::string_view text) { body_ += fmt::format("<h2>{}</h2>\n", escape_html(text)); }
-void Page::paragraph(std::string_view text) { body_ += fmt::format("<p>{}</p>\n", escape_html(text)); }
-void Page::table(const Table& table) { body_ += table.html(); }
-void Page::begin_figures() { body_ += "<div class=\"figures\">\n"; }
-void Page::end_figures() { body_ += "</div>\n"; }
+void Page::heading(std::string_view text) {
+  body_ += fmt::format("<h2>{}</h2>\n", escape_html(text));
+}
+void Page::paragraph(std::string_view text) {
+  body_ += fmt::format("<p>{}</p>\n", escape_html(text));
+}
+void Page::table(const Table& table) {
+  body_ += table.html();
+}
+void Page::begin_figures() {
+  body_ += "<div class=\"figures\">\n";
+}
+void Page::end_figures() {
+  body_ += "</div>\n";
+}
 
 void Page::figure(const Plot& plot, std::string_view caption) {
-  body_ += fmt::format("<figure><figcaption>{}<small>{}</small></figcaption>\n{}</figure>\n", escape_html(plot.title), escape_html(caption), svg(plot));
+  body_ += fmt::format("<figure><figcaption>{}<small>{}</small></figcaption>\n{}</figure>\n", escape_html(plot.title),
+                       escape_html(caption), svg(plot));
 }
 
 void Page::folded(std::string_view summary, std::string_view preformatted) {
-  body_ += fmt::format("<details><summary>{}</summary><pre>{}</pre></details>\n", escape_html(summary), escape_html(preformatted));
+  body_ += fmt::format("<details><summary>{}</summary><pre>{}</pre></details>\n", escape_html(summary),
+                       escape_html(preformatted));
 }
 
 void Page::folded(std::string_view summary, const Table& table) {
@@ -74,8 +88,10 @@ void Page::folded(std::string_view summary, const Table& table) {
 
 std::string Page::html() const {
   return fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
-      "<title>{0}</title>\n<style>{1}{2}</style></head>\n<body>\n<h1>{0}</h1>\n{3}<div id=\"tip\"></div>\n<script>{4}</script>\n</body></html>\n",
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width, initial-scale=1\">"
+      "<title>{0}</title>\n<style>{1}{2}</style></head>\n<body>\n<h1>{0}</h1>\n{3}<div "
+      "id=\"tip\"></div>\n<script>{4}</script>\n</body></html>\n",
       escape_html(title_), kStyle, colour_rules(), body_, kScript);
 }
 

@@ -7,7 +7,7 @@
 namespace sennit::report {
 
 enum class Unit { plain, bytes, seconds, tokens };  // tokens: lengths, in doublings: 512, 1k = 1024
-std::string unit_text(double value, Unit unit);  // "12k", "1.5 MB", "20 ms": short, for ticks and labels
+std::string unit_text(double value, Unit unit);     // "12k", "1.5 MB", "20 ms": short, for ticks and labels
 
 struct Axis {
   std::string title;

@@ -27,7 +27,8 @@ std::vector<double> linear_marks(double low, double high, int about) {
 
 // Marks at powers of `base`, every so many that there are about `about`.
 std::vector<double> powers(double low, double high, double base, int about) {
-  const double first = std::ceil(std::log(low) / std::log(base) - 1e-9), last = std::floor(std::log(high) / std::log(base) + 1e-9);
+  const double first = std::ceil(std::log(low) / std::log(base) - 1e-9),
+               last = std::floor(std::log(high) / std::log(base) + 1e-9);
   const double stride = std::max(1.0, std::ceil((last - first + 1) / about));
   std::vector<double> marks;
   for (double k = first; k <= last; k += stride) marks.push_back(std::pow(base, k));
@@ -65,7 +66,8 @@ Scale make_scale(const Plot& plot, const Axis& axis, Value value) {
 
 void add_ticks(Scale& s, Unit unit, int about) {
   std::vector<double> marks;
-  if (s.logarithmic) marks = unit == Unit::tokens ? powers(s.low, s.high, 2, about) : logarithmic_marks(s.low, s.high, about);
+  if (s.logarithmic)
+    marks = unit == Unit::tokens ? powers(s.low, s.high, 2, about) : logarithmic_marks(s.low, s.high, about);
   if (marks.size() < 2) marks = linear_marks(s.low, s.high, about);  // a range so short that both are alike
   for (const double m : marks) s.ticks.push_back({m, unit_text(m, unit)});
 }
@@ -81,7 +83,8 @@ std::string unit_text(double v, Unit unit) {
     if (size >= 1e-3) return short_number(v * 1e3) + " ms";
     return short_number(v * 1e6) + " µs";
   }
-  if (unit == Unit::tokens && size >= 1024 && std::fmod(size, 1024) == 0) return size >= 1 << 20 ? short_number(v / (1 << 20)) + "M" : short_number(v / 1024) + "k";
+  if (unit == Unit::tokens && size >= 1024 && std::fmod(size, 1024) == 0)
+    return size >= 1 << 20 ? short_number(v / (1 << 20)) + "M" : short_number(v / 1024) + "k";
   const char* tail = unit == Unit::bytes ? "B" : "";
   const char* gap = unit == Unit::bytes ? " " : "";
   for (const auto& [scale, letter] : {std::pair{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}})

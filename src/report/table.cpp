@@ -25,7 +25,8 @@ std::string padded(const std::string& text, size_t width, bool right) {
 template <class Text>
 std::string line_of(const std::vector<size_t>& widths, const std::vector<Table::Column>& columns, Text text) {
   std::string line;
-  for (size_t i = 0; i < widths.size(); ++i) line += fmt::format("{}{}", i ? "  " : "", padded(text(i), widths[i], columns[i].right));
+  for (size_t i = 0; i < widths.size(); ++i)
+    line += fmt::format("{}{}", i ? "  " : "", padded(text(i), widths[i], columns[i].right));
   line.resize(line.find_last_not_of(' ') + 1);
   line += '\n';
   return line;
@@ -91,18 +92,28 @@ std::string Table::html() const {
 }
 
 size_t shown_width(std::string_view utf8) {
-  return static_cast<size_t>(std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 std::string escape_html(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

@@ -15,7 +15,8 @@ constexpr int kAnsi[kColours] = {34, 33, 32, 35, 36, 31, 37};
 // A grid of braille cells, two dots wide and four high; a cell has the colour of the line drawn last through it.
 class Canvas {
  public:
-  Canvas(int columns, int rows) : columns_(columns), rows_(rows), dots_(columns * rows, 0), colours_(columns * rows, -1) {}
+  Canvas(int columns, int rows)
+      : columns_(columns), rows_(rows), dots_(columns * rows, 0), colours_(columns * rows, -1) {}
   int width() const { return 2 * columns_; }
   int height() const { return 4 * rows_; }
 
@@ -27,7 +28,8 @@ class Canvas {
   }
   void stroke(double x0, double y0, double x1, double y1, int colour) {
     const int steps = std::clamp(static_cast<int>(std::max(std::abs(x1 - x0), std::abs(y1 - y0))), 1, 4096);
-    for (int i = 0; i <= steps; ++i) dot(static_cast<int>(x0 + (x1 - x0) * i / steps), static_cast<int>(y0 + (y1 - y0) * i / steps), colour);
+    for (int i = 0; i <= steps; ++i)
+      dot(static_cast<int>(x0 + (x1 - x0) * i / steps), static_cast<int>(y0 + (y1 - y0) * i / steps), colour);
   }
   std::string row(int r, bool colour) const {
     std::string out;
@@ -55,7 +57,8 @@ std::string x_axis(const Scale& x, int columns, size_t margin) {
   std::vector<bool> marks(columns, false);
   size_t free = 0;
   for (const auto& [v, label] : x.ticks) {
-    const size_t at = std::min<size_t>(static_cast<size_t>(x.at(v) * (columns - 1) + 0.5), columns - 1), begin = at > label.size() / 2 ? at - label.size() / 2 : 0;
+    const size_t at = std::min<size_t>(static_cast<size_t>(x.at(v) * (columns - 1) + 0.5), columns - 1),
+                 begin = at > label.size() / 2 ? at - label.size() / 2 : 0;
     marks[at] = true;
     if (begin < free || begin + label.size() > labels.size()) continue;
     labels.replace(begin, label.size(), label);
@@ -75,14 +78,19 @@ std::string terminal_plot(const Plot& plot, int columns, int rows, bool colour) 
   Canvas canvas(inner, high);
   auto px = [&](double v) { return x.at(v) * (canvas.width() - 1); };
   auto py = [&](double v) { return (1 - y.at(v)) * (canvas.height() - 1); };
-  const bool all_faint = std::all_of(plot.lines.begin(), plot.lines.end(), [](const Line& l) { return l.style == Line::Style::faint; });
+  const bool all_faint =
+      std::all_of(plot.lines.begin(), plot.lines.end(), [](const Line& l) { return l.style == Line::Style::faint; });
   for (const Line& l : plot.lines) {
     if (l.style == Line::Style::faint && !all_faint) continue;
     const std::pair<double, double>* before = nullptr;
     for (const auto& p : l.points) {
-      if (!std::isfinite(p.first) || !std::isfinite(p.second) || (x.logarithmic && p.first <= 0) || (y.logarithmic && p.second <= 0)) continue;
-      if (before) canvas.stroke(px(before->first), py(before->second), px(p.first), py(p.second), l.colour);
-      else canvas.dot(static_cast<int>(px(p.first)), static_cast<int>(py(p.second)), l.colour);
+      if (!std::isfinite(p.first) || !std::isfinite(p.second) || (x.logarithmic && p.first <= 0) ||
+          (y.logarithmic && p.second <= 0))
+        continue;
+      if (before)
+        canvas.stroke(px(before->first), py(before->second), px(p.first), py(p.second), l.colour);
+      else
+        canvas.dot(static_cast<int>(px(p.first)), static_cast<int>(py(p.second)), l.colour);
       before = &p;
     }
   }
@@ -92,7 +100,8 @@ std::string terminal_plot(const Plot& plot, int columns, int rows, bool colour) 
     for (const auto& [v, text] : y.ticks)
       if (static_cast<int>(py(v)) / 4 == r) label = text;
     const size_t width = shown_width(label);
-    out += std::string(kMargin - 2 - std::min(width, kMargin - 2), ' ') + label + (label.empty() ? " │" : " ┤") + canvas.row(r, colour) + "\n";
+    out += std::string(kMargin - 2 - std::min(width, kMargin - 2), ' ') + label + (label.empty() ? " │" : " ┤") +
+           canvas.row(r, colour) + "\n";
   }
   out += x_axis(x, inner, kMargin) + std::string(kMargin, ' ') + plot.x.title + ":";
   for (const Line& l : plot.lines) {

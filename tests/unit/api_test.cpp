@@ -11,7 +11,8 @@ namespace {
 
 // An untrained model over bytes: what it says is noise, how it is called is not.
 TextModel untrained(const std::string& folder, uint64_t seed) {
-  const Json file = Json::parse(R"({"vocab": 257, "d_model": 32, "blocks": [{"mixer": "gla", "heads": 2}, {"mixer": "softmax", "heads": 2, "window": 8}]})");
+  const Json file = Json::parse(
+      R"({"vocab": 257, "d_model": 32, "blocks": [{"mixer": "gla", "heads": 2}, {"mixer": "softmax", "heads": 2, "window": 8}]})");
   Model made(read_model_spec(file, "test"), Rng(seed));
   write_checkpoint(folder, made);
   tokenizers::bytes_tokenizer()->save(folder);

@@ -8,8 +8,11 @@ namespace sennit::report {
 namespace {
 
 Plot two_lines() {
-  return {"Cost", {"length", true, Unit::tokens}, {"time", true, Unit::seconds},
-          {{"flat", {{256, 1e-3}, {512, 1e-3}, {1024, 1e-3}}, 0, Line::Style::marked}, {"<steep>", {{256, 1e-4}, {512, std::nan("")}, {1024, 1e-1}}, 1}}};
+  return {"Cost",
+          {"length", true, Unit::tokens},
+          {"time", true, Unit::seconds},
+          {{"flat", {{256, 1e-3}, {512, 1e-3}, {1024, 1e-3}}, 0, Line::Style::marked},
+           {"<steep>", {{256, 1e-4}, {512, std::nan("")}, {1024, 1e-1}}, 1}}};
 }
 
 TEST(Report, UnitsAreShort) {
@@ -68,7 +71,8 @@ TEST(Report, PageNeedsNothingElse) {
   page.figure(two_lines(), "caption");
   const std::string html = page.html();
   EXPECT_NE(html.find("<title>A &amp; B</title>"), std::string::npos);
-  for (const char* outside : {"http:", "https:", "src=", "href=", "@import"}) EXPECT_EQ(html.find(outside), std::string::npos) << outside;
+  for (const char* outside : {"http:", "https:", "src=", "href=", "@import"})
+    EXPECT_EQ(html.find(outside), std::string::npos) << outside;
 }
 
 }  // namespace
