@@ -11,6 +11,7 @@
 #include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
+#include "tensor/pooled.h"
 
 namespace sennit::mixers {
 namespace {
@@ -69,7 +70,7 @@ struct RgLru : Mixer {
 
   // W x + b by blocks of columns.
   Var by_heads(std::vector<Linear>& maps, const Var& x, const Context& c) {
-    std::vector<Var> parts;
+    Pooled<Var> parts;
     const int64_t width = inner / options.heads;
     for (int64_t h = 0; h < options.heads; ++h) parts.push_back(maps[h](columns(x, h * width, width), c));
     return concat_columns(parts);
@@ -86,7 +87,7 @@ struct RgLru : Mixer {
   }
 
   Var forward(const Var& u, const Batch& batch) override {
-    check_pattern(info(), "rg_lru", batch.pattern);
+    check_pattern<RgLru>("rg_lru", batch.pattern);
     const Core in = core_inputs(u, batch);
     return output(u, diagonal_scan(in.x, in.g, batch, 0), *batch.context);
   }

@@ -57,7 +57,7 @@ Var concat_rows(std::span<const Var> parts) {
     n += p.rows();
   }
   Tensor y(parts[0].shape().with(0, n));
-  std::vector<int64_t> begins;
+  Pooled<int64_t> begins;
   int64_t at = 0;
   for (const Var& p : parts) {
     begins.push_back(at);
@@ -65,6 +65,7 @@ Var concat_rows(std::span<const Var> parts) {
     at += p.rows();
   }
   begins.push_back(at);
+  if (!recording()) return Var(std::move(y));
   return record_all({std::move(y)}, parts, [begins](std::span<const Tensor> dy, Gradients& into) {
     for (size_t i = 0; i + 1 < begins.size(); ++i)
       if (into.wants(static_cast<int>(i))) into.add(static_cast<int>(i), dy[0].slice(begins[i], begins[i + 1] - begins[i]).clone());
@@ -74,7 +75,7 @@ Var concat_rows(std::span<const Var> parts) {
 Var concat_columns(std::span<const Var> parts) {
   SENNIT_CHECK(!parts.empty());
   const int64_t n = parts[0].rows();
-  std::vector<int64_t> begins = {0};
+  Pooled<int64_t> begins = {0};
   for (const Var& p : parts) {
     SENNIT_CHECK(p.rows() == n, "concat_columns: {} and {}", parts[0].shape().str(), p.shape().str());
     begins.push_back(begins.back() + p.columns());
@@ -83,6 +84,7 @@ Var concat_columns(std::span<const Var> parts) {
   Tensor y({n, d});
   for (size_t i = 0; i < parts.size(); ++i)
     move_columns<false>(parts[i].value().data(), parts[i].columns(), y.data() + begins[i], d, n, parts[i].columns());
+  if (!recording()) return Var(std::move(y));
   return record_all({std::move(y)}, parts, [begins, n, d](std::span<const Tensor> dy, Gradients& into) {
     for (size_t i = 0; i + 1 < begins.size(); ++i) {
       const int input = static_cast<int>(i);

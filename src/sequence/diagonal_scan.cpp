@@ -7,6 +7,7 @@
 #include "sequence/carry.h"
 #include "sequence/per_head.h"
 #include "sequence/recurrences.h"
+#include "tensor/pooled.h"
 
 namespace sennit {
 namespace {
@@ -39,7 +40,7 @@ Var diagonal_scan(const Var& x, const Var& g, const Batch& batch, size_t field) 
   each_share(values, gates, batch.segments, [&](int64_t i, int64_t c, const auto& task) {
     kernels::diagonal_scan().forward(task, moved(carry.in(i), c), carry.out(i) + c, y.data() + batch.segments[i].begin * channels + c, channels);
   });
-  return carry.record(batch, y, {x, g}, [values, gates, y, channels, segments = std::vector<Segment>(batch.segments.begin(), batch.segments.end())](
+  return carry.record(batch, y, {x, g}, [values, gates, y, channels, segments = Pooled<Segment>(batch.segments.begin(), batch.segments.end())](
                                             const Tensor& dy, Gradients& into, Carry& kept) {
     Tensor &dx = into.sum(0), &dg = into.sum(1);
     count_flops(6 * dy.elements());
