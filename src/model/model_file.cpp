@@ -47,7 +47,7 @@ BlockSpec sort_block(const Json& block, const std::string& where) {
     for (const Field& f : p.fields) known.push_back(f.name);
   }
   for (const auto& [key, value] : block.items()) {
-    if (key == "repeat" || std::any_of(parts.begin(), parts.end(), [&](const Part& p) { return key == p.key; })) continue;
+    if (key == "repeat" || std::any_of(parts.begin(), parts.end(), [&name = key](const Part& p) { return name == p.key; })) continue;
     Part* owner = nullptr;
     for (Part& p : parts)
       for (const Field& f : p.fields)
