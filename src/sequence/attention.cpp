@@ -57,17 +57,19 @@ void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, st
         tiles.push_back({i, h, b, std::min(b + kQueryTile, plan.segments[i].queries)});
   // Later tiles of a causal head see more keys: dealing them out in turn evens the threads' work.
   const int64_t n = static_cast<int64_t>(tiles.size()), workers = std::min<int64_t>(thread_count(), n);
+  // One piece of scratch for each worker, made here: what the pool must hold then does not hang on how threads overlap.
+  int64_t need = 0;
+  for (const AttentionSegment& a : plan.segments)
+    need = std::max(need, kernels::attention().scratch_floats(plan.task(a, 0, q, keys[a.source], values[a.source])));
+  Tensor scratch({workers, need});
   parallel_for(workers, 1, [&](int64_t b, int64_t e) {
-    Tensor scratch({0});
     for (int64_t w = b; w < e; ++w)
       for (int64_t t = w; t < n; t += workers) {
         const Tile& tile = tiles[t];
         const AttentionSegment& a = plan.segments[tile.segment];
         const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
-        const int64_t need = kernels::attention().scratch_floats(task);
-        if (scratch.elements() < need) scratch = Tensor({need});
         kernels::attention().forward(task, tile.begin, tile.end, o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
-                                     o.row_size(), lse.data() + tile.head * lse.row_size() + a.query_begin, scratch.data());
+                                     o.row_size(), lse.data() + tile.head * lse.row_size() + a.query_begin, scratch.data() + w * need);
       }
   });
 }
