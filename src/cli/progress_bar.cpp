@@ -25,6 +25,7 @@ ProgressBar::ProgressBar(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FI
 ProgressBar::~ProgressBar() { finish(); }
 
 void ProgressBar::update(double done, double total, const std::string& text) {
+  if (total_ <= 0) first_ = done, first_time_ = now();
   done_ = done, total_ = total, text_ = text;
   const double interval = terminal_ ? 0.1 : 10;
   if (quiet_ || now() - shown_ < interval) return;
@@ -33,8 +34,9 @@ void ProgressBar::update(double done, double total, const std::string& text) {
 
 void ProgressBar::draw(bool last) {
   shown_ = now();
-  const double share = total_ > 0 ? std::clamp(done_ / total_, 0.0, 1.0) : 0, spent = shown_ - start_;
-  const std::string left = share > 0.001 && share < 1 ? duration_text(spent * (1 - share) / share) + " left" : duration_text(spent);
+  const double share = total_ > 0 ? std::clamp(done_ / total_, 0.0, 1.0) : 0, moved = done_ - first_;
+  const bool rated = moved > 0.001 * total_ && share < 1;
+  const std::string left = rated ? duration_text((shown_ - first_time_) * (total_ - done_) / moved) + " left" : duration_text(shown_ - start_);
   if (!terminal_) {
     fmt::print(stderr, "{:3.0f} %  {}  {}\n", 100 * share, text_, left);
     return;

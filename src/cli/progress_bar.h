@@ -17,6 +17,7 @@ class ProgressBar {
   void draw(bool last);
   bool quiet_, terminal_;
   double start_, shown_ = 0, done_ = 0, total_ = 0;
+  double first_ = 0, first_time_ = 0;  // what was done when the bar began: work resumed has no rate of its own yet
   size_t width_ = 0;
   std::string text_;
 };

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/parallel.h"
 #include "kernels/attention.h"
 #include "ops/count.h"
+#include "sequence/per_head.h"
 #include "tensor/pooled.h"
 
 namespace sennit {
@@ -55,22 +55,15 @@ void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, st
     for (int64_t h = 0; h < plan.s.heads; ++h)
       for (int64_t b = 0; b < plan.segments[i].queries; b += kQueryTile)
         tiles.push_back({i, h, b, std::min(b + kQueryTile, plan.segments[i].queries)});
-  // Later tiles of a causal head see more keys: dealing them out in turn evens the threads' work.
-  const int64_t n = static_cast<int64_t>(tiles.size()), workers = std::min<int64_t>(thread_count(), n);
-  // One piece of scratch for each worker, made here: what the pool must hold then does not hang on how threads overlap.
   int64_t need = 0;
   for (const AttentionSegment& a : plan.segments)
     need = std::max(need, kernels::attention().scratch_floats(plan.task(a, 0, q, keys[a.source], values[a.source])));
-  Tensor scratch({workers, need});
-  parallel_for(workers, 1, [&](int64_t b, int64_t e) {
-    for (int64_t w = b; w < e; ++w)
-      for (int64_t t = w; t < n; t += workers) {
-        const Tile& tile = tiles[t];
-        const AttentionSegment& a = plan.segments[tile.segment];
-        const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
-        kernels::attention().forward(task, tile.begin, tile.end, o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
-                                     o.row_size(), lse.data() + tile.head * lse.row_size() + a.query_begin, scratch.data() + w * need);
-      }
+  each_with_scratch(std::ssize(tiles), need, [&](int64_t i, float* scratch) {
+    const Tile& tile = tiles[i];
+    const AttentionSegment& a = plan.segments[tile.segment];
+    const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
+    kernels::attention().forward(task, tile.begin, tile.end, o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
+                                 o.row_size(), lse.data() + tile.head * lse.row_size() + a.query_begin, scratch);
   });
 }
 
@@ -81,24 +74,22 @@ struct Slots {
 void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, const Tensor& o,
               const Tensor& lse, const Tensor& dy, Tensor& dq, const Slots& d) {
   // A key-value head's gradients are summed over its group of heads by one thread, in order.
-  const int64_t kv_heads = plan.s.kv_heads, work = static_cast<int64_t>(plan.segments.size()) * kv_heads;
-  parallel_for(work, 1, [&](int64_t b, int64_t e) {
-    Tensor scratch({0});
-    for (int64_t i = b; i < e; ++i) {
-      const AttentionSegment& a = plan.segments[i / kv_heads];
-      const int64_t kv = i % kv_heads;
-      for (int64_t h = kv * plan.s.group(); h < (kv + 1) * plan.s.group(); ++h) {
-        const auto task = plan.task(a, h, q, keys[a.source], values[a.source]);
-        const int64_t need = kernels::attention().scratch_floats(task);
-        if (scratch.elements() < need) scratch = Tensor({need});
-        const int64_t at = a.query_begin * o.row_size() + h * plan.s.dv;
-        Tensor &dk = *d.dk[a.source], &dv = *d.dv[a.source];
-        kernels::attention().backward(task, o.data() + at, dy.data() + at, o.row_size(), lse.data() + h * lse.row_size() + a.query_begin,
-                                      dq.data() + a.query_begin * dq.row_size() + h * plan.s.dk,
-                                      dk.data() + a.key_begin * dk.row_size() + kv * plan.s.dk,
-                                      dv.data() + a.key_begin * dv.row_size() + kv * plan.s.dv, dq.row_size(), dk.row_size(),
-                                      dv.row_size(), scratch.data());
-      }
+  const auto task_of = [&](int64_t segment, int64_t kv) {
+    const AttentionSegment& a = plan.segments[segment];
+    return plan.task(a, kv * plan.s.group(), q, keys[a.source], values[a.source]);
+  };
+  each_head(std::ssize(plan.segments), plan.s.kv_heads, task_of, kernels::attention().scratch_floats,
+            [&](int64_t i, int64_t kv, const auto&, float* scratch) {
+    const AttentionSegment& a = plan.segments[i];
+    Tensor &dk = *d.dk[a.source], &dv = *d.dv[a.source];
+    for (int64_t h = kv * plan.s.group(); h < (kv + 1) * plan.s.group(); ++h) {
+      const auto task = plan.task(a, h, q, keys[a.source], values[a.source]);
+      const int64_t at = a.query_begin * o.row_size() + h * plan.s.dv;
+      kernels::attention().backward(task, o.data() + at, dy.data() + at, o.row_size(), lse.data() + h * lse.row_size() + a.query_begin,
+                                    dq.data() + a.query_begin * dq.row_size() + h * plan.s.dk,
+                                    dk.data() + a.key_begin * dk.row_size() + kv * plan.s.dk,
+                                    dv.data() + a.key_begin * dv.row_size() + kv * plan.s.dv, dq.row_size(), dk.row_size(),
+                                    dv.row_size(), scratch);
     }
   });
 }
