@@ -1,6 +1,7 @@
 #include "model/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -27,7 +28,12 @@ bool has_tokenizer(const std::string& folder) {
 
 void write_checkpoint(const std::string& folder, Model& model, DType dtype) {
   std::vector<io::NamedTensor> tensors;
-  model.parameters([&](const std::string& name, Parameter& p) { tensors.push_back({name, p.value().to(dtype)}); });
+  model.parameters([&](const std::string& name, Parameter& p) {
+    const auto values = p.value().span();
+    if (!std::all_of(values.begin(), values.end(), [](float w) { return std::isfinite(w); }))
+      fail({"checkpoint", "finite weights", fmt::format("a number in `{}` that is not", name), folder + ": nothing was written"});
+    tensors.push_back({name, p.value().to(dtype)});
+  });
   io::write_safetensors_folder(folder, tensors);
   io::write_json_file(folder + "/config.json", Json{{"model_type", "sennit"},
                                                     {"architectures", {"SennitForCausalLM"}},

@@ -1,6 +1,7 @@
 #include "tensor/allocator.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -8,6 +9,7 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <new>
 
@@ -37,8 +39,15 @@ int64_t bin_bytes(int bin) {
   return static_cast<int64_t>(base + quarter * std::max<uint64_t>(1, base / 4)) * kAlign;
 }
 
+int64_t machine_memory() {
+  int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE), group = 0;
+  if (std::ifstream file("/sys/fs/cgroup/memory.max"); file >> group && group > 0) bytes = std::min(bytes, group);
+  return bytes;
+}
+
 struct Pool {
   std::mutex mutex;
+  int64_t limit = machine_memory();
   std::array<detail::Block*, kBins + 8> free{};
   MemoryCounters counters;
   int hostile = 0;
@@ -47,6 +56,24 @@ struct Pool {
 Pool& pool() {
   static Pool* p = new Pool;  // outlives every static tensor
   return *p;
+}
+
+void release_free_blocks(Pool& p) {
+  for (auto& list : p.free) {
+    while (detail::Block* b = list) {
+      list = b->next;
+      p.counters.reserved -= bin_bytes(b->bin);
+      std::free(b);
+    }
+  }
+}
+
+void check_limit(Pool& p, int64_t bytes) {
+  if (bytes <= p.limit - p.counters.reserved) return;
+  release_free_blocks(p);
+  if (bytes > p.limit - p.counters.reserved)
+    fail({"memory", fmt::format("at most {:.1f} GB for tensors", static_cast<double>(p.limit) / 1e9),
+          fmt::format("{:.1f} GB in use and {:.1f} GB asked for", static_cast<double>(p.counters.reserved) / 1e9, static_cast<double>(bytes) / 1e9), ""});
 }
 
 detail::Block* from_system(int64_t bytes, int bin) {
@@ -87,6 +114,7 @@ detail::Block* take_block(int64_t bytes, bool may_be_hostile) {
   if (b) {
     p.free[bin] = b->next;
   } else {
+    check_limit(p, bin_bytes(bin));
     b = from_system(bin_bytes(bin), bin);
     p.counters.reserved += bin_bytes(bin);
     ++p.counters.system_allocations;
@@ -115,15 +143,18 @@ void reset_memory_peak() {
 }
 
 void release_cached_memory() {
-  Pool& p = pool();
-  std::lock_guard lock(p.mutex);
-  for (auto& list : p.free) {
-    while (detail::Block* b = list) {
-      list = b->next;
-      p.counters.reserved -= bin_bytes(b->bin);
-      std::free(b);
-    }
-  }
+  std::lock_guard lock(pool().mutex);
+  release_free_blocks(pool());
+}
+
+int64_t memory_limit() {
+  std::lock_guard lock(pool().mutex);
+  return pool().limit;
+}
+
+void set_memory_limit(int64_t bytes) {
+  std::lock_guard lock(pool().mutex);
+  pool().limit = bytes;
 }
 
 HostileMemory::HostileMemory() {

@@ -16,6 +16,12 @@ MemoryCounters memory_counters();
 void reset_memory_peak();
 void release_cached_memory();  // gives unused blocks back to the system
 
+// The most bytes that may be held from the system; at first what this machine, or the control group that this process
+// runs in, has. A tensor that would go past it throws Error, where the system would end the process once its pages are
+// touched.
+int64_t memory_limit();
+void set_memory_limit(int64_t bytes);
+
 // While one lives, new blocks come filled with NaN, fenced by canaries that are checked when the block is freed, and
 // shifted so that they are aligned to no more than 4 bytes. For tests: reads of unset memory and writes past the end show.
 class HostileMemory {

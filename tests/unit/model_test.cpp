@@ -1,12 +1,16 @@
 // A hybrid of all mixers: training in pieces, packed and checkpointed, prefill against decode, threads.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/error.h"
 #include "base/parallel.h"
 #include "decoding/generate.h"
+#include "model/checkpoint.h"
 #include "ops/arithmetic.h"
 #include "optimizers/optimizer.h"
 #include "support/models.h"
+#include "support/temp_folder.h"
 
 namespace sennit {
 namespace {
@@ -193,6 +197,24 @@ TEST(Model, MemoryReturnsToItsLevelAfterAStep) {
     if (i == 0) level = memory_counters().live;
     EXPECT_EQ(memory_counters().live, level);
   }
+}
+
+TEST(Model, WeightsThatAreNotFiniteAreNotWritten) {
+  const TempFolder folder;
+  Model model = hybrid();
+  write_checkpoint(folder.path(), model);
+  const std::string good = slurp(folder / "model.safetensors");
+  model.parameters([](const std::string& name, Parameter& p) {
+    Tensor same = p.value();
+    if (name == "blocks.2.mixer.k.weight") same.data()[7] = NAN;
+  });
+  EXPECT_NE(error_of([&] { write_checkpoint(folder.path(), model); }).find("blocks.2.mixer.k.weight"), std::string::npos);
+  EXPECT_EQ(slurp(folder / "model.safetensors"), good);
+}
+
+TEST(Model, LargerThanTheMachineIsOneError) {
+  const Json file{{"vocab", 1 << 24}, {"d_model", 1 << 17}, {"blocks", {{{"mixer", "gla"}}}}};
+  EXPECT_NE(error_of([&] { Model(read_model_spec(file, "test"), Rng(1), "test"); }).find("memory: expected at most"), std::string::npos);
 }
 
 }  // namespace
