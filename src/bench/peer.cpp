@@ -10,23 +10,26 @@
 
 namespace sennit::bench {
 
-Peer::Peer(const std::string& script) : script_(script) {
+Peer::Peer(const std::vector<std::string>& command) : name_(command.back()) {
+  std::vector<char*> arguments;
+  for (const std::string& a : command) arguments.push_back(const_cast<char*>(a.c_str()));
+  arguments.push_back(nullptr);
   int to[2], from[2];
-  if (pipe(to) != 0 || pipe(from) != 0) fail({"peer", "two pipes", "none left", script});
+  if (pipe(to) != 0 || pipe(from) != 0) fail({"peer", "two pipes", "none left", name_});
   std::signal(SIGPIPE, SIG_IGN);
   child_ = fork();
   if (child_ == 0) {
     dup2(to[0], STDIN_FILENO);
     dup2(from[1], STDOUT_FILENO);
     for (const int fd : {to[0], to[1], from[0], from[1]}) close(fd);
-    execl("/usr/bin/python3", "python3", script_.c_str(), nullptr);
+    execvp(arguments[0], arguments.data());
     _exit(127);
   }
   close(to[0]);
   close(from[1]);
   in_ = fdopen(to[1], "w");
   out_ = fdopen(from[0], "r");
-  if (child_ < 0 || line() != "ready") fail({"peer", "a program that says \"ready\"", "nothing", script});
+  if (child_ < 0 || line() != "ready") fail({"peer", "a program that says \"ready\"", "nothing", name_});
 }
 
 Peer::~Peer() {
@@ -50,7 +53,7 @@ double Peer::seconds(const std::string& request) {
   fmt::print(in_, "{}\n", request);
   std::fflush(in_);
   const std::string answer = line();
-  if (answer.empty()) fail({"peer", "an answer to " + request, "none: it ended", script_});
+  if (answer.empty()) fail({"peer", "an answer to " + request, "none: it ended", name_});
   return answer == "none" ? -1 : std::strtod(answer.c_str(), nullptr);
 }
 

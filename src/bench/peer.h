@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 namespace sennit::bench {
 
@@ -10,14 +11,14 @@ namespace sennit::bench {
 // case's name, with the seconds that one run took, or with "none" when it does not know the case.
 class Peer {
  public:
-  explicit Peer(const std::string& script);  // run by python3; throws Error when it does not start
+  explicit Peer(const std::vector<std::string>& command);  // throws Error when it does not start
   ~Peer();
   Peer(const Peer&) = delete;
   double seconds(const std::string& request);  // negative: it does not know
 
  private:
   std::string line();
-  std::string script_;
+  std::string name_;
   pid_t child_ = -1;
   FILE *in_ = nullptr, *out_ = nullptr;
 };

@@ -1,63 +1,128 @@
-#include <algorithm>
-#include <memory>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <istream>
+#include <map>
+#include <memory>
+#include <ostream>
+
+#include "base/error.h"
 #include "base/parallel.h"
 #include "bench/case.h"
-#include "bench/peaks.h"
+#include "bench/ceilings.h"
 #include "bench/peer.h"
-#include "tensor/tensor.h"
 
 namespace sennit::bench {
 namespace {
 
-double median(std::vector<double> x) {
-  if (x.empty()) return 0;
-  std::nth_element(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2), x.end());
-  return x[x.size() / 2];
-}
+constexpr double kLong = 0.5;  // seconds from which on a cold run tells nothing that a warm one does not
 
 struct Timed {
-  const Case* c;
-  std::function<void()> run;
-  std::vector<double> floors, times, peers;
+  Case c;
+  Work work;
+  double error = 0;
+  std::vector<double> floors, cold, warm, peers;
+
+  void prepare() {
+    work = c.prepare();
+    error = work.error();
+    if (!(error <= c.allowed))
+      fail({"bench", fmt::format("`{}` within {:.1e} of its definition", c.name, c.allowed), fmt::format("{:.1e}", error), "a wrong result has no speed"});
+    seconds_of(work.run);
+  }
+
+  void time(const Ceilings& ceilings) {
+    const double compute = c.flops / ceilings.products(c.precision), read = ceilings.read(thread_count());
+    floors.push_back(std::max(compute, c.bytes / read));
+    const double first = seconds_of(work.run);
+    if (first < kLong) cold.push_back(first);
+    warm.push_back(first < kLong ? seconds_of(work.run) : first);
+  }
+
+  Result result() const {
+    return {.name = c.name, .floor = median(floors), .warm = median(warm), .cold = median(cold), .fastest = *std::min_element(warm.begin(), warm.end()),
+            .flops = c.flops, .bytes = c.bytes, .tokens = c.tokens, .error = error, .peer = median(peers)};
+  }
 };
 
-// Seconds the machine needs at least, by its pace in this moment.
-double floor_of(const Case& c, const Tensor& memory) {
-  const double compute = c.flops / (c.precision == Precision::bf16 ? peak_bf16_flops() : peak_f32_flops());
-  const double transfer = c.bytes > 0 ? c.bytes / peak_read_bytes(memory.raw(), memory.bytes()) : 0;
-  return std::max(compute, transfer);
+struct Samples {
+  std::vector<double> one, all;
+};
+
+void sample(const Ceilings& ceilings, std::vector<Samples>& samples) {
+  samples.resize(ceilings.all().size());
+  for (size_t i = 0; i < samples.size(); ++i) {
+    samples[i].one.push_back(ceilings.all()[i].measure(1));
+    samples[i].all.push_back(ceilings.all()[i].measure(thread_count()));
+  }
+}
+
+std::vector<Ceiling> summary(const Ceilings& ceilings, const std::vector<Samples>& samples) {
+  std::vector<Ceiling> out;
+  for (size_t i = 0; i < samples.size(); ++i)
+    out.push_back({ceilings.all()[i].name, ceilings.all()[i].bytes, median(samples[i].one), median(samples[i].all),
+                   *std::min_element(samples[i].one.begin(), samples[i].one.end()), *std::min_element(samples[i].all.begin(), samples[i].all.end())});
+  return out;
 }
 
 }  // namespace
 
-std::vector<Result> run(const std::vector<Case>& cases, const Options& options,
-                        const std::function<void(int, int, const std::string&)>& progress) {
+std::vector<Ceiling> measure_ceilings(int repeats) {
+  const Ceilings ceilings;
+  std::vector<Samples> samples;
+  for (int r = 0; r < repeats; ++r) sample(ceilings, samples);
+  return summary(ceilings, samples);
+}
+
+Report run(const Options& options, const Progress& progress) {
   FlushDenormals flush;
-  const Tensor memory = Tensor::zeros({64 << 20});  // 256 MiB: beyond the caches
-  std::unique_ptr<Peer> peer;
-  if (!options.peer_script.empty()) peer = std::make_unique<Peer>(options.peer_script);
   std::vector<Timed> timed;
-  for (const Case& c : cases)
-    if (c.name.find(options.filter) != std::string::npos) timed.push_back({&c, {}, {}, {}, {}});
+  for (Case& c : all_cases())
+    if (c.name.find(options.filter) != std::string::npos) timed.push_back({.c = std::move(c), .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}});
+  if (timed.empty()) fail({"bench", "part of a case's name (see --list)", options.filter});
+  std::unique_ptr<Peer> peer;
+  if (!options.peer.empty()) peer = std::make_unique<Peer>(options.peer);
+  const auto ask = [&](Timed& t) {
+    const std::string& name = options.peer_is_sennit ? t.c.name : t.c.peer;
+    return peer && !name.empty() ? peer->seconds(name) : -1;
+  };
+
+  const Ceilings ceilings;
+  std::vector<Samples> samples;
   const int total = static_cast<int>(timed.size()) * (options.repeats + 1);
   int done = 0;
-  for (int r = -1; r < options.repeats; ++r)  // the first round prepares and warms up
+  for (int r = -1; r < options.repeats; ++r) {  // the first round prepares and warms up
+    sample(ceilings, samples);
     for (Timed& t : timed) {
-      if (progress) progress(done++, total, t.c->name);
-      if (!t.run) t.run = t.c->prepare();
-      const double floor = floor_of(*t.c, memory), seconds = seconds_of(t.run);
-      const double other = peer && !t.c->peer.empty() ? peer->seconds(t.c->peer) : -1;
-      if (r < 0) continue;
-      t.floors.push_back(floor);
-      t.times.push_back(seconds);
-      if (other > 0) t.peers.push_back(other);
+      if (progress) progress(done++, total, t.c.name);
+      if (r < 0) {
+        t.prepare();
+        ask(t);
+        continue;
+      }
+      t.time(ceilings);
+      if (const double other = ask(t); other > 0) t.peers.push_back(other);
     }
-  std::vector<Result> results;
-  for (const Timed& t : timed)
-    results.push_back({.name = t.c->name, .floor = median(t.floors), .seconds = median(t.times), .fastest = *std::min_element(t.times.begin(), t.times.end()),
-                       .flops = t.c->flops, .bytes = t.c->bytes, .tokens = t.c->tokens, .peer = median(t.peers)});
-  return results;
+  }
+  Report report{summary(ceilings, samples), {}};
+  for (const Timed& t : timed) report.results.push_back(t.result());
+  return report;
+}
+
+void answer(std::istream& names, std::ostream& seconds) {
+  FlushDenormals flush;
+  std::map<std::string, Timed> known;
+  for (Case& c : all_cases()) known[c.name] = {.c = c, .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}};
+  seconds << "ready" << std::endl;
+  for (std::string name; std::getline(names, name);) {
+    const auto it = known.find(name);
+    if (it == known.end()) {
+      seconds << "none" << std::endl;
+      continue;
+    }
+    if (!it->second.work.run) it->second.prepare();
+    seconds << fmt::format("{:.9f}", seconds_of(it->second.work.run)) << std::endl;
+  }
 }
 
 }  // namespace sennit::bench

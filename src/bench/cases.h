@@ -1,0 +1,36 @@
+#pragma once
+#include <cmath>
+
+#include "autograd/var.h"
+#include "base/rng.h"
+#include "bench/case.h"
+#include "products/product.h"
+
+// What the files of cases share.
+namespace sennit::bench {
+
+void add_products(std::vector<Case>& cases);
+void add_attention(std::vector<Case>& cases);
+void add_recurrences(std::vector<Case>& cases);
+void add_parts(std::vector<Case>& cases);
+void add_mixers(std::vector<Case>& cases);
+void add_training(std::vector<Case>& cases);
+
+Tensor random_rows(int64_t rows, int64_t columns, std::string_view name, double from = -0.5, double to = 0.5);
+inline MatrixView view(const Tensor& x) { return {x.data(), x.rows(), x.row_size(), x.row_size()}; }
+
+// Gathers |got - definition| against |definition|.
+class Deviation {
+ public:
+  void add(double got, double definition) {
+    const double off = std::fabs(got - definition);
+    if (!(off <= worst_)) worst_ = off;  // keeps a NaN
+    if (std::fabs(definition) > largest_) largest_ = std::fabs(definition);
+  }
+  double relative() const { return largest_ > 0 ? worst_ / largest_ : worst_; }
+
+ private:
+  double worst_ = 0, largest_ = 0;
+};
+
+}  // namespace sennit::bench

@@ -1,0 +1,167 @@
+#include <fmt/format.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "bench/cases.h"
+#include "nn/naive.h"
+#include "sequence/recurrences.h"
+
+// The cores of recurrent mixers at shapes for which other engines' figures are known, one sequence of 512 tokens.
+namespace sennit::bench {
+namespace {
+
+struct Core {
+  std::string name;
+  int64_t heads, key_dim, value_dim;
+  double flops;  // of a token, state element
+  std::function<Var(const std::vector<Var>&, const Batch&)> run;
+  std::function<std::vector<Var>()> inputs;
+  // Rows of y of one head in double, from a state of zeros.
+  std::function<naive::Matrix(const std::vector<Var>&, int64_t head, int64_t rows)> naive;
+};
+
+constexpr int64_t kLength = 512;
+
+double at(const Var& x, int64_t row, int64_t column) { return x.value().data()[row * x.columns() + column]; }
+
+// y_t = S_t^T q_t with S_t = f(S_{t-1}, t): update(S, t) for one head.
+naive::Matrix scan(const Var& q, int64_t head, int64_t key_dim, int64_t value_dim, int64_t rows,
+                   const std::function<void(naive::Matrix&, int64_t)>& update) {
+  naive::Matrix s(key_dim, value_dim), y(rows, value_dim);
+  for (int64_t t = 0; t < rows; ++t) {
+    update(s, t);
+    for (int64_t p = 0; p < key_dim; ++p)
+      for (int64_t j = 0; j < value_dim; ++j) y(t, j) += s(p, j) * at(q, t, head * key_dim + p);
+  }
+  return y;
+}
+
+Var leaf(int64_t rows, int64_t columns, const char* name, double from = -0.5, double to = 0.5) {
+  return Var::leaf(random_rows(rows, columns, name, from, to));
+}
+
+// Queries or keys of length 1.
+Var keys(int64_t heads, int64_t dim, const char* name) {
+  Tensor k = random_rows(kLength, heads * dim, name, -1, 1);
+  for (int64_t i = 0; i < kLength * heads; ++i) {
+    double squares = 0;
+    for (int64_t p = 0; p < dim; ++p) squares += double{k.data()[i * dim + p]} * k.data()[i * dim + p];
+    for (int64_t p = 0; p < dim; ++p) k.data()[i * dim + p] /= static_cast<float>(std::sqrt(squares));
+  }
+  return Var::leaf(k);
+}
+
+Core gla_core(int64_t heads, int64_t key_dim, int64_t value_dim, bool vector) {
+  const int64_t gates = vector ? key_dim : 1;
+  return {.name = fmt::format("gla {} gates {}x{}x{}", vector ? "vector" : "scalar", heads, key_dim, value_dim),
+          .heads = heads, .key_dim = key_dim, .value_dim = value_dim, .flops = 6,
+          .run = [heads](const std::vector<Var>& in, const Batch& b) { return gla(in[0], in[1], in[2], in[3], b, {.heads = heads}); },
+          .inputs = [=] {
+            return std::vector<Var>{keys(heads, key_dim, "q"), keys(heads, key_dim, "k"), leaf(kLength, heads * value_dim, "v"), leaf(kLength, heads * gates, "g", -0.1, 0)};
+          },
+          .naive = [=](const std::vector<Var>& in, int64_t head, int64_t rows) {
+            return scan(in[0], head, key_dim, value_dim, rows, [&](naive::Matrix& s, int64_t t) {
+              for (int64_t p = 0; p < key_dim; ++p)
+                for (int64_t j = 0; j < value_dim; ++j)
+                  s(p, j) = std::exp(at(in[3], t, head * gates + (vector ? p : 0))) * s(p, j) + at(in[1], t, head * key_dim + p) * at(in[2], t, head * value_dim + j);
+            });
+          }};
+}
+
+Core delta_core(int64_t heads, int64_t dim) {
+  return {.name = fmt::format("gated_delta {}x{}x{}", heads, dim, dim),
+          .heads = heads, .key_dim = dim, .value_dim = dim, .flops = 8,
+          .run = [heads](const std::vector<Var>& in, const Batch& b) { return gated_delta(in[0], in[1], in[2], in[3], in[4], b, {.heads = heads}); },
+          .inputs = [=] {
+            return std::vector<Var>{keys(heads, dim, "q"), keys(heads, dim, "k"), leaf(kLength, heads * dim, "v"), leaf(kLength, heads, "beta", 0, 1), leaf(kLength, heads, "g", -0.1, 0)};
+          },
+          .naive = [=](const std::vector<Var>& in, int64_t head, int64_t rows) {
+            return scan(in[0], head, dim, dim, rows, [&](naive::Matrix& s, int64_t t) {
+              const double a = std::exp(at(in[4], t, head)), b = at(in[3], t, head);
+              for (int64_t j = 0; j < dim; ++j) {
+                double kept = 0;
+                for (int64_t p = 0; p < dim; ++p) kept += at(in[1], t, head * dim + p) * s(p, j);
+                for (int64_t p = 0; p < dim; ++p)
+                  s(p, j) = a * s(p, j) + b * at(in[1], t, head * dim + p) * (at(in[2], t, head * dim + j) - a * kept);
+              }
+            });
+          }};
+}
+
+// Mamba-1: each channel is a head with one value, its state `states` numbers.
+Core mamba_core(int64_t channels, int64_t states) {
+  return {.name = fmt::format("selective scan {} channels, state {}", channels, states),
+          .heads = channels, .key_dim = states, .value_dim = 1, .flops = 7,
+          .run = [](const std::vector<Var>& in, const Batch& b) {
+            return selective_scan({.x = in[0], .dt = in[1], .a = in[2], .b = in[3], .c = in[4], .d = in[5]}, b, 0);
+          },
+          .inputs = [=] {
+            return std::vector<Var>{leaf(kLength, channels, "x"), leaf(kLength, channels, "dt", 0.001, 0.1), leaf(channels, states, "a", -16, -1),
+                                    leaf(kLength, states, "b"), leaf(kLength, states, "c"), Var::leaf(random_rows(1, channels, "d").reshape({channels}))};
+          },
+          .naive = [=](const std::vector<Var>& in, int64_t c, int64_t rows) {
+            naive::Matrix h(1, states), y(rows, 1);
+            for (int64_t t = 0; t < rows; ++t) {
+              y(t, 0) = double{in[5].value().data()[c]} * at(in[0], t, c);
+              for (int64_t n = 0; n < states; ++n) {
+                h(0, n) = std::exp(at(in[1], t, c) * at(in[2], c, n)) * h(0, n) + at(in[1], t, c) * at(in[3], t, n) * at(in[0], t, c);
+                y(t, 0) += at(in[4], t, n) * h(0, n);
+              }
+            }
+            return y;
+          }};
+}
+
+double core_error(const Core& core, const std::vector<Var>& inputs) {
+  const Context context;
+  const Segment whole[] = {{0, kLength, 0, nullptr}};
+  const Var all = core.run(inputs, {whole, &context});
+  Deviation d;
+  for (const int64_t head : {int64_t{0}, core.heads - 1}) {
+    const naive::Matrix exact = core.naive(inputs, head, kLength);
+    for (int64_t t = 0; t < kLength; ++t)
+      for (int64_t j = 0; j < core.value_dim; ++j) d.add(at(all, t, head * core.value_dim + j), exact(t, j));
+  }
+  return d.relative();
+}
+
+enum class Kind { forward, backward, steps };
+
+Work work(const Core& core, Kind kind) {
+  const std::vector<Var> inputs = core.inputs();
+  const auto run = [=, state = std::make_shared<SequenceState>()] {
+    Recording on(kind == Kind::backward);
+    const Context context;
+    if (kind != Kind::steps) {
+      const Segment whole[] = {{0, kLength, 0, nullptr}};
+      for (Var x : inputs) x.clear_grad();
+      const Var y = core.run(inputs, {whole, &context});
+      if (kind == Kind::backward) backward(y, y.value());
+      return;
+    }
+    std::vector<Var> first;
+    for (const Var& x : inputs) first.push_back(x.rows() == kLength ? Var(x.value().slice(0, 1)) : x);
+    for (int64_t t = 0; t < kLength; ++t) {
+      const Segment step[] = {{0, 1, t, state.get()}};
+      core.run(first, {step, &context});
+    }
+  };
+  return {run, [=] { return core_error(core, inputs); }};
+}
+
+}  // namespace
+
+void add_recurrences(std::vector<Case>& cases) {
+  for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), delta_core(16, 64), delta_core(32, 128), mamba_core(4096, 16)}) {
+    const double forward = core.flops * static_cast<double>(core.heads * core.key_dim * core.value_dim * kLength);
+    for (const Kind kind : {Kind::forward, Kind::backward, Kind::steps})
+      cases.push_back({.name = core.name + (kind == Kind::forward ? " forward" : kind == Kind::backward ? " forward+backward" : " steps"),
+                       .flops = forward * (kind == Kind::backward ? 3 : 1),
+                       .tokens = static_cast<double>(kLength),
+                       .prepare = [core, kind] { return work(core, kind); }});
+  }
+}
+
+}  // namespace sennit::bench
