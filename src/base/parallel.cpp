@@ -21,6 +21,7 @@ namespace sennit {
 namespace {
 
 thread_local bool t_inside = false;
+constexpr int64_t kPiecesEach = 4;  // of a job for each thread: a late one leaves the rest to the others
 
 int available_cpus() {
   cpu_set_t set;
@@ -56,54 +57,67 @@ void wait_while(const std::atomic<T>& value, T same) {
 
 struct Job {
   int64_t n;
-  int workers;
+  uint32_t pieces;
   detail::RangeBody body;
   void* context;
   std::exception_ptr failure;
   std::mutex failed;
 
-  void run(int worker) {
-    FlushDenormals flush;
-    t_inside = true;
+  void run(uint32_t piece) {
     try {
-      const int64_t begin = n * worker / workers, end = n * (worker + 1) / workers;
-      if (begin < end) body(context, begin, end);
+      body(context, n * piece / pieces, n * (piece + 1) / pieces);
     } catch (...) {
       std::lock_guard lock(failed);
       if (!failure) failure = std::current_exception();
     }
-    t_inside = false;
   }
 };
 
-// Threads that live as long as the process and run one job at a time, the caller as worker 0.
+// Threads that live as long as the process. The pieces of a job are claimed one by one by whoever comes first, the caller
+// among them: on a busy machine a helper that is not given a processor in time is not waited for.
 class Pool {
  public:
-  void run(Job& job) {
+  void run(Job& job, int workers) {
     std::lock_guard one_at_a_time(mutex_);
-    while (std::ssize(helpers_) < job.workers - 1) add_helper();
+    while (std::ssize(helpers_) < workers - 1) add_helper();
     job_ = &job;
-    for (int i = 0; i < job.workers - 1; ++i) {
+    finished_.store(0, std::memory_order_relaxed);
+    claims_.store(++jobs_ << 32 | job.pieces, std::memory_order_release);
+    for (int i = 0; i < workers - 1; ++i) {
       helpers_[i]->turn.fetch_add(1, std::memory_order_release);
       helpers_[i]->turn.notify_one();
     }
-    job.run(0);
-    for (int i = 0; i < job.workers - 1; ++i) wait_while(helpers_[i]->done, helpers_[i]->turn.load() - 1);
+    work();
+    for (uint32_t done = finished_.load(std::memory_order_acquire); done < job.pieces; done = finished_.load(std::memory_order_acquire))
+      wait_while(finished_, done);
   }
 
  private:
   struct Helper {
-    std::atomic<uint32_t> turn{0}, done{0};
+    std::atomic<uint32_t> turn{0};
   };
+
+  // job_ may be read by whoever has claimed a piece and not yet counted it as finished: until then the caller waits.
+  void work() {
+    FlushDenormals flush;
+    t_inside = true;
+    for (uint64_t claims = claims_.load(std::memory_order_acquire); static_cast<uint32_t>(claims) > 0;) {
+      if (!claims_.compare_exchange_weak(claims, claims - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      const uint32_t pieces = job_->pieces;
+      job_->run(pieces - static_cast<uint32_t>(claims));
+      if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) finished_.notify_one();
+      claims = claims_.load(std::memory_order_acquire);
+    }
+    t_inside = false;
+  }
 
   void add_helper() {
     helpers_.push_back(std::make_unique<Helper>());
-    std::thread([this, helper = helpers_.back().get(), worker = static_cast<int>(helpers_.size())] {
-      for (uint32_t turn = 0;; ++turn) {
+    std::thread([this, helper = helpers_.back().get()] {
+      for (uint32_t turn = 0;;) {
         wait_while(helper->turn, turn);
-        job_->run(worker);
-        helper->done.fetch_add(1, std::memory_order_release);
-        helper->done.notify_one();
+        turn = helper->turn.load(std::memory_order_acquire);
+        work();
       }
     }).detach();
   }
@@ -111,6 +125,9 @@ class Pool {
   std::mutex mutex_;
   std::vector<std::unique_ptr<Helper>> helpers_;
   Job* job_ = nullptr;
+  uint64_t jobs_ = 0;
+  std::atomic<uint64_t> claims_{0};  // the job's number, and below it how many of its pieces nobody has claimed
+  std::atomic<uint32_t> finished_{0};
 };
 
 // Never destroyed, so that helpers may outlive static objects; a forked child, which has none of them, gets its own.
@@ -147,15 +164,14 @@ FlushDenormals::~FlushDenormals() { (void)saved_; }
 
 void detail::parallel_ranges(int64_t n, int64_t grain, RangeBody body, void* context) {
   if (n <= 0) return;
-  const int64_t pieces = std::max<int64_t>(1, n / std::max<int64_t>(grain, 1));
-  const int workers = static_cast<int>(std::min<int64_t>(thread_count(), pieces));
-  if (workers == 1 || t_inside) {
+  const int64_t most = n / std::max<int64_t>(grain, 1), workers = std::min<int64_t>(thread_count(), most);
+  if (workers <= 1 || t_inside) {
     FlushDenormals flush;
     body(context, 0, n);
     return;
   }
-  Job job{.n = n, .workers = workers, .body = body, .context = context, .failure = {}, .failed = {}};
-  pool().run(job);
+  Job job{.n = n, .pieces = static_cast<uint32_t>(std::min(most, kPiecesEach * workers)), .body = body, .context = context, .failure = {}, .failed = {}};
+  pool().run(job, static_cast<int>(workers));
   if (job.failure) std::rethrow_exception(job.failure);
 }
 

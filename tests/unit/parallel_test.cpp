@@ -1,0 +1,123 @@
+#include "base/parallel.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "support/temp_folder.h"
+
+namespace sennit {
+namespace {
+
+class Threads {
+ public:
+  explicit Threads(int n) : before_(thread_count()) { set_thread_count(n); }
+  ~Threads() { set_thread_count(before_); }
+
+ private:
+  int before_;
+};
+
+TEST(Parallel, EveryIndexOnceInRangesOfAtLeastTheGrain) {
+  for (const int threads : {1, 2, 3, 8})
+    for (const int64_t n : {0, 1, 2, 7, 64, 1000})
+      for (const int64_t grain : {1, 3, 64, 2000}) {
+        const Threads set(threads);
+        std::vector<std::atomic<int>> hits(static_cast<size_t>(n));
+        std::atomic<int64_t> shortest{n};
+        parallel_for(n, grain, [&](int64_t b, int64_t e) {
+          for (int64_t s = shortest; e - b < s && !shortest.compare_exchange_weak(s, e - b);) {
+          }
+          for (int64_t i = b; i < e; ++i) ++hits[static_cast<size_t>(i)];
+        });
+        for (const auto& h : hits) ASSERT_EQ(h, 1) << threads << " threads, n " << n << ", grain " << grain;
+        EXPECT_GE(shortest, std::min(n, grain));
+      }
+}
+
+TEST(Parallel, ManySmallJobsOneAfterAnother) {
+  const Threads set(4);
+  std::vector<int64_t> cells(16);
+  for (int round = 0; round < 20000; ++round)
+    parallel_for(16, 1, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) cells[static_cast<size_t>(i)] += i;
+    });
+  for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(cells[static_cast<size_t>(i)], 20000 * i);
+}
+
+TEST(Parallel, CallersOnManyThreads) {
+  const Threads set(3);
+  std::atomic<int64_t> total{0};
+  std::vector<std::thread> callers;
+  for (int c = 0; c < 4; ++c)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 500; ++round) parallel_for(100, 1, [&](int64_t b, int64_t e) { total += e - b; });
+    });
+  for (auto& c : callers) c.join();
+  EXPECT_EQ(total, 4 * 500 * 100);
+}
+
+TEST(Parallel, NestedCallsRunInPlace) {
+  const Threads set(3);
+  std::atomic<int64_t> inner{0};
+  parallel_for(10, 1, [&](int64_t b, int64_t e) {
+    const auto here = std::this_thread::get_id();
+    for (int64_t i = b; i < e; ++i)
+      parallel_for(20, 1, [&](int64_t from, int64_t to) {
+        EXPECT_EQ(std::this_thread::get_id(), here);
+        inner += to - from;
+      });
+  });
+  EXPECT_EQ(inner, 200);
+}
+
+TEST(Parallel, AnErrorComesOutAndTheNextJobRuns) {
+  const Threads set(3);
+  for (int round = 0; round < 100; ++round) {
+    const std::string said = error_of([] {
+      parallel_for(12, 1, [](int64_t b, int64_t e) {
+        if (b <= 7 && 7 < e) fail({"body", "an even temper", "7"});
+      });
+    });
+    EXPECT_NE(said.find("even temper"), std::string::npos);
+    std::atomic<int64_t> total{0};
+    parallel_for(12, 1, [&](int64_t b, int64_t e) { total += e - b; });
+    EXPECT_EQ(total, 12);
+  }
+}
+
+// A helper that is held up, here by a body that waits for the others, keeps nobody from the rest of the work.
+TEST(Parallel, ALateThreadLeavesItsShareToTheOthers) {
+  const Threads set(2);
+  constexpr int64_t kPieces = 8;
+  std::atomic<int64_t> done{0};
+  parallel_for(kPieces, 1, [&](int64_t b, int64_t e) {
+    if (b == 0)
+      while (done < kPieces - 1) std::this_thread::yield();
+    done += e - b;
+  });
+  EXPECT_EQ(done, kPieces);
+}
+
+TEST(Parallel, AForkedChildGetsItsOwnThreads) {
+  const Threads set(2);
+  parallel_for(8, 1, [](int64_t, int64_t) {});
+  const pid_t child = fork();
+  if (child == 0) {
+    std::atomic<int64_t> total{0};
+    parallel_for(8, 1, [&](int64_t b, int64_t e) { total += e - b; });
+    _exit(total == 8 ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+}  // namespace
+}  // namespace sennit
