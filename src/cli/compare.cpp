@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "cli/command.h"
 #include "cli/comparison_report.h"
+#include "cli/mixer_trials.h"
 #include "cli/progress_bar.h"
 #include "io/atomic_file.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 struct Compare {
   std::vector<std::string> runs;
+  MixerTrials trials;
   measure::CompareOptions options;
   std::string precision = "bf16", markdown, html;
   bool json = false, quiet = false, text = false, no_measure = false;
@@ -65,11 +67,13 @@ struct Compare {
 void add_compare(Commands& commands) {
   auto c = std::make_shared<Compare>();
   CLI::App& app =
-      commands.add("compare", "Put training runs and checkpoints side by side: quality, speed, memory", [c] {
+      commands.add("compare", "Put training runs, checkpoints or mixers side by side: quality, speed, memory", [c] {
         interrupted();
-        return c->run();
+        const bool trials = !c->trials.mixers.empty();
+        if (c->runs.empty() != trials) fail({"compare", "either runs or --mixers", trials ? "both" : "neither"});
+        return trials ? c->trials.run({c->precision, c->markdown, c->html, c->json, c->quiet}) : c->run();
       });
-  app.add_option("runs", c->runs, "training runs, or checkpoint folders")->required();
+  app.add_option("runs", c->runs, "training runs, or checkpoint folders");
   app.add_option("--lengths", c->options.lengths, "lengths to measure costs at, separated by commas")
       ->delimiter(',')
       ->capture_default_str()
@@ -89,8 +93,10 @@ void add_compare(Commands& commands) {
   app.add_option("--markdown", c->markdown, "write the table");
   app.add_flag("--text", c->text, "plot the losses in the terminal");
   app.add_flag("--quiet", c->quiet, "no progress");
+  c->trials.add_flags(app);
   add_json_flag(app, c->json);
-  app.footer("Example: sennit compare runs/softmax runs/gla runs/mamba --html report.html");
+  app.footer("Example: sennit compare runs/softmax runs/gla runs/mamba --html report.html\n"
+             "Example: sennit compare --mixers all --task recall --html recall.html");
 }
 
 }  // namespace sennit::cli

@@ -7,6 +7,7 @@
 #include "optimizers/optimizer.h"
 #include "positions/position.h"
 #include "report/table.h"
+#include "tasks/task.h"
 
 namespace sennit::cli {
 namespace {
@@ -27,6 +28,7 @@ Json entries_json(const Registry<Socket>& registry) {
     if constexpr (requires { e.info.equation; }) entry["equation"] = e.info.equation;
     if constexpr (requires { e.info.cost; }) entry["cost"] = e.info.cost;
     if constexpr (requires { e.info.state; }) entry["state"] = e.info.state;
+    if constexpr (requires { e.info.asks; }) entry["asks"] = e.info.asks;
     if constexpr (requires { e.info.patterns; }) {
       entry["patterns"] = Json::array();
       for (const Pattern p : e.info.patterns) entry["patterns"].push_back(to_string(p));
@@ -58,7 +60,8 @@ struct List {
   Json everything() const {
     Json all{{"mixers", entries_json(mixers::registry())}, {"channels", entries_json(channels::registry())},
              {"norms", entries_json(norms::registry())},   {"positions", entries_json(positions::registry())},
-             {"blocks", entries_json(blocks::registry())}, {"optimizers", entries_json(optimizers::registry())}};
+             {"blocks", entries_json(blocks::registry())}, {"optimizers", entries_json(optimizers::registry())},
+             {"tasks", entries_json(tasks::registry())}};
     all["commands"] = Json::array();
     add_commands_below(*app, "", all["commands"]);
     return all;
@@ -107,7 +110,7 @@ struct List {
     for (const Json& e : entries) {
       out += fmt::format("{}  {}{}\n", text_of(e, "name"), text_of(e, "title"),
                          e.contains("paper") ? "  (" + text_of(e, "paper") + ")" : "");
-      for (const char* key : {"equation", "cost", "state"})
+      for (const char* key : {"equation", "cost", "state", "asks"})
         if (!text_of(e, key).empty()) out += fmt::format("  {:9} {}\n", key, text_of(e, key));
       if (e.contains("patterns"))
         out +=
@@ -138,7 +141,7 @@ struct List {
       out += fmt::format("## {}\n\n", socket);
       report::Table t{{{"name"}, {"what"}}, {}};
       std::vector<const char*> keys;
-      for (const char* key : {"paper", "equation", "cost", "state"})
+      for (const char* key : {"paper", "equation", "cost", "state", "asks"})
         if (!entries.empty() && entries[0].contains(key)) keys.push_back(key), t.columns.push_back({key});
       for (const Json& e : entries) {
         std::vector<std::string> row = {"`" + text_of(e, "name") + "`", text_of(e, "title")};
@@ -176,8 +179,8 @@ void add_list(Commands& commands) {
   l->app = &commands.app();
   CLI::App& app =
       commands.add("list", "Show what models can be made of, with options and sources", [l] { return l->run(); });
-  app.add_option("kind", l->kind, "mixers, channels, norms, positions, blocks, optimizers or commands; all without")
-      ->check(CLI::IsMember({"mixers", "channels", "norms", "positions", "blocks", "optimizers", "commands"}));
+  app.add_option("kind", l->kind, "mixers, channels, norms, positions, blocks, optimizers, tasks or commands; all without")
+      ->check(CLI::IsMember({"mixers", "channels", "norms", "positions", "blocks", "optimizers", "tasks", "commands"}));
   app.add_option("name", l->name, "one of them");
   auto* markdown = app.add_flag("--markdown", l->markdown, "print Markdown tables");
   add_json_flag(app, l->json)->excludes(markdown);

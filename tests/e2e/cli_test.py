@@ -105,6 +105,42 @@ class Cli(Workspace):
             self.assertIn("| --- |", sennit("list", kind, "--markdown").stdout)
         self.refused("list", "mixers", "sofmax", says="`softmax`?")
 
+    def test_doctor(self):
+        said = answer("doctor", "--quick")
+        self.assertTrue(said["levels"][0]["runs"], "scalar runs everywhere")
+        self.assertEqual(sum(level["used"] for level in said["levels"]), 1)
+        self.assertTrue(all(level["runs"] != bool(level["why_not"]) for level in said["levels"]))
+        self.assertIn(said["cpu"], sennit("doctor", "--quick").stdout)
+
+    def test_bench(self):
+        names = sennit("bench", "--list").stdout.splitlines()
+        self.assertGreater(len(names), 20)
+        self.assertEqual(len(names), len(set(names)))
+        report = answer("bench", "rmsnorm 8192x1024 forward+", "--repeats", 1)
+        (case,) = report["cases"]
+        self.assertLess(case["error"], 1e-5)
+        self.assertGreater(case["seconds"], 0)
+        self.assertTrue(all(c["all_threads"] > 0 for c in report["ceilings"]))
+        self.refused("bench", "no such case", "--repeats", 1, says="--list")
+        asked = subprocess.run([SENNIT, "bench", "--answer"], input="gelu 8192x1024 forward\nnothing\n", capture_output=True, text=True, timeout=120)
+        ready, seconds, none = asked.stdout.split()
+        self.assertEqual((ready, none), ("ready", "none"))
+        self.assertGreater(float(seconds), 0)
+
+    def test_trials_of_mixers(self):
+        page = self.root / "trials.html"
+        said = answer("compare", "--mixers", "gla,min_gru", "--task", "recall", "--task-set", "pairs=2", "--task-set", "length=16", "--steps", 3,
+                      "--sequences", 2, "--d-model", 16, "--html", page)
+        names = [t["mixer"] for t in said["trials"]]
+        self.assertIn("min_gru", names)
+        self.assertIn("gla: retention", names)
+        self.assertEqual(said["task"]["pairs"], 2)
+        self.assertIn("Accuracy against state", page.read_text())
+        self.refused("compare", says="--mixers")
+        self.refused("compare", "--mixers", "sofmax", says="`softmax`?")
+        self.refused("compare", "--mixers", "gla", "--task", "recal", says="`recall`?")
+        self.refused("compare", "--mixers", "gla", "--task-set", "pears=2", says="`pairs`?")
+
     def test_compare_and_plan(self):
         page, table = self.root / "report.html", self.root / "report.md"
         both = answer("compare", self.run_folder, checkpoints(self.run_folder)[-1], "--lengths", "16,64", "--rows", 1, "--length", 16, "--html", page, "--markdown", table)

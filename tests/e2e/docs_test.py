@@ -48,7 +48,7 @@ def check_claims(rows):
 
 # A registered thing is a file that defines register_<its name>.
 def check_tables():
-    for room in ["mixers", "channels", "norms", "positions", "blocks", "optimizers"]:
+    for room in ["mixers", "channels", "norms", "positions", "blocks", "optimizers", "tasks"]:
         page = (SOURCE / "docs" / f"{room}.md").read_text()
         for file in (SOURCE / "src" / room).glob("*.cpp"):
             for name in re.findall(r"^void register_(\w+)\(", file.read_text(), re.M):

@@ -1,0 +1,24 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "measure/trial.h"
+
+namespace sennit::cli {
+
+// `sennit compare --mixers`: a small model of every mixer, trained on a generated task.
+struct MixerTrials {
+  struct Output {
+    std::string precision, markdown, html;
+    bool json, quiet;
+  };
+  std::vector<std::string> mixers, settings;
+  std::string task = "recall";
+  measure::TrialOptions options;
+
+  void add_flags(CLI::App& app);
+  int run(const Output& to);  // the exit code
+};
+
+}  // namespace sennit::cli

@@ -1,0 +1,142 @@
+#include "measure/trial.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "data/packer.h"
+#include "model/model.h"
+#include "optimizers/optimizer.h"
+#include "tensor/allocator.h"
+#include "train/options.h"
+
+namespace sennit::measure {
+namespace {
+
+constexpr int64_t kPoints = 10;  // of the accuracy curve
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+struct Packed {
+  std::vector<int32_t> tokens, targets;
+  std::vector<Segment> segments;
+};
+
+Packed pack(const Task& task, int64_t rows, const Rng& rng) {
+  Packed p;
+  for (int64_t r = 0; r < rows; ++r) {
+    const TaskSequence s = task.sequence(rng.fork(static_cast<uint64_t>(r)));
+    p.segments.push_back({std::ssize(p.tokens), std::ssize(s.tokens), 0, nullptr});
+    p.tokens.insert(p.tokens.end(), s.tokens.begin(), s.tokens.end());
+    p.targets.insert(p.targets.end(), s.targets.begin(), s.targets.end());
+  }
+  return p;
+}
+
+Json model_file(const Json& mixer, const TrialOptions& o, int64_t vocab) {
+  return {{"vocab", vocab}, {"d_model", o.d_model}, {"blocks", {{{"repeat", o.blocks}, {"mixer", mixer}, {"channel", "swiglu"}}}}};
+}
+
+class Trial {
+ public:
+  Trial(const Json& file, const TrialOptions& options)
+      : options_(options),
+        rng_(static_cast<uint64_t>(options.seed)),
+        task_(tasks::registry().make(options.task, {}, rng_, "--task")),
+        model_(read_model_spec(file, "trial"), rng_.fork("init"), "trial"),
+        optimizer_(optimizers::registry().make(Json("adamw"), {}, rng_, "trial")) {
+    model_.parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({name, &p}); });
+    context_.precision = options.precision;
+  }
+
+  // The loss of this step. A sequence is a function of the seed and its number: no step repeats one.
+  double step(int64_t at) {
+    const Packed p = pack(*task_, options_.rows, rng_.fork("train").fork(static_cast<uint64_t>(at)));
+    context_.training = true;
+    for (const auto& q : parameters_) q.parameter->var.clear_grad();
+    const Var loss = model_.loss(model_.hidden(p.tokens, {p.segments, &context_}), p.targets, context_);
+    backward(loss);
+    double squares = 0;
+    for (const auto& q : parameters_)
+      if (const Tensor& g = q.parameter->var.grad())
+        for (const float x : g.span()) squares += double{x} * x;
+    const double norm = std::sqrt(squares);
+    const train::Options schedule{.steps = options_.steps, .rate = options_.rate, .warmup = options_.steps / 20};
+    optimizer_->step(parameters_, {.step = at, .rate = train::rate_at(schedule, at), .gradient_scale = norm > 1 ? 1 / norm : 1});
+    return loss.value().data()[0];
+  }
+
+  struct Score {
+    double accuracy, loss;
+  };
+  Score score() {
+    NoGrad off;
+    context_.training = false;
+    int64_t right = 0, asked = 0;
+    double loss = 0;
+    for (int64_t from = 0; from < options_.asked; from += options_.rows) {
+      const int64_t rows = std::min(options_.rows, options_.asked - from);
+      const Packed p = pack(*task_, rows, rng_.fork("asked").fork(static_cast<uint64_t>(from)));
+      const Var hidden = model_.hidden(p.tokens, {p.segments, &context_});
+      const Tensor logits = model_.logits(hidden, context_).value();
+      Tensor losses;
+      model_.loss(hidden, p.targets, context_, &losses);
+      for (size_t t = 0; t < p.targets.size(); ++t) {
+        if (p.targets[t] == data::kIgnored) continue;
+        const auto row = logits.span().subspan(t * static_cast<size_t>(logits.row_size()), static_cast<size_t>(logits.row_size()));
+        right += std::max_element(row.begin(), row.end()) - row.begin() == p.targets[t];
+        loss += losses.data()[t];
+        ++asked;
+      }
+    }
+    return {static_cast<double>(right) / static_cast<double>(asked), loss / static_cast<double>(asked)};
+  }
+
+  Model& model() { return model_; }
+  const Task& task() const { return *task_; }
+
+ private:
+  const TrialOptions& options_;
+  Rng rng_;
+  std::unique_ptr<Task> task_;
+  Model model_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::vector<NamedParameter> parameters_;
+  Context context_;
+};
+
+}  // namespace
+
+std::optional<TrialResult> trial(const std::string& name, const Json& mixer, const TrialOptions& options, const Watch& watch) {
+  const auto task = tasks::registry().make(options.task, {}, Rng(), "--task");
+  TrialResult r;
+  r.name = name;
+  r.model = model_file(mixer, options, task->vocab());
+  Trial t(r.model, options);
+  r.parameters = t.model().parameter_count();
+  r.state_bytes = t.model().state_bytes(task->length());
+  r.state_bytes_64k = t.model().state_bytes(65536);
+  reset_memory_peak();
+  for (int64_t step = 1; step <= options.steps; ++step) {
+    if (watch && !watch(fmt::format("{} step {}/{}", name, step, options.steps))) return std::nullopt;
+    const double start = now();
+    r.loss = t.step(step);
+    r.seconds += now() - start;
+    if (!std::isfinite(r.loss)) fail({"trial", "a finite loss", fmt::format("{} at step {} of {}", r.loss, step, name)});
+    if (step == options.steps) r.peak_bytes = memory_counters().peak;
+    if (step % std::max<int64_t>(1, options.steps / kPoints) == 0 || step == options.steps) {
+      const auto [accuracy, loss] = t.score();
+      r.accuracy = accuracy, r.loss = loss;
+      r.accuracy_by_steps.push_back({static_cast<double>(step), accuracy});
+    }
+  }
+  r.tokens_per_second = static_cast<double>(options.steps * options.rows * task->length()) / r.seconds;
+  return r;
+}
+
+Json to_json(const TrialResult& r) {
+  return {{"mixer", r.name}, {"parameters", r.parameters}, {"accuracy", r.accuracy}, {"loss", r.loss}, {"accuracy_by_steps", r.accuracy_by_steps},
+          {"seconds", r.seconds}, {"tokens_per_second", r.tokens_per_second}, {"peak_bytes", r.peak_bytes}, {"state_bytes", r.state_bytes},
+          {"state_bytes_64k", r.state_bytes_64k}, {"model", r.model}};
+}
+
+}  // namespace sennit::measure
