@@ -37,6 +37,13 @@ struct SelectiveScanInputs {
 };
 Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t field);
 
+// Complex modes that do not depend on the data (S4D, Gu et al., arXiv:2206.11893): h_cn <- l_cn h_cn + u_c, y_c = sum_n Re(w_cn h_cn);
+// u [N, C], the real and imaginary parts of l and w [C, M]. State [C, 2, M].
+struct ModalScanInputs {
+  const Var &u, &lr, &li, &wr, &wi;
+};
+Var modal_scan(const ModalScanInputs& in, const Batch& batch, size_t field);
+
 // h_t = exp(g_t) h_{t-1} + x_t of every channel by itself; x, g <= 0 [N, C]. State [1, C].
 Var diagonal_scan(const Var& x, const Var& g, const Batch& batch, size_t field);
 
