@@ -88,7 +88,8 @@ struct Range {
 
 Range seen(const AttentionTask& t, int64_t query) {
   const int64_t position = query + t.offset;
-  Range r{t.window > 0 ? larger(0, position - t.window + 1) : 0, t.causal ? larger(0, smaller(t.keys, position + 1)) : t.keys};
+  Range r{t.window > 0 ? larger(0, position - t.window + 1) : 0,
+          t.causal ? larger(0, smaller(t.keys, position + 1)) : t.keys};
   if (t.block == 0) return r;
   const int64_t start = position - (t.position + query) % t.block;  // of the query's block
   return {larger(r.begin, start), smaller(r.end, start + t.block)};
@@ -100,8 +101,8 @@ Range seen_of_block(const AttentionTask& t, int64_t query, int64_t first_key) {
   return {larger(0, r.begin - first_key), smaller(kKeys, r.end - first_key)};
 }
 
-// Scores of lanes j, ..., j + kLanes - 1 of a block from their products; what weighs nothing where the query does not see the
-// key.
+// Scores of lanes j, ..., j + kLanes - 1 of a block from their products; what weighs nothing where the query does not
+// see the key.
 struct Scores {
   float scale, alibi, nothing;
   float distance;  // position of the query minus that of the block's first key
@@ -150,7 +151,8 @@ SENNIT_INLINE vf to_power(vf x, int64_t power) {
   return y;
 }
 
-// A row's weights from its scores, once its statistic is known, and the gradients of its scores from those of its weights.
+// A row's weights from its scores, once its statistic is known, and the gradients of its scores from those of its
+// weights.
 template <ScoreMap M>
 struct RowMap {
   int64_t power;
@@ -212,8 +214,8 @@ struct Running {
   float top, total;
 };
 
-// What a walk over the keys does: sum weights and values as they come; sum weights only, to know the statistic; or sum values
-// by weights of a known statistic, kept in `top`.
+// What a walk over the keys does: sum weights and values as they come; sum weights only, to know the statistic; or sum
+// values by weights of a known statistic, kept in `top`.
 enum class Pass { running, measuring, mapping };
 
 // Turns a row of products into powers and brings what was summed before to the new maximum.
@@ -266,12 +268,14 @@ void weigh_exponentials(const Scores& scores, float* row, Running& running, floa
   running.total += sum(total);
 }
 
-void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& scores, float* row, Running& running, float* o) {
+void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& scores, float* row, Running& running,
+           float* o) {
   if (pass == Pass::mapping)
     return with_map(t, query, running.top, [&](const auto& map) {
       for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
         const vf key = scores.lane + set(static_cast<float>(j));
-        const vf w = select(less(key, set(static_cast<float>(scores.range.begin))), zero(), map.weight(scores.at(row, j)));
+        const vf w =
+            select(less(key, set(static_cast<float>(scores.range.begin))), zero(), map.weight(scores.at(row, j)));
         store(row + j, select(less(key, set(static_cast<float>(scores.range.end))), w, zero()));
       }
     });
@@ -309,8 +313,8 @@ struct ForwardScratch {
 };
 
 // Rows [first, first + rows) against one block of keys, of which each sees something.
-void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o, int64_t o_stride,
-                   float* keys, float* weights, Running* running) {
+void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o,
+                   int64_t o_stride, float* keys, float* weights, Running* running) {
   multiply({.a = t.q + first * t.q_stride,
             .a_row = t.q_stride,
             .a_step = 1,
@@ -346,7 +350,8 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
   }
 }
 
-void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, float* o, int64_t o_stride, const ForwardScratch& s) {
+void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, float* o, int64_t o_stride,
+               const ForwardScratch& s) {
   const int64_t end = seen(t, first + rows - 1).end;
   for (int64_t j = seen(t, first).begin / kKeys * kKeys; j < end; j += kKeys) {
     int64_t from = 0, to = rows;  // the rows that see something of the block
@@ -365,7 +370,8 @@ float log_sum(Running r) {
 
 // Divides a row by its sum of powers and gives that sum's root.
 float finish_powers(const AttentionTask& t, Running r, float* o) {
-  const float epsilon = t.epsilon == 0 ? 0 : t.epsilon / highest(to_power(set(r.top), t.power)), total = r.total + epsilon;
+  const float epsilon = t.epsilon == 0 ? 0 : t.epsilon / highest(to_power(set(r.top), t.power)),
+              total = r.total + epsilon;
   scale_row(o, r.total == 0 ? 0 : 1 / total, t.value_dim);
   return r.total == 0 ? 0 : r.top * exp_of(log_of(total) / static_cast<float>(t.power));
 }
@@ -384,7 +390,9 @@ void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o,
   walk_keys(t, mapped ? Pass::mapping : Pass::running, first, rows, o, o_stride, s);
   for (int64_t r = 0; r < rows; ++r) {
     float *row = o + (first + r) * o_stride, total = s.running[r].total;
-    stat[first + r] = mapped ? s.running[r].top : t.map == ScoreMap::power ? finish_powers(t, s.running[r], row) : log_sum(s.running[r]);
+    stat[first + r] = mapped                     ? s.running[r].top
+                      : t.map == ScoreMap::power ? finish_powers(t, s.running[r], row)
+                                                 : log_sum(s.running[r]);
     if (t.map == ScoreMap::softmax && total != 0) scale_row(row, 1 / total, t.value_dim);
   }
 }
@@ -408,7 +416,8 @@ struct BackwardScratch {
 };
 
 // Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key.
-void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat, const BackwardScratch& s) {
+void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat,
+                  const BackwardScratch& s) {
   for (int64_t r = 0; r < rows; ++r)
     with_map(t, first + r, stat[first + r], [&](const auto& map) {
       const Scores scores(t, first + r, first_key);
@@ -425,7 +434,8 @@ void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t f
 }
 
 // The clipped softmax's delta: a clip lets only a part of dw through.
-void add_clipped_delta(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat, const BackwardScratch& s) {
+void add_clipped_delta(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat,
+                       const BackwardScratch& s) {
   for (int64_t r = 0; r < rows; ++r) {
     const RowMap<ScoreMap::clipped> map(t, first + r, stat[first + r]);
     const Scores scores(t, first + r, first_key);
@@ -438,7 +448,8 @@ void add_clipped_delta(const AttentionTask& t, int64_t first, int64_t rows, int6
   }
 }
 
-// The products of every block of keys with every tile of queries that may see some of it: body(first key, keys, first query, rows).
+// The products of every block of keys with every tile of queries that may see some of it: body(first key, keys, first
+// query, rows).
 template <class Body>
 void each_tile(const AttentionTask& t, const float* d_o, int64_t o_stride, const BackwardScratch& s, const Body& body) {
   for (int64_t j = 0; j < t.keys; j += kKeys) {
@@ -461,9 +472,11 @@ void backward(const AttentionTask& t, const float* o, const float* d_o, int64_t 
               float* dk, float* dv, int64_t dq_stride, int64_t dk_stride, int64_t dv_stride, float* scratch) {
   const BackwardScratch s(t, scratch);
   const bool clipped = t.map == ScoreMap::clipped;
-  for (int64_t i = 0; i < t.queries; ++i) s.delta[i] = clipped ? 0 : dot(o + i * o_stride, d_o + i * o_stride, t.value_dim);
+  for (int64_t i = 0; i < t.queries; ++i)
+    s.delta[i] = clipped ? 0 : dot(o + i * o_stride, d_o + i * o_stride, t.value_dim);
   if (clipped)
-    each_tile(t, d_o, o_stride, s, [&](int64_t j, int64_t, int64_t i, int64_t rows) { add_clipped_delta(t, i, rows, j, stat, s); });
+    each_tile(t, d_o, o_stride, s,
+              [&](int64_t j, int64_t, int64_t i, int64_t rows) { add_clipped_delta(t, i, rows, j, stat, s); });
   each_tile(t, d_o, o_stride, s, [&](int64_t j, int64_t keys, int64_t i, int64_t rows) {
     weigh_slopes(t, i, rows, j, stat, s);
     const float *q = t.q + i * t.q_stride, *k = t.k + j * t.k_stride, *d = d_o + i * o_stride;

@@ -7,11 +7,14 @@ namespace sennit::kernels {
 
 // How the weights w_ij of query i come from its scores s_ij, of the n_i keys that it sees:
 //   softmax  exp(s_ij) / Z_i, Z_i = sum_j exp(s_ij)
-//   clipped  that to a p + b between 0 and 1, with b = -clip_low / n_i and a = clip_high - b: weights can be exactly 0 (Bondarenko
+//   clipped  that to a p + b between 0 and 1, with b = -clip_low / n_i and a = clip_high - b: weights can be exactly 0
+//   (Bondarenko
 //            et al., "Quantizable Transformers", arXiv:2306.12929, eq. 4)
-//   sigmoid  sigmoid(s_ij - count_bias ln n_i): no sum at all (Ramapuram et al., "Theory, Analysis, and Best Practices for
+//   sigmoid  sigmoid(s_ij - count_bias ln n_i): no sum at all (Ramapuram et al., "Theory, Analysis, and Best Practices
+//   for
 //            Sigmoid Self-Attention", arXiv:2409.04431)
-//   power    s_ij^p / (epsilon + sum_j s_ij^p) for an even p: no exponential (Zimerman et al., "Power-Softmax", arXiv:2410.09457)
+//   power    s_ij^p / (epsilon + sum_j s_ij^p) for an even p: no exponential (Zimerman et al., "Power-Softmax",
+//   arXiv:2410.09457)
 enum class ScoreMap { softmax, clipped, sigmoid, power };
 
 // Exact attention of one head over one segment, o_i = sum_j w_ij v_j with
@@ -43,15 +46,16 @@ inline constexpr int64_t kAttentionRows = 96;
 struct Attention {
   int64_t (*scratch_floats)(const AttentionTask& task);  // enough for either call
 
-  // Rows [begin, end) of o (row i at o + i * o_stride) and stat[i], which backward wants: ln Z_i of softmax and clipped, the
-  // power's root of the sum of powers. o = 0 where a query sees nothing (and ln Z = -inf). A row depends on its query and the keys it sees alone, to the bit: key blocks are counted from
-  // key 0, and what is masked takes no part.
+  // Rows [begin, end) of o (row i at o + i * o_stride) and stat[i], which backward wants: ln Z_i of softmax and
+  // clipped, the power's root of the sum of powers. o = 0 where a query sees nothing (and ln Z = -inf). A row depends
+  // on its query and the keys it sees alone, to the bit: key blocks are counted from key 0, and what is masked takes no
+  // part.
   void (*forward)(const AttentionTask& task, int64_t begin, int64_t end, float* o, int64_t o_stride, float* stat,
                   float* scratch);
 
   // Adds the gradients of all queries to dq, dk, dv, given d_o (rows as those of o) and what forward returned:
-  // dv_j += sum_i w_ij do_i, dw_ij = do_i . v_j, ds from dw (of softmax: w (dw - do_i . o_i)), dq_i += scale sum_j ds_ij k_j,
-  // dk_j += scale sum_i ds_ij q_i.
+  // dv_j += sum_i w_ij do_i, dw_ij = do_i . v_j, ds from dw (of softmax: w (dw - do_i . o_i)), dq_i += scale sum_j
+  // ds_ij k_j, dk_j += scale sum_i ds_ij q_i.
   void (*backward)(const AttentionTask& task, const float* o, const float* d_o, int64_t o_stride, const float* stat,
                    float* dq, float* dk, float* dv, int64_t dq_stride, int64_t dk_stride, int64_t dv_stride,
                    float* scratch);

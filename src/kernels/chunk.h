@@ -42,8 +42,8 @@ SENNIT_INLINE void add_lower_products(Rows x, Rows y, int64_t n, float* a, int64
   }
 }
 
-// a [n, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i - back, 0 elsewhere. advance(r, i, l, lanes) takes
-// the lanes of y_j from column l from token i - 1 to token i; token i meets it as it is at token i - back.
+// a [n, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i - back, 0 elsewhere. advance(r, i, l, lanes)
+// takes the lanes of y_j from column l from token i - 1 to token i; token i meets it as it is at token i - back.
 template <class Advance>
 SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, const Advance& advance,
                                   int64_t back = 0) {
@@ -55,7 +55,8 @@ SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float*
 }
 
 [[maybe_unused]] void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, int64_t back = 0) {
-  lower_products(x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; }, back);
+  lower_products(
+      x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; }, back);
 }
 
 // In four interleaved partial sums, since a single one would wait for every addition.

@@ -12,8 +12,14 @@ struct Token {
   const float *q, *k, *v, *a, *b;
   float* e;
   SENNIT_INLINE Token(const DplrTask& t, int64_t i, float* decays)
-      : q(t.q + i * t.stride), k(t.k + i * t.stride), v(t.v + i * t.v_stride), a(t.a + i * t.stride), b(t.b + i * t.stride), e(decays) {
-    for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) { store_n(e + l, exp(load_n(t.g + i * t.stride + l, lanes)), lanes); });
+      : q(t.q + i * t.stride),
+        k(t.k + i * t.stride),
+        v(t.v + i * t.v_stride),
+        a(t.a + i * t.stride),
+        b(t.b + i * t.stride),
+        e(decays) {
+    for_lanes(t.key_dim,
+              [&](int64_t l, int64_t lanes) { store_n(e + l, exp(load_n(t.g + i * t.stride + l, lanes)), lanes); });
   }
 };
 
@@ -26,7 +32,8 @@ SENNIT_INLINE void read_old(const DplrTask& t, const Token& x, const float* s, i
 }
 
 template <int J>
-SENNIT_INLINE void step_columns(const DplrTask& t, const Token& x, const float* from, float* to, float* y, int64_t l, int64_t lanes) {
+SENNIT_INLINE void step_columns(const DplrTask& t, const Token& x, const float* from, float* to, float* y, int64_t l,
+                                int64_t lanes) {
   vf z[J], value[J], out[J];
   read_old(t, x, from, l, lanes, z);
   for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
@@ -55,7 +62,9 @@ void forward(const DplrTask& t, const float* s0, float* s_end, float* y, int64_t
   for (int64_t i = 0; i < t.length; ++i, from = s_end) step(t, i, scratch, from, s_end, y + i * y_stride);
 }
 
-int64_t scratch_floats(const DplrTask& t) { return t.key_dim; }
+int64_t scratch_floats(const DplrTask& t) {
+  return t.key_dim;
+}
 
 struct Backward {
   float *e, *z, *dz, *y;  // [K], [V], [V], [V]
@@ -77,8 +86,8 @@ SENNIT_INLINE void add_scaled(float factor, const float* x, float* y, int64_t n)
 }
 
 // Token i: from the gradient of the state after it to that of the state before it, in w.ds.
-void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* before, const float* after, const float* dy,
-               const Dplr::Gradients& into) {
+void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* before, const float* after,
+               const float* dy, const Dplr::Gradients& into) {
   const int64_t V = t.value_dim, row = i * t.stride;
   const Token x(t, i, w.e);
   for_lanes(V, [&](int64_t l, int64_t lanes) {
@@ -107,8 +116,8 @@ void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* bef
   }
 }
 
-void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, const Dplr::Gradients& into,
-              float* ds0, float* scratch) {
+void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+              const Dplr::Gradients& into, float* ds0, float* scratch) {
   const int64_t size = t.key_dim * t.value_dim;
   Scratch pieces(scratch);
   const Backward w(t, pieces);
@@ -136,7 +145,9 @@ int64_t backward_scratch_floats(const DplrTask& t) {
 
 }  // namespace
 
-const Dplr dplr_table = {
-    .scratch_floats = scratch_floats, .backward_scratch_floats = backward_scratch_floats, .forward = forward, .backward = backward};
+const Dplr dplr_table = {.scratch_floats = scratch_floats,
+                         .backward_scratch_floats = backward_scratch_floats,
+                         .forward = forward,
+                         .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

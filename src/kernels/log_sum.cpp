@@ -19,8 +19,8 @@ void forward(const LogSumTask& t, const float* state, float* state_end, float* u
   });
 }
 
-void backward(const LogSumTask& t, const float* u, int64_t u_stride, const float* du, int64_t du_stride, const float* d_state_end,
-              float* dk, float* d_state) {
+void backward(const LogSumTask& t, const float* u, int64_t u_stride, const float* du, int64_t du_stride,
+              const float* d_state_end, float* dk, float* d_state) {
   for_lanes(t.channels, [&](int64_t c, int64_t lanes) {
     vf d = d_state_end ? load_n(d_state_end + c, lanes) : zero();
     for (int64_t i = t.length - 1; i >= 0; --i) {

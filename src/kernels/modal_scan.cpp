@@ -8,7 +8,9 @@ namespace {
 struct Complex {
   vf re, im;
 };
-SENNIT_INLINE Complex load_at(const float* re, const float* im, int64_t l, int64_t lanes) { return {load_n(re + l, lanes), load_n(im + l, lanes)}; }
+SENNIT_INLINE Complex load_at(const float* re, const float* im, int64_t l, int64_t lanes) {
+  return {load_n(re + l, lanes), load_n(im + l, lanes)};
+}
 
 // h through one input; h_end may be h.
 SENNIT_INLINE void step(const ModalScanTask& t, float u, const float* h, float* h_end) {
@@ -32,8 +34,8 @@ void forward(const ModalScanTask& t, const float* h0, float* h_end, float* y, in
   }
 }
 
-void backward(const ModalScanTask& t, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end, const ModalScan::Gradients& into,
-              float* dh0, float* scratch) {
+void backward(const ModalScanTask& t, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end,
+              const ModalScan::Gradients& into, float* dh0, float* scratch) {
   const int64_t size = 2 * t.modes;
   float *states = scratch, *d = scratch + (t.length + 1) * size;  // [length + 1, 2, modes], [2, modes]
   copy(h0, states, size);
@@ -60,10 +62,13 @@ void backward(const ModalScanTask& t, const float* h0, const float* dy, int64_t 
   if (dh0) for_lanes(size, [&](int64_t n, int64_t lanes) { add_n(dh0 + n, load_n(d + n, lanes), lanes); });
 }
 
-int64_t backward_scratch_floats(const ModalScanTask& t) { return (t.length + 2) * 2 * t.modes; }
+int64_t backward_scratch_floats(const ModalScanTask& t) {
+  return (t.length + 2) * 2 * t.modes;
+}
 
 }  // namespace
 
-const ModalScan modal_scan_table = {.backward_scratch_floats = backward_scratch_floats, .forward = forward, .backward = backward};
+const ModalScan modal_scan_table = {
+    .backward_scratch_floats = backward_scratch_floats, .forward = forward, .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

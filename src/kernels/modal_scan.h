@@ -18,12 +18,13 @@ struct ModalScan {
   int64_t (*backward_scratch_floats)(const ModalScanTask&);  // grows with length
   // h0 == nullptr stands for zeros; h_end may be h0.
   void (*forward)(const ModalScanTask&, const float* h0, float* h_end, float* y, int64_t y_stride);
-  // Adds into du (with the stride of u), the gradients of l and w, and, unless nullptr, dh0; dh_end == nullptr stands for zeros.
+  // Adds into du (with the stride of u), the gradients of l and w, and, unless nullptr, dh0; dh_end == nullptr stands
+  // for zeros.
   struct Gradients {
     float *u, *lr, *li, *wr, *wi;
   };
-  void (*backward)(const ModalScanTask&, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end, const Gradients& into,
-                   float* dh0, float* scratch);
+  void (*backward)(const ModalScanTask&, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end,
+                   const Gradients& into, float* dh0, float* scratch);
 };
 
 SENNIT_KERNEL_TABLE(ModalScan, modal_scan)

@@ -7,7 +7,8 @@ namespace {
 
 // u [n] = h [dim] times r [dim, n]
 template <int J>
-SENNIT_INLINE void feed_back_columns(const float* h, const float* r, int64_t dim, int64_t n, float* u, int64_t l, int64_t lanes) {
+SENNIT_INLINE void feed_back_columns(const float* h, const float* r, int64_t dim, int64_t n, float* u, int64_t l,
+                                     int64_t lanes) {
   vf sums[J];
   for (int j = 0; j < J; ++j) sums[j] = zero();
   for (int64_t p = 0; p < dim; ++p)
@@ -37,12 +38,18 @@ struct Write {
   SENNIT_INLINE vf get(int which) const { return load_n(to + which * dim + l, lanes); }
 };
 
-SENNIT_INLINE vf one() { return set(1); }
-SENNIT_INLINE vf through_sigmoid(vf s, vf d) { return s * (one() - s) * d; }
-SENNIT_INLINE vf through_tanh(vf t, vf d) { return fnma(t, t, one()) * d; }
+SENNIT_INLINE vf one() {
+  return set(1);
+}
+SENNIT_INLINE vf through_sigmoid(vf s, vf d) {
+  return s * (one() - s) * d;
+}
+SENNIT_INLINE vf through_tanh(vf t, vf d) {
+  return fnma(t, t, one()) * d;
+}
 
-// step: the new states. back: from the gradients of the new states (in `d`, that of h complete) to those of the old ones, less what
-// is fed back; `dp` receives those of the gates, and in the same order `du` those of what is fed back.
+// step: the new states. back: from the gradients of the new states (in `d`, that of h complete) to those of the old
+// ones, less what is fed back; `dp` receives those of the gates, and in the same order `du` those of what is fed back.
 template <RnnCell C>
 struct Cell;
 
@@ -65,7 +72,8 @@ struct Cell<RnnCell::lstm> {
   static SENNIT_INLINE void back(const Lanes& a, const Write& d, const Write& dp, const Write& du) {
     const vf i = sigmoid(a.p(0)), f = sigmoid(a.p(1)), z = tanh(a.p(2)), o = sigmoid(a.p(3));
     const vf top = tanh(fma(f, a.old(1), i * z)), dh = d.get(0), dc = d.get(1) + through_tanh(top, o * dh);
-    const vf gates[] = {through_sigmoid(i, dc * z), through_sigmoid(f, dc * a.old(1)), through_tanh(z, dc * i), through_sigmoid(o, dh * top)};
+    const vf gates[] = {through_sigmoid(i, dc * z), through_sigmoid(f, dc * a.old(1)), through_tanh(z, dc * i),
+                        through_sigmoid(o, dh * top)};
     for (int g = 0; g < 4; ++g) dp.set(g, gates[g]), du.set(g, gates[g]);
     d.set(0, zero()), d.set(1, dc * f);
   }
@@ -79,7 +87,8 @@ struct Cell<RnnCell::gru> {
   }
   static SENNIT_INLINE void back(const Lanes& a, const Write& d, const Write& dp, const Write& du) {
     const vf r = sigmoid(a.p(0)), z = sigmoid(a.p(1)), n = tanh(fma(r, a.fed(2), a.in(2))), dh = d.get(0);
-    const vf dn = through_tanh(n, dh * (one() - z)), dr = through_sigmoid(r, dn * a.fed(2)), dz = through_sigmoid(z, dh * (a.old(0) - n));
+    const vf dn = through_tanh(n, dh * (one() - z)), dr = through_sigmoid(r, dn * a.fed(2)),
+             dz = through_sigmoid(z, dh * (a.old(0) - n));
     dp.set(0, dr), dp.set(1, dz), dp.set(2, dn);
     du.set(0, dr), du.set(1, dz), du.set(2, dn * r);
     d.set(0, dh * z);
@@ -107,7 +116,8 @@ struct Cell<RnnCell::slstm> {
   }
   static SENNIT_INLINE void back(const Lanes& a, const Write& d, const Write& dp, const Write& du) {
     const Gates g(a);
-    const vf mean = g.c / g.n, dh = d.get(0), dc = d.get(1) + dh * g.o / g.n, dn = d.get(2) - dh * g.o * mean / g.n, dm = d.get(3);
+    const vf mean = g.c / g.n, dh = d.get(0), dc = d.get(1) + dh * g.o / g.n, dn = d.get(2) - dh * g.o * mean / g.n,
+             dm = d.get(3);
     const vf opened = g.open * fma(dc, g.z, dn), kept = g.keep * fma(dc, a.old(1), dn * a.old(2));
     // The gate that holds the maximum is a weight of 1: what it gains there, the other loses.
     const vf di = select(g.keeps, opened, dm - kept), da = select(g.keeps, dm - opened, kept);
@@ -127,7 +137,9 @@ void begin_state(const RnnTask& t, const float* s0, float* s) {
 template <RnnCell C>
 SENNIT_INLINE void step(const RnnTask& t, int64_t i, const float* from, float* to, float* u) {
   feed_back(from, t.r, t.dim, rnn_gates(C) * t.dim, u);
-  for_lanes(t.dim, [&](int64_t l, int64_t k) { Cell<C>::step({t.x + i * t.x_stride, u, from, t.dim, l, k}, {to, t.dim, l, k}); });
+  for_lanes(t.dim, [&](int64_t l, int64_t k) {
+    Cell<C>::step({t.x + i * t.x_stride, u, from, t.dim, l, k}, {to, t.dim, l, k});
+  });
 }
 
 template <RnnCell C>
@@ -152,19 +164,21 @@ struct Backward {
 };
 
 template <RnnCell C>
-void backward_with(const RnnTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dx, float* dr,
-                   float* ds0, float* scratch) {
+void backward_with(const RnnTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+                   float* dx, float* dr, float* ds0, float* scratch) {
   const int64_t d = t.dim, state = rnn_states(C) * d, gates = rnn_gates(C) * d;
   Scratch pieces(scratch);
   const Backward w(t, pieces);
   begin_state(t, s0, w.states);
-  for (int64_t i = 0; i < t.length; ++i) step<C>(t, i, w.states + i * state, w.states + (i + 1) * state, w.u + i * gates);
+  for (int64_t i = 0; i < t.length; ++i)
+    step<C>(t, i, w.states + i * state, w.states + (i + 1) * state, w.u + i * gates);
   copy(ds_end, w.d, state);
   for (int64_t i = t.length - 1; i >= 0; --i) {
     float *u = w.u + i * gates, *to = dx + i * t.x_stride;
     for_lanes(d, [&](int64_t l, int64_t k) {
       store_n(w.d + l, load_n(w.d + l, k) + load_n(dy + i * dy_stride + l, k), k);
-      Cell<C>::back({t.x + i * t.x_stride, u, w.states + i * state, d, l, k}, {w.d, d, l, k}, {w.dp, d, l, k}, {u, d, l, k});
+      Cell<C>::back({t.x + i * t.x_stride, u, w.states + i * state, d, l, k}, {w.d, d, l, k}, {w.dp, d, l, k},
+                    {u, d, l, k});
     });
     for_lanes(gates, [&](int64_t l, int64_t k) { add_n(to + l, load_n(w.dp + l, k), k); });
     for (int64_t p = 0; p < d; ++p) w.d[p] += dot(t.r + p * gates, u, gates);
@@ -186,8 +200,8 @@ void forward(const RnnTask& t, const float* s0, float* s_end, float* y, int64_t 
   }
 }
 
-void backward(const RnnTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dx, float* dr, float* ds0,
-              float* scratch) {
+void backward(const RnnTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dx,
+              float* dr, float* ds0, float* scratch) {
   switch (t.cell) {
     case RnnCell::elman:
       return backward_with<RnnCell::elman>(t, s0, dy, dy_stride, ds_end, dx, dr, ds0, scratch);
@@ -200,7 +214,9 @@ void backward(const RnnTask& t, const float* s0, const float* dy, int64_t dy_str
   }
 }
 
-int64_t scratch_floats(const RnnTask& t) { return rnn_gates(t.cell) * t.dim; }
+int64_t scratch_floats(const RnnTask& t) {
+  return rnn_gates(t.cell) * t.dim;
+}
 
 int64_t backward_scratch_floats(const RnnTask& t) {
   Scratch pieces(nullptr);
@@ -210,7 +226,9 @@ int64_t backward_scratch_floats(const RnnTask& t) {
 
 }  // namespace
 
-const Rnn rnn_table = {
-    .scratch_floats = scratch_floats, .backward_scratch_floats = backward_scratch_floats, .forward = forward, .backward = backward};
+const Rnn rnn_table = {.scratch_floats = scratch_floats,
+                       .backward_scratch_floats = backward_scratch_floats,
+                       .forward = forward,
+                       .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

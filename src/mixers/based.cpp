@@ -1,7 +1,9 @@
-// Simple linear attention language models balance the recall-throughput tradeoff (BASED, Arora et al., arXiv:2402.18668), section 4.1:
-//   y_i = W_o sum_{j<=i} (phi(q_i) . phi(k_j)) v_j / sum_{j<=i} phi(q_i) . phi(k_j),   phi(q) . phi(k) = 1 + s + s^2 / 2, s = q . k / sqrt(d')
-// the first terms of the softmax's exponential, with few numbers d' a head, so that the sums are a state. The architecture puts layers
-// of a small sliding window (softmax with `window`) and short convolutions beside it.
+// Simple linear attention language models balance the recall-throughput tradeoff (BASED, Arora et al.,
+// arXiv:2402.18668), section 4.1:
+//   y_i = W_o sum_{j<=i} (phi(q_i) . phi(k_j)) v_j / sum_{j<=i} phi(q_i) . phi(k_j),   phi(q) . phi(k) = 1 + s + s^2 /
+//   2, s = q . k / sqrt(d')
+// the first terms of the softmax's exponential, with few numbers d' a head, so that the sums are a state. The
+// architecture puts layers of a small sliding window (softmax with `window`) and short convolutions beside it.
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -18,7 +20,10 @@ struct Based : Mixer {
     int64_t heads = 4, feature_dim = 8;
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
-              {"feature_dim", &feature_dim, "numbers of a head's queries and keys; the state grows with its square", {.min = 1, .max = 64}}};
+              {"feature_dim",
+               &feature_dim,
+               "numbers of a head's queries and keys; the state grows with its square",
+               {.min = 1, .max = 64}}};
     }
   };
   static Info info() {
@@ -28,8 +33,10 @@ struct Based : Mixer {
             .cost = "O(n d feature_dim^2)"};
   }
 
-  Based(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads), features(taylor_count(o.feature_dim)) {
-    if (d.d_model % o.heads) fail({"based", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+  Based(const Dims& d, const Options& o, Rng rng)
+      : options(o), dim(d.d_model / o.heads), features(taylor_count(o.feature_dim)) {
+    if (d.d_model % o.heads)
+      fail({"based", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     q = Linear(d.d_model, o.heads * o.feature_dim, rng.fork("q"));
     k = Linear(d.d_model, o.heads * o.feature_dim, rng.fork("k"));
     v = Linear(d.d_model, d.d_model, rng.fork("v"));
@@ -42,7 +49,9 @@ struct Based : Mixer {
     p("v", v);
     p("out", out);
   }
-  StateSpec state_spec() const override { return {{"S", {options.heads, features, dim}}, {"z", {options.heads, features, 1}}}; }
+  StateSpec state_spec() const override {
+    return {{"S", {options.heads, features, dim}}, {"z", {options.heads, features, 1}}};
+  }
 
   Var map(Linear& of, const Var& x, const Context& c) {
     const double root = std::sqrt(std::sqrt(static_cast<double>(options.feature_dim)));
@@ -53,7 +62,8 @@ struct Based : Mixer {
     const Context& c = *batch.context;
     const Var qs = map(q, x, c), ks = map(k, x, c);
     const Var sums = gla(qs, ks, v(x, c), {}, batch, {.heads = options.heads});
-    const Var weights = gla(qs, ks, Var(Tensor::full({x.rows(), options.heads}, 1)), {}, batch, {.heads = options.heads, .field = 1});
+    const Var weights =
+        gla(qs, ks, Var(Tensor::full({x.rows(), options.heads}, 1)), {}, batch, {.heads = options.heads, .field = 1});
     return output(x, multiply_groups(sums, exp(scale(log(weights), -1))), c);
   }
   Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
@@ -64,7 +74,8 @@ struct Based : Mixer {
 
   naive::Matrix naive(NaiveRun& run) const override {
     const int64_t f = options.feature_dim;
-    const naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k"), vs = naive::linear(run.x, run.w, "v");
+    const naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k"),
+                        vs = naive::linear(run.x, run.w, "v");
     naive::Matrix &S = run.state["S"], &z = run.state["z"];
     if (!S.rows) S = naive::Matrix(options.heads, features * dim), z = naive::Matrix(options.heads, features);
     const auto phi = [&](const naive::Matrix& m, int64_t t, int64_t h) {
@@ -82,7 +93,8 @@ struct Based : Mixer {
         double weight = 0;
         for (int64_t p = 0; p < features; ++p) {
           weight += query[p] * (z(h, p) += key[p]);
-          for (int64_t j = 0; j < dim; ++j) core(t, h * dim + j) += query[p] * (S(h, p * dim + j) += key[p] * vs(t, h * dim + j));
+          for (int64_t j = 0; j < dim; ++j)
+            core(t, h * dim + j) += query[p] * (S(h, p * dim + j) += key[p] * vs(t, h * dim + j));
         }
         for (int64_t j = 0; j < dim; ++j) core(t, h * dim + j) /= weight;
       }
@@ -99,7 +111,8 @@ struct Based : Mixer {
         double total = 0;
         for (int64_t j = 0; j <= i; ++j) {
           double s = 0;
-          for (int64_t p = 0; p < f; ++p) s += double{qs.data()[i * width + h * f + p]} * ks.data()[j * width + h * f + p];
+          for (int64_t p = 0; p < f; ++p)
+            s += double{qs.data()[i * width + h * f + p]} * ks.data()[j * width + h * f + p];
           s /= std::sqrt(static_cast<double>(f));
           total += row[j] = 1 + s + s * s / 2;
         }
@@ -115,6 +128,8 @@ struct Based : Mixer {
 
 }  // namespace
 
-void register_based(Registry<Mixer>& r) { r.add<Based>("based"); }
+void register_based(Registry<Mixer>& r) {
+  r.add<Based>("based");
+}
 
 }  // namespace sennit::mixers

@@ -1,5 +1,5 @@
-// Flowformer: Linearizing Transformers with Conservation Flows (Wu et al., arXiv:2202.06258), equations 4 to 9 in their causal form,
-// with M_t the mean over the tokens up to t and f = sigmoid + 1e-6:
+// Flowformer: Linearizing Transformers with Conservation Flows (Wu et al., arXiv:2202.06258), equations 4 to 9 in their
+// causal form, with M_t the mean over the tokens up to t and f = sigmoid + 1e-6:
 //   I_t = f(q_t) . M_t f(k),   O_t = f(k_t) . M_t f(q)               the flow into a query, out of a key
 //   I'_t = f(q_t) . M_t (f(k) / O),   O'_t = f(k_t) . M_t (f(q) / I)  with the other side's flow held at one
 //   c_t = exp(O'_t) / M_t exp(O'),   y_t = W_o sigmoid(I'_t) (f(q_t) / I_t)^T M_t (f(k) (c v)^T)
@@ -22,14 +22,18 @@ struct Flowformer : Mixer {
     Fields fields() { return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}}; }
   };
   static Info info() {
-    return {.title = "Flow attention",
-            .paper = "arXiv:2202.06258",
-            .equation = "y_t = sigmoid(I'_t) (f(q_t) / I_t)^T sum_s f(k_s) (c_s v_s)^T / t with conserved flows I, I' and shares c",
-            .cost = "O(n d^2 / heads)"};
+    return {
+        .title = "Flow attention",
+        .paper = "arXiv:2202.06258",
+        .equation =
+            "y_t = sigmoid(I'_t) (f(q_t) / I_t)^T sum_s f(k_s) (c_s v_s)^T / t with conserved flows I, I' and shares c",
+        .cost = "O(n d^2 / heads)"};
   }
 
   Flowformer(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
-    if (d.d_model % o.heads) fail({"flowformer", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+    if (d.d_model % o.heads)
+      fail(
+          {"flowformer", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     q = Linear(d.d_model, d.d_model, rng.fork("q"));
     k = Linear(d.d_model, d.d_model, rng.fork("k"));
     v = Linear(d.d_model, d.d_model, rng.fork("v"));
@@ -44,7 +48,9 @@ struct Flowformer : Mixer {
   }
   StateSpec state_spec() const override {
     const Shape row{1, options.heads * dim};
-    return {{"S", {options.heads, dim, dim}}, {"keys", row}, {"queries", row}, {"level_keys", row}, {"level_queries", row}, {"strengths", {1, options.heads}}};
+    return {
+        {"S", {options.heads, dim, dim}}, {"keys", row}, {"queries", row}, {"level_keys", row}, {"level_queries", row},
+        {"strengths", {1, options.heads}}};
   }
 
   // A mean moves by a share of 1 / t of what is new.
@@ -71,10 +77,13 @@ struct Flowformer : Mixer {
     const Context& c = *batch.context;
     const Var fq = affine(sigmoid(q(x, c)), 1, kLeast), fk = affine(sigmoid(k(x, c)), 1, kLeast);
     const Var wide = multiply_groups(Var(Tensor::full(fq.shape(), 1)), s.log_decay);
-    const auto mean = [&](const Var& y, size_t field) { return diagonal_scan(multiply_groups(y, s.share), wide, batch, field); };
+    const auto mean = [&](const Var& y, size_t field) {
+      return diagonal_scan(multiply_groups(y, s.share), wide, batch, field);
+    };
     const auto flow = [&](const Var& a, const Var& b) { return sum_groups(a * b, options.heads); };
     const Var in = inverse(flow(fq, mean(fk, 1))), out_flow = inverse(flow(fk, mean(fq, 2)));
-    const Var level_in = flow(fq, mean(multiply_groups(fk, out_flow), 3)), level_out = flow(fk, mean(multiply_groups(fq, in), 4));
+    const Var level_in = flow(fq, mean(multiply_groups(fk, out_flow), 3)),
+              level_out = flow(fk, mean(multiply_groups(fq, in), 4));
     const Var strength = exp(affine(relu(affine(level_out, -1, 1)), -1, 1));  // of at most e
     const Var competition = strength * inverse(diagonal_scan(strength * s.share, s.log_decay, batch, 5));
     return {multiply_groups(fq, in * sigmoid(level_in)), fk, multiply_groups(v(x, c), competition)};
@@ -84,7 +93,8 @@ struct Flowformer : Mixer {
     check_pattern<Flowformer>("flowformer", batch.pattern);
     const Shares s = shares(batch);
     const Core in = core_inputs(x, batch, s);
-    return output(x, gla(in.q, in.k, multiply_groups(in.v, s.share), s.log_decay, batch, {.heads = options.heads}), *batch.context);
+    return output(x, gla(in.q, in.k, multiply_groups(in.v, s.share), s.log_decay, batch, {.heads = options.heads}),
+                  *batch.context);
   }
   Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
   int64_t flops(int64_t n) const override {
@@ -98,8 +108,8 @@ struct Flowformer : Mixer {
     for (auto* m : {&qs, &ks})
       for (double& a : m->a) a = naive::sigmoid(a) + 1e-6;
     const int64_t width = options.heads * dim;
-    naive::Matrix &S = run.state["S"], &mk = run.state["keys"], &mq = run.state["queries"], &lk = run.state["level_keys"], &lq = run.state["level_queries"],
-                  &strengths = run.state["strengths"];
+    naive::Matrix &S = run.state["S"], &mk = run.state["keys"], &mq = run.state["queries"],
+                  &lk = run.state["level_keys"], &lq = run.state["level_queries"], &strengths = run.state["strengths"];
     if (!S.rows) {
       S = naive::Matrix(options.heads, dim * dim), strengths = naive::Matrix(1, options.heads);
       for (auto* m : {&mk, &mq, &lk, &lq}) *m = naive::Matrix(1, width);
@@ -139,7 +149,8 @@ struct Flowformer : Mixer {
     for (int64_t p = 0; p < width; ++p)
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j <= i; ++j)
-          m.weights.data()[(p / dim * n + i) * n + j] += in.q.value().data()[i * width + p] * in.k.value().data()[j * width + p] / static_cast<float>(i + 1);
+          m.weights.data()[(p / dim * n + i) * n + j] +=
+              in.q.value().data()[i * width + p] * in.k.value().data()[j * width + p] / static_cast<float>(i + 1);
     return m;
   }
 
@@ -150,6 +161,8 @@ struct Flowformer : Mixer {
 
 }  // namespace
 
-void register_flowformer(Registry<Mixer>& r) { r.add<Flowformer>("flowformer"); }
+void register_flowformer(Registry<Mixer>& r) {
+  r.add<Flowformer>("flowformer");
+}
 
 }  // namespace sennit::mixers

@@ -1,8 +1,8 @@
 // GateLoop: Fully Data-Controlled Linear Recurrence for Sequence Modeling (Katsch, arXiv:2311.01927), equations 4 to 8:
 //   S_t = diag(a_t) S_{t-1} + k_t v_t^T,   o_t = Re(S_t^T q_t),   a_t = sigmoid(alpha(x_t)) exp(i beta(x_t))
 //   y_t = W_o (o_t * silu(W_g x_t))
-// The phase of a complex decay is a turn of queries and keys by the angles summed so far, so that cosines and sines of them are two
-// real channels in the place of a complex one.
+// The phase of a complex decay is a turn of queries and keys by the angles summed so far, so that cosines and sines of
+// them are two real channels in the place of a complex one.
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -33,14 +33,16 @@ struct GateLoop : Mixer {
   }
 
   GateLoop(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
-    if (d.d_model % o.heads) fail({"gateloop", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+    if (d.d_model % o.heads)
+      fail({"gateloop", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     for (auto [name, map] : {std::pair<const char*, Linear*>{"q", &q}, {"k", &k}, {"v", &v}, {"gate", &gate}})
       *map = Linear(d.d_model, d.d_model, rng.fork(name));
     size = Linear(d.d_model, d.d_model, rng.fork("size"), {.bias = true});
     out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
     if (o.phase) turn = Linear(d.d_model, d.d_model, rng.fork("turn"), {.bias = true, .scale = 0.1});
     // Memories from two tokens to some hundreds.
-    for (int64_t c = 0; c < d.d_model; ++c) size.bias.var.value().data()[c] = 6 * static_cast<float>(c % dim) / static_cast<float>(dim);
+    for (int64_t c = 0; c < d.d_model; ++c)
+      size.bias.var.value().data()[c] = 6 * static_cast<float>(c % dim) / static_cast<float>(dim);
     size.bias.decays = false;
   }
 
@@ -73,13 +75,15 @@ struct GateLoop : Mixer {
   Var forward(const Var& x, const Batch& batch) override {
     check_pattern<GateLoop>("gateloop", batch.pattern);
     const Core in = core_inputs(x, batch);
-    return output(x, gla(in.q, in.k, in.v, in.log_decay, batch, {.heads = options.heads, .scale = scale_of_queries()}), *batch.context);
+    return output(x, gla(in.q, in.k, in.v, in.log_decay, batch, {.heads = options.heads, .scale = scale_of_queries()}),
+                  *batch.context);
   }
   Var output(const Var& x, const Var& core, const Context& c) override { return out(swiglu(gate(x, c), core), c); }
   float scale_of_queries() const { return 1 / std::sqrt(static_cast<float>(dim)); }
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out();
-    return n * (2 * d * d * (options.phase ? 7 : 6) + 6 * d * dim * (options.phase ? 2 : 1) + (options.phase ? 18 : 6) * d);
+    return n *
+           (2 * d * d * (options.phase ? 7 : 6) + 6 * d * dim * (options.phase ? 2 : 1) + (options.phase ? 18 : 6) * d);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -119,7 +123,8 @@ struct GateLoop : Mixer {
         double fade = 0;
         for (int64_t i = j; i < n; ++i) {
           if (i > j) fade += g[i * width + p];
-          m.weights.data()[(p / wide * n + i) * n + j] += static_cast<float>(std::exp(fade) * qs[i * width + p] * ks[j * width + p] * scale_of_queries());
+          m.weights.data()[(p / wide * n + i) * n + j] +=
+              static_cast<float>(std::exp(fade) * qs[i * width + p] * ks[j * width + p] * scale_of_queries());
         }
       }
     return m;
@@ -132,6 +137,8 @@ struct GateLoop : Mixer {
 
 }  // namespace
 
-void register_gateloop(Registry<Mixer>& r) { r.add<GateLoop>("gateloop"); }
+void register_gateloop(Registry<Mixer>& r) {
+  r.add<GateLoop>("gateloop");
+}
 
 }  // namespace sennit::mixers

@@ -1,9 +1,9 @@
-// Higher-order Linear Attention (Zhang et al., arXiv:2510.27258), second order: o = ((W W^T) * L) V with W = L * (Q K^T), L lower
-// triangular, from running sums of a head:
+// Higher-order Linear Attention (Zhang et al., arXiv:2510.27258), second order: o = ((W W^T) * L) V with W = L * (Q
+// K^T), L lower triangular, from running sums of a head:
 //   S_t = g S_{t-1} + k_t k_t^T,   C_t = g C_{t-1} + q_t v_t^T,   G_t = g^2 G_{t-1} + k_t (k_t^T g C_{t-1})
 //   o_t = (S_t C_t - G_t)^T q_t,   y_t = W_o rmsnorm(o_t)
-// Each of the sums is a gated linear attention with other operands. With a decay, G must fade by g^2: it takes from the product of
-// S_t and C_t, which both fade, what a token would see of its own future.
+// Each of the sums is a gated linear attention with other operands. With a decay, G must fade by g^2: it takes from the
+// product of S_t and C_t, which both fade, what a token would see of its own future.
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -22,7 +22,8 @@ struct Hla : Mixer {
     int64_t heads = 4;
     bool decay = true;
     Fields fields() {
-      return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}, {"decay", &decay, "fade by 1 - 2^(-5 - head) a token, as retention does"}};
+      return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
+              {"decay", &decay, "fade by 1 - 2^(-5 - head) a token, as retention does"}};
     }
   };
   static Info info() {
@@ -34,7 +35,8 @@ struct Hla : Mixer {
   }
 
   Hla(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
-    if (d.d_model % o.heads) fail({"hla", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+    if (d.d_model % o.heads)
+      fail({"hla", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     q = Linear(d.d_model, d.d_model, rng.fork("q"));
     k = Linear(d.d_model, d.d_model, rng.fork("k"));
     v = Linear(d.d_model, d.d_model, rng.fork("v"));
@@ -69,8 +71,10 @@ struct Hla : Mixer {
     const Context& c = *batch.context;
     const float unit = 1 / std::sqrt(static_cast<float>(dim));
     const Var qs = q(x, c), ks = k(x, c), vs = v(x, c), g = log_decay(x.rows(), 1), g2 = log_decay(x.rows(), 2);
-    const auto sum = [&](const Var& read, const Var& key, const Var& value, const Var& decay, size_t field, bool before) {
-      return gla(read, key, value, decay, batch, {.heads = options.heads, .scale = unit, .field = field, .reads_before = before});
+    const auto sum = [&](const Var& read, const Var& key, const Var& value, const Var& decay, size_t field,
+                         bool before) {
+      return gla(read, key, value, decay, batch,
+                 {.heads = options.heads, .scale = unit, .field = field, .reads_before = before});
     };
     const Var all = sum(sum(qs, ks, ks, g, 0, false), qs, vs, g, 1, false);
     Var seen = sum(ks, qs, vs, g, 2, true);
@@ -86,7 +90,8 @@ struct Hla : Mixer {
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
-    const naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k"), vs = naive::linear(run.x, run.w, "v");
+    const naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k"),
+                        vs = naive::linear(run.x, run.w, "v");
     naive::Matrix *S = &run.state["S"], *C = &run.state["C"], *before = &run.state["C_before"], *G = &run.state["G"];
     if (!S->rows)
       for (auto* m : {S, C, before, G}) *m = naive::Matrix(options.heads, dim * dim);
@@ -100,7 +105,8 @@ struct Hla : Mixer {
           double seen = 0;  // k^T g C before this token
           for (int64_t p = 0; p < dim; ++p) seen += unit * at(ks, p) * g * (*before)(h, p * dim + j);
           for (int64_t p = 0; p < dim; ++p) {
-            double &s = (*S)(h, p * dim + j), &m = (*C)(h, p * dim + j), &old = (*before)(h, p * dim + j), &cross = (*G)(h, p * dim + j);
+            double &s = (*S)(h, p * dim + j), &m = (*C)(h, p * dim + j), &old = (*before)(h, p * dim + j),
+                   &cross = (*G)(h, p * dim + j);
             s = g * s + at(ks, p) * at(ks, j);
             m = g * m + at(qs, p) * at(vs, j);
             old = g * old + at(qs, p) * at(vs, j);
@@ -125,14 +131,16 @@ struct Hla : Mixer {
     for (int64_t h = 0; h < options.heads; ++h) {
       const auto product = [&](int64_t i, int64_t s) {
         double sum = 0;
-        for (int64_t p = h * dim; p < (h + 1) * dim; ++p) sum += double{qs.data()[i * width + p]} * ks.data()[s * width + p];
+        for (int64_t p = h * dim; p < (h + 1) * dim; ++p)
+          sum += double{qs.data()[i * width + p]} * ks.data()[s * width + p];
         return sum;
       };
       const double g = options.decay ? fade(h) : 0;
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j <= i; ++j) {
           double sum = 0;  // over the keys s that stand at or before the query j of the second product
-          for (int64_t s = 0; s <= j; ++s) sum += product(i, s) * product(j, s) * std::exp(g * static_cast<double>(2 * i - s - j));
+          for (int64_t s = 0; s <= j; ++s)
+            sum += product(i, s) * product(j, s) * std::exp(g * static_cast<double>(2 * i - s - j));
           m.weights.data()[(h * n + i) * n + j] = static_cast<float>(sum / static_cast<double>(dim));
         }
     }
@@ -147,6 +155,8 @@ struct Hla : Mixer {
 
 }  // namespace
 
-void register_hla(Registry<Mixer>& r) { r.add<Hla>("hla"); }
+void register_hla(Registry<Mixer>& r) {
+  r.add<Hla>("hla");
+}
 
 }  // namespace sennit::mixers

@@ -1,8 +1,9 @@
 // Latte: Latent Attention for Linear Time Transformers (Dolga et al., arXiv:2402.17512), equations 7 to 12:
 //   y_t = sum_l softmax_l(q_t) sum_{s<=t} softmax_{s<=t}(k_s[l]) v_s
-// Each latent l holds a mean of the values, weighted by a softmax over all tokens so far; a token mixes the latents. One latent a head
-// is attention as a recurrent network with one learned query (Aaren, Feng et al., arXiv:2405.13956: its scores q . W_k x are linear in
-// x), and one channel a head with a sigmoid gate is AFT-simple (Zhai et al., arXiv:2105.14103, equation 2 with w = 0).
+// Each latent l holds a mean of the values, weighted by a softmax over all tokens so far; a token mixes the latents.
+// One latent a head is attention as a recurrent network with one learned query (Aaren, Feng et al., arXiv:2405.13956:
+// its scores q . W_k x are linear in x), and one channel a head with a sigmoid gate is AFT-simple (Zhai et al.,
+// arXiv:2105.14103, equation 2 with w = 0).
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -32,12 +33,14 @@ struct Latte : Mixer {
             .paper = "arXiv:2402.17512",
             .equation = "y_t = sum_l softmax_l(q_t) sum_{s<=t} softmax_{s<=t}(k_s[l]) v_s",
             .cost = "O(n d latents)",
-            .settings = {{"Aaren", R"({"latents": 1})"}, {"AFT-simple", R"({"latents": 1, "channelwise": true, "gate": true})"}}};
+            .settings = {{"Aaren", R"({"latents": 1})"},
+                         {"AFT-simple", R"({"latents": 1, "channelwise": true, "gate": true})"}}};
   }
 
   Latte(const Dims& d, Options o, Rng rng) : options(o) {
     if (o.channelwise) options.heads = d.d_model;
-    if (d.d_model % options.heads) fail({"latte", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+    if (d.d_model % options.heads)
+      fail({"latte", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     dim = d.d_model / options.heads;
     const int64_t latents = options.heads * o.latents;
     if (o.latents > 1) q = Linear(d.d_model, latents, rng.fork("q"));
@@ -71,11 +74,14 @@ struct Latte : Mixer {
     const Context& c = *batch.context;
     const RunningSoftmax past = running_softmax(k(x, c), batch, 1);
     const Var values = v(x, c);
-    const Var core = one_each() ? diagonal_scan(past.weight * values, past.log_decay, batch, 0)
-                                : gla(shares(x, c), past.weight, values, past.log_decay, batch, {.heads = options.heads});
+    const Var core = one_each()
+                         ? diagonal_scan(past.weight * values, past.log_decay, batch, 0)
+                         : gla(shares(x, c), past.weight, values, past.log_decay, batch, {.heads = options.heads});
     return output(x, core, c);
   }
-  Var output(const Var& x, const Var& core, const Context& c) override { return out(options.gate ? core * sigmoid(gate(x, c)) : core, c); }
+  Var output(const Var& x, const Var& core, const Context& c) override {
+    return out(options.gate ? core * sigmoid(gate(x, c)) : core, c);
+  }
 
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out(), latents = options.heads * options.latents;
@@ -101,7 +107,8 @@ struct Latte : Mixer {
         for (int64_t l = 0; l < L; ++l) total += std::exp(qs(t, h * L + l) - top);
         for (int64_t l = 0; l < L; ++l) {
           double& sum = log_sum.a[h * L + l];
-          const double key = ks(t, h * L + l), high = std::fmax(sum, key), next = high + std::log(std::exp(sum - high) + std::exp(key - high));
+          const double key = ks(t, h * L + l), high = std::fmax(sum, key),
+                       next = high + std::log(std::exp(sum - high) + std::exp(key - high));
           for (int64_t j = 0; j < dim; ++j) {
             double& mean = means.a[(h * L + l) * dim + j];
             mean = std::exp(sum - next) * mean + std::exp(key - next) * vs(t, h * dim + j);
@@ -140,6 +147,8 @@ struct Latte : Mixer {
 
 }  // namespace
 
-void register_latte(Registry<Mixer>& r) { r.add<Latte>("latte"); }
+void register_latte(Registry<Mixer>& r) {
+  r.add<Latte>("latte");
+}
 
 }  // namespace sennit::mixers

@@ -1,14 +1,15 @@
-// FlashRNN: I/O-Aware Optimization of Traditional RNNs (Poeppel et al., arXiv:2412.07752), section 2: recurrent cells with a feedback
-// matrix for each head,
+// FlashRNN: I/O-Aware Optimization of Traditional RNNs (Poeppel et al., arXiv:2412.07752), section 2: recurrent cells
+// with a feedback matrix for each head,
 //   h_t, s_t = cell(W x_t + b, h_{t-1} R_head, s_{t-1}),   y_t = W_o h_t
-// The cells: Elman (1990), LSTM (Hochreiter & Schmidhuber, 1997), GRU (Cho et al., arXiv:1406.1078, its reset after the product) and
-// sLSTM (Beck et al., arXiv:2405.04517, equations 8 to 17). One head is the classical dense cell.
+// The cells: Elman (1990), LSTM (Hochreiter & Schmidhuber, 1997), GRU (Cho et al., arXiv:1406.1078, its reset after the
+// product) and sLSTM (Beck et al., arXiv:2405.04517, equations 8 to 17). One head is the classical dense cell.
+#include "sequence/rnn.h"
+
 #include <array>
 #include <cmath>
 
 #include "mixers/mixer.h"
 #include "nn/init.h"
-#include "sequence/rnn.h"
 
 namespace sennit::mixers {
 namespace {
@@ -27,23 +28,32 @@ struct Rnn : Mixer {
             .paper = "arXiv:2412.07752",
             .equation = "h_t, s_t = cell(W x_t + b, R h_{t-1}, s_{t-1})",
             .cost = "O(n d^2)",
-            .settings = {{"gru", R"({"cell": "gru"})"}, {"slstm", R"({"cell": "slstm"})"}, {"elman", R"({"cell": "elman", "heads": 1})"}}};
+            .settings = {{"gru", R"({"cell": "gru"})"},
+                         {"slstm", R"({"cell": "slstm"})"},
+                         {"elman", R"({"cell": "elman", "heads": 1})"}}};
   }
 
-  Rnn(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads), cell(cell_of(o.cell)), gates(kernels::rnn_gates(cell)) {
-    if (d.d_model % o.heads) fail({"rnn", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+  Rnn(const Dims& d, const Options& o, Rng rng)
+      : options(o), dim(d.d_model / o.heads), cell(cell_of(o.cell)), gates(kernels::rnn_gates(cell)) {
+    if (d.d_model % o.heads)
+      fail({"rnn", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     in = Linear(d.d_model, gates * d.d_model, rng.fork("in"), {.bias = true});
     out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
-    feedback.init(normal_init({d.d_model, gates * dim}, 0.5 / std::sqrt(static_cast<double>(dim)), rng.fork("feedback")));
+    feedback.init(
+        normal_init({d.d_model, gates * dim}, 0.5 / std::sqrt(static_cast<double>(dim)), rng.fork("feedback")));
     in.bias.decays = false;
     if (cell != RnnCell::lstm && cell != RnnCell::slstm) return;
     // Forget gates start open: the classical 1, and for sLSTM from 3 to 6.
     for (int64_t h = 0; h < o.heads; ++h)
       for (int64_t c = 0; c < dim; ++c)
-        in.bias.var.value().data()[(h * gates + 1) * dim + c] = cell == RnnCell::lstm ? 1 : 3 + 3 * static_cast<float>(c) / static_cast<float>(dim);
+        in.bias.var.value().data()[(h * gates + 1) * dim + c] =
+            cell == RnnCell::lstm ? 1 : 3 + 3 * static_cast<float>(c) / static_cast<float>(dim);
   }
   static RnnCell cell_of(const std::string& name) {
-    return name == "elman" ? RnnCell::elman : name == "lstm" ? RnnCell::lstm : name == "gru" ? RnnCell::gru : RnnCell::slstm;
+    return name == "elman"  ? RnnCell::elman
+           : name == "lstm" ? RnnCell::lstm
+           : name == "gru"  ? RnnCell::gru
+                            : RnnCell::slstm;
   }
 
   void visit(const ParameterVisitor& p) override {
@@ -120,6 +130,8 @@ struct Rnn : Mixer {
 
 }  // namespace
 
-void register_rnn(Registry<Mixer>& r) { r.add<Rnn>("rnn"); }
+void register_rnn(Registry<Mixer>& r) {
+  r.add<Rnn>("rnn");
+}
 
 }  // namespace sennit::mixers

@@ -1,7 +1,8 @@
-// Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence (Peng et al., arXiv:2404.05892), section 4.2, Finch:
-//   S_t = diag(w_t) S_{t-1} + k_t v_t^T,   o_t = (S_{t-1} + diag(u) k_t v_t^T)^T r_t,   y_t = W_o (layernorm(o_t) * silu(g_t))
-//   r, k, v, g = W_* lerp_*(x_t),   w_t = exp(-exp(d_0 + B_d tanh(A_d lerp_d(x_t))))
-//   lerp_*(x_t) = x_t + (x_{t-1} - x_t) * (m_* + B_* tanh(A_* (x_t + (x_{t-1} - x_t) * m_x)))
+// Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence (Peng et al., arXiv:2404.05892), section 4.2,
+// Finch:
+//   S_t = diag(w_t) S_{t-1} + k_t v_t^T,   o_t = (S_{t-1} + diag(u) k_t v_t^T)^T r_t,   y_t = W_o (layernorm(o_t) *
+//   silu(g_t)) r, k, v, g = W_* lerp_*(x_t),   w_t = exp(-exp(d_0 + B_d tanh(A_d lerp_d(x_t)))) lerp_*(x_t) = x_t +
+//   (x_{t-1} - x_t) * (m_* + B_* tanh(A_* (x_t + (x_{t-1} - x_t) * m_x)))
 // A token reads the state before it writes: what it says itself is weighted by u instead of the decay.
 #include <array>
 #include <cmath>
@@ -39,8 +40,10 @@ struct Rwkv6 : Mixer {
             .cost = "O(n d^2 / heads)"};
   }
 
-  Rwkv6(const Dims& d, const Options& o, Rng rng) : options(o), width(d.d_model), dim(d.d_model / o.heads), shift(d.d_model) {
-    if (width % o.heads) fail({"rwkv6", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
+  Rwkv6(const Dims& d, const Options& o, Rng rng)
+      : options(o), width(d.d_model), dim(d.d_model / o.heads), shift(d.d_model) {
+    if (width % o.heads)
+      fail({"rwkv6", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
     maps[kDecay] = Linear(width, o.decay_rank, rng.fork("decay"));
     for (const int i : {kKey, kValue, kReceptance, kGate}) maps[i] = Linear(width, width, rng.fork(kNames[i]));
     decay_up = Linear(o.decay_rank, width, rng.fork("decay_up"), {.bias = true, .deviation = 0.01});
@@ -106,7 +109,8 @@ struct Rwkv6 : Mixer {
   }
   Var own_weight(const Core& in) { return sum_groups(multiply_row(in.r * in.k, bonus), options.heads); }
   Var finish(const Var& core, const Var& gate, const Context& c) {
-    const Var normed = layernorm(core, norm, norm_bias, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
+    const Var normed =
+        layernorm(core, norm, norm_bias, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
     return out(swiglu(gate, normed), c);
   }
   Var output(const Var& x, const Var& core, const Context& c) override {
@@ -114,7 +118,8 @@ struct Rwkv6 : Mixer {
     return finish(core, core_inputs(x, {whole, &c}).gate, c);
   }
   int64_t flops(int64_t n) const override {
-    return n * (10 * width * width + 4 * width * (kMixed * options.mix_rank + options.decay_rank) + 6 * width * dim + 45 * width);
+    return n * (10 * width * width + 4 * width * (kMixed * options.mix_rank + options.decay_rank) + 6 * width * dim +
+                45 * width);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -168,7 +173,8 @@ struct Rwkv6 : Mixer {
         float* head = m.weights.data() + p / dim * n * n;
         if (p % dim == 0) head[j * n + j] = own.data()[j * options.heads + p / dim];
         double fade = 0;  // over the tokens between
-        for (int64_t i = j + 1; i < n; fade += g[i++ * width + p]) head[i * n + j] += static_cast<float>(std::exp(fade) * r[i * width + p] * k[j * width + p]);
+        for (int64_t i = j + 1; i < n; fade += g[i++ * width + p])
+          head[i * n + j] += static_cast<float>(std::exp(fade) * r[i * width + p] * k[j * width + p]);
       }
     return m;
   }
@@ -184,6 +190,8 @@ struct Rwkv6 : Mixer {
 
 }  // namespace
 
-void register_rwkv6(Registry<Mixer>& r) { r.add<Rwkv6>("rwkv6"); }
+void register_rwkv6(Registry<Mixer>& r) {
+  r.add<Rwkv6>("rwkv6");
+}
 
 }  // namespace sennit::mixers

@@ -1,10 +1,11 @@
 // RWKV-7 "Goose" with Expressive Dynamic State Evolution (Peng et al., arXiv:2503.14456), section 4, time mixing:
 //   S_t = diag(w_t) S_{t-1} - (a_t * h_t) h_t^T S_{t-1} + k_t v_t^T,   o_t = S_t^T r_t
 //   y_t = W_o ((layernorm(o_t) + (r_t . (u * k_t)) v_t) * g_t)
-//   r, k', v = W_* lerp_*(x_t),   h = l2norm(c * k'),   k = k' * (1 + (a - 1) * b),   lerp_*(x_t) = x_t + (x_{t-1} - x_t) * m_*
-//   w = exp(-e^(-1/2) sigmoid(d_0 + B_d tanh(A_d lerp_d(x)))),   a = sigmoid(a_0 + B_a A_a lerp_a(x)),   g = B_g sigmoid(A_g lerp_g(x))
-// A delta rule whose decay and rate are numbers of each key channel, and which takes out another key than it puts in. The
-// values' shortcut from the first layer is not here.
+//   r, k', v = W_* lerp_*(x_t),   h = l2norm(c * k'),   k = k' * (1 + (a - 1) * b),   lerp_*(x_t) = x_t + (x_{t-1} -
+//   x_t) * m_* w = exp(-e^(-1/2) sigmoid(d_0 + B_d tanh(A_d lerp_d(x)))),   a = sigmoid(a_0 + B_a A_a lerp_a(x)),   g =
+//   B_g sigmoid(A_g lerp_g(x))
+// A delta rule whose decay and rate are numbers of each key channel, and which takes out another key than it puts in.
+// The values' shortcut from the first layer is not here.
 #include <array>
 #include <cmath>
 
@@ -27,10 +28,11 @@ struct Rwkv7 : Mixer {
   struct Options {
     int64_t heads = 4, decay_rank = 32, rate_rank = 32, gate_rank = 64;
     Fields fields() {
-      return {{"heads", &heads, "heads, each with a state of (d_model / heads)^2", {.min = 1, .max = 1024}},
-              {"decay_rank", &decay_rank, "rank of the decay's map", {.min = 1, .max = 4096}},
-              {"rate_rank", &rate_rank, "rank of the map of the rate at which a key is replaced", {.min = 1, .max = 4096}},
-              {"gate_rank", &gate_rank, "rank of the output gate's map", {.min = 1, .max = 4096}}};
+      return {
+          {"heads", &heads, "heads, each with a state of (d_model / heads)^2", {.min = 1, .max = 1024}},
+          {"decay_rank", &decay_rank, "rank of the decay's map", {.min = 1, .max = 4096}},
+          {"rate_rank", &rate_rank, "rank of the map of the rate at which a key is replaced", {.min = 1, .max = 4096}},
+          {"gate_rank", &gate_rank, "rank of the output gate's map", {.min = 1, .max = 4096}}};
     }
   };
   static Info info() {
@@ -40,8 +42,10 @@ struct Rwkv7 : Mixer {
             .cost = "O(n d^2 / heads)"};
   }
 
-  Rwkv7(const Dims& d, const Options& o, Rng rng) : options(o), width(d.d_model), dim(d.d_model / o.heads), shift(d.d_model) {
-    if (width % o.heads) fail({"rwkv7", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
+  Rwkv7(const Dims& d, const Options& o, Rng rng)
+      : options(o), width(d.d_model), dim(d.d_model / o.heads), shift(d.d_model) {
+    if (width % o.heads)
+      fail({"rwkv7", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
     const int64_t rows[kMixed] = {width, width, width, o.decay_rank, o.rate_rank, o.gate_rank};
     Tensor own({width}), speed({width});
     for (int64_t c = 0; c < width; ++c) {
@@ -64,7 +68,8 @@ struct Rwkv7 : Mixer {
     bonus.init(Tensor::full({width}, 0.05f));
     norm.init(Tensor::full({width}, 1));
     norm_bias.init(Tensor::zeros({width}));
-    for (Parameter* p : {&decay_up.bias, &rate_up.bias, &removed, &replaced, &bonus, &norm, &norm_bias}) p->decays = false;
+    for (Parameter* p : {&decay_up.bias, &rate_up.bias, &removed, &replaced, &bonus, &norm, &norm_bias})
+      p->decays = false;
   }
 
   void visit(const ParameterVisitor& p) override {
@@ -92,7 +97,8 @@ struct Rwkv7 : Mixer {
     const Var step = shift(x, batch, 1) - x;
     const auto part = [&](int i) { return maps[i](x + multiply_row(step, mix[i]), c); };
     const Var k = part(kKey), rate = sigmoid(rate_up(part(kRate), c));
-    const Var h = l2norm(multiply_row(k, removed), {.groups = options.heads, .epsilon = static_cast<float>(kUnitEpsilon)});
+    const Var h =
+        l2norm(multiply_row(k, removed), {.groups = options.heads, .epsilon = static_cast<float>(kUnitEpsilon)});
     return {.r = part(kReceptance),
             .k = k + k * multiply_row(affine(rate, 1, -1), replaced),
             .v = part(kValue),
@@ -109,7 +115,8 @@ struct Rwkv7 : Mixer {
     return finish(in, core, *batch.context);
   }
   Var finish(const Core& in, const Var& core, const Context& c) {
-    const Var normed = layernorm(core, norm, norm_bias, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
+    const Var normed =
+        layernorm(core, norm, norm_bias, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
     const Var own = sum_groups(multiply_row(in.r * in.k, bonus), options.heads);
     return out((normed + multiply_groups(in.v, own)) * in.gate, c);
   }
@@ -118,7 +125,8 @@ struct Rwkv7 : Mixer {
     return finish(core_inputs(x, {whole, &c}), core, c);
   }
   int64_t flops(int64_t n) const override {
-    return n * (8 * width * width + 4 * width * (options.decay_rank + options.rate_rank + options.gate_rank) + 9 * width * dim + 50 * width);
+    return n * (8 * width * width + 4 * width * (options.decay_rank + options.rate_rank + options.gate_rank) +
+                9 * width * dim + 50 * width);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -128,12 +136,14 @@ struct Rwkv7 : Mixer {
     for (int i = 0; i < kMixed; ++i) {
       naive::Matrix mixed = x;
       for (int64_t t = 0; t < x.rows; ++t)
-        for (int64_t c = 0; c < width; ++c) mixed(t, c) += (before(t, c) - x(t, c)) * run.w.at(std::string("mix_") + kNames[i]).a[c];
+        for (int64_t c = 0; c < width; ++c)
+          mixed(t, c) += (before(t, c) - x(t, c)) * run.w.at(std::string("mix_") + kNames[i]).a[c];
       in[i] = naive::linear(mixed, run.w, kNames[i]);
     }
     for (double& a : in[kDecay].a) a = std::tanh(a);
     for (double& a : in[kGate].a) a = naive::sigmoid(a);
-    const naive::Matrix d = naive::linear(in[kDecay], run.w, "decay_up"), rate = naive::linear(in[kRate], run.w, "rate_up");
+    const naive::Matrix d = naive::linear(in[kDecay], run.w, "decay_up"),
+                        rate = naive::linear(in[kRate], run.w, "rate_up");
     const naive::Matrix gate = naive::linear(in[kGate], run.w, "gate_up"), &r = in[kReceptance], &v = in[kValue];
     naive::Matrix h = in[kKey], k = in[kKey];
     for (int64_t t = 0; t < x.rows; ++t)
@@ -181,7 +191,8 @@ struct Rwkv7 : Mixer {
           double held = 0, read = 0;
           for (int64_t p = 0; p < dim && i > j; ++p) held += at(in.a, i, first + p) * u[p];
           for (int64_t p = 0; p < dim; ++p) {
-            u[p] = i == j ? at(in.k, i, first + p) : std::exp(at(in.log_decay, i, first + p)) * u[p] + at(in.b, i, first + p) * held;
+            u[p] = i == j ? at(in.k, i, first + p)
+                          : std::exp(at(in.log_decay, i, first + p)) * u[p] + at(in.b, i, first + p) * held;
             read += at(in.r, i, first + p) * u[p];
           }
           m.weights.data()[(first / dim * n + i) * n + j] = static_cast<float>(read);
@@ -200,6 +211,8 @@ struct Rwkv7 : Mixer {
 
 }  // namespace
 
-void register_rwkv7(Registry<Mixer>& r) { r.add<Rwkv7>("rwkv7"); }
+void register_rwkv7(Registry<Mixer>& r) {
+  r.add<Rwkv7>("rwkv7");
+}
 
 }  // namespace sennit::mixers

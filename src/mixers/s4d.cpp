@@ -1,8 +1,9 @@
-// On the Parameterization and Initialization of Diagonal State Space Models (S4D, Gu et al., arXiv:2206.11893), sections 3 and 4, the
-// diagonal form of Efficiently Modeling Long Sequences with Structured State Spaces (S4, Gu et al., arXiv:2111.00396):
+// On the Parameterization and Initialization of Diagonal State Space Models (S4D, Gu et al., arXiv:2206.11893),
+// sections 3 and 4, the diagonal form of Efficiently Modeling Long Sequences with Structured State Spaces (S4, Gu et
+// al., arXiv:2111.00396):
 //   h_t = l h_{t-1} + u_t,   y_t = W_o gelu(2 Re(sum_n C_n b_n h_tn) + D u_t),   l = exp(dt A),   b = (l - 1) / A
-// for every channel, with A = -exp(a) + i f complex, M modes of a conjugate pair each, and steps dt (zero-order hold). At the start
-// A_n = -1/2 + i pi n (S4D-Lin) or -1/2 + i (2M / pi) (2M / (2n + 1) - 1) (S4D-Inv).
+// for every channel, with A = -exp(a) + i f complex, M modes of a conjugate pair each, and steps dt (zero-order hold).
+// At the start A_n = -1/2 + i pi n (S4D-Lin) or -1/2 + i (2M / pi) (2M / (2n + 1) - 1) (S4D-Inv).
 #include <array>
 #include <cmath>
 #include <complex>
@@ -46,12 +47,15 @@ std::vector<Var> zero_order_hold(const std::array<Var, 5>& in) {
   count_flops(30 * p[1].elements());
   return record_all(std::move(out), in, [p](std::span<const Tensor> d, Gradients& into) {
     // A pair of gradients is a complex number g; through y = f(x) it goes as conj(f') g.
-    const auto pair = [&](int re, int64_t i) { return Complex{d[re] ? d[re].data()[i] : 0, d[re + 1] ? d[re + 1].data()[i] : 0}; };
+    const auto pair = [&](int re, int64_t i) {
+      return Complex{d[re] ? d[re].data()[i] : 0, d[re + 1] ? d[re + 1].data()[i] : 0};
+    };
     count_flops(60 * p[1].elements());
     for (int64_t i = 0; i < p[1].elements(); ++i) {
       const Mode m(p, i);
       const Complex dw = 2.0 * pair(2, i), dc = std::conj(m.b) * dw, db = std::conj(m.c) * dw;
-      const Complex dz = std::conj(m.l) * (pair(0, i) + db / std::conj(m.a)), da = m.step * dz - std::conj(m.b / m.a) * db;
+      const Complex dz = std::conj(m.l) * (pair(0, i) + db / std::conj(m.a)),
+                    da = m.step * dz - std::conj(m.b / m.a) * db;
       into.sum(0).data()[i / p[1].row_size()] += static_cast<float>(m.step * (std::conj(m.a) * dz).real());
       const double parts[] = {m.a.real() * da.real(), da.imag(), dc.real(), dc.imag()};
       for (int j = 0; j < 4; ++j) into.sum(1 + j).data()[i] += static_cast<float>(parts[j]);
@@ -80,7 +84,8 @@ struct S4d : Mixer {
   }
 
   S4d(const Dims& d, const Options& o, Rng rng) : options(o), channels(d.d_model) {
-    if (o.dt_min > o.dt_max) fail({"s4d", fmt::format("dt_max of at least dt_min = {}", o.dt_min), fmt::format("{}", o.dt_max)});
+    if (o.dt_min > o.dt_max)
+      fail({"s4d", fmt::format("dt_max of at least dt_min = {}", o.dt_min), fmt::format("{}", o.dt_max)});
     const Shape shape{channels, o.modes};
     Tensor rates = Tensor::full(shape, std::log(0.5f)), turns(shape);
     const double m = static_cast<double>(o.modes);
@@ -126,8 +131,12 @@ struct S4d : Mixer {
     }
     return kept;
   }
-  Var output(const Var& x, const Var& core, const Context& c) override { return out(gelu(core + multiply_row(x, skip)), c); }
-  int64_t flops(int64_t n) const override { return n * channels * (2 * channels + 11 * options.modes + 3) + 30 * channels * options.modes; }
+  Var output(const Var& x, const Var& core, const Context& c) override {
+    return out(gelu(core + multiply_row(x, skip)), c);
+  }
+  int64_t flops(int64_t n) const override {
+    return n * channels * (2 * channels + 11 * options.modes + 3) + 30 * channels * options.modes;
+  }
 
   // l and 2 C b of a channel's mode.
   static std::pair<Complex, Complex> mode(const naive::Weights& w, int64_t c, int64_t n) {
@@ -149,7 +158,8 @@ struct S4d : Mixer {
         }
         h(c, n) = s.real(), h(c, options.modes + n) = s.imag();
       }
-      for (int64_t t = 0; t < run.x.rows; ++t) y(t, c) = naive::activation("gelu", y(t, c) + run.w.at("skip").a[c] * run.x(t, c));
+      for (int64_t t = 0; t < run.x.rows; ++t)
+        y(t, c) = naive::activation("gelu", y(t, c) + run.w.at("skip").a[c] * run.x(t, c));
     }
     return naive::linear(y, run.w, "out");
   }
@@ -186,6 +196,8 @@ struct S4d : Mixer {
 
 }  // namespace
 
-void register_s4d(Registry<Mixer>& r) { r.add<S4d>("s4d"); }
+void register_s4d(Registry<Mixer>& r) {
+  r.add<S4d>("s4d");
+}
 
 }  // namespace sennit::mixers

@@ -3,8 +3,8 @@
 
 namespace sennit {
 
-// The row of the token before, zeros at the start of a sequence (RWKV, Peng et al., arXiv:2305.13048), with the last row carried
-// as a state field [1, channels].
+// The row of the token before, zeros at the start of a sequence (RWKV, Peng et al., arXiv:2305.13048), with the last
+// row carried as a state field [1, channels].
 class TokenShift {
  public:
   TokenShift() = default;

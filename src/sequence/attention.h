@@ -23,8 +23,8 @@ struct AttentionOptions {
   int64_t heads, kv_heads;  // heads is a multiple of kv_heads; neighbours share a key-value head
   float scale;
   bool causal = true;
-  int64_t window = 0;                 // 0: no limit; else a query sees itself and the window - 1 keys before
-  int64_t block = 0;                  // 0: none; else a query sees only keys in its own block of that many positions
+  int64_t window = 0;                  // 0: no limit; else a query sees itself and the window - 1 keys before
+  int64_t block = 0;                   // 0: none; else a query sees only keys in its own block of that many positions
   std::span<const float> slopes = {};  // ALiBi, one a head
   ScoreMap map = ScoreMap::softmax;
   float clip_low = 0, clip_high = 1, count_bias = 1, epsilon = 0;  // of the maps

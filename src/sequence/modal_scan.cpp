@@ -34,7 +34,8 @@ struct Core {
 }  // namespace
 
 Var modal_scan(const ModalScanInputs& in, const Batch& batch, size_t field) {
-  Core core{in.u.value(), in.lr.value(), in.li.value(), in.wr.value(), in.wi.value(), {batch.segments.begin(), batch.segments.end()}};
+  Core core{in.u.value(),  in.lr.value(), in.li.value(),
+            in.wr.value(), in.wi.value(), {batch.segments.begin(), batch.segments.end()}};
   const int64_t channels = core.channels(), modes = core.modes();
   for (const Var* x : {&in.lr, &in.li, &in.wr, &in.wi})
     SENNIT_CHECK(x->shape() == Shape({channels, modes}), "modal_scan: {} for {}", x->shape().str(), in.u.shape().str());
@@ -48,23 +49,28 @@ Var modal_scan(const ModalScanInputs& in, const Batch& batch, size_t field) {
                                     y.data() + core.segments[segment].begin * channels + channel, channels);
     }
   });
-  return carry.record(batch, std::move(y), {in.u, in.lr, in.li, in.wr, in.wi}, [core, channels, modes](const Tensor& dy, Gradients& into, Carry& kept) {
-    Tensor &du = into.sum(0), &dlr = into.sum(1), &dli = into.sum(2), &dwr = into.sum(3), &dwi = into.sum(4);
-    count_flops(dy.elements() * modes * 30);
-    // A channel's modes gather from all segments: one thread, in order.
-    parallel_for(channels, 8, [&](int64_t b, int64_t e) {
-      int64_t need = 0;
-      for (int64_t i = 0; i < std::ssize(core.segments); ++i) need = std::max(need, kernels::modal_scan().backward_scratch_floats(core.task(i, 0)));
-      Tensor scratch({need});
-      for (int64_t c = b; c < e; ++c)
-        for (int64_t i = 0; i < std::ssize(core.segments); ++i) {
-          const int64_t at = core.segments[i].begin * channels + c, mode = c * modes;
-          kernels::modal_scan().backward(
-              core.task(i, c), moved(kept.in(i), 2 * mode), dy.data() + at, channels, moved(kept.d_out(i), 2 * mode),
-              {du.data() + at, dlr.data() + mode, dli.data() + mode, dwr.data() + mode, dwi.data() + mode}, moved(kept.d_in(i), 2 * mode), scratch.data());
-        }
-    });
-  });
+  return carry.record(batch, std::move(y), {in.u, in.lr, in.li, in.wr, in.wi},
+                      [core, channels, modes](const Tensor& dy, Gradients& into, Carry& kept) {
+                        Tensor &du = into.sum(0), &dlr = into.sum(1), &dli = into.sum(2), &dwr = into.sum(3),
+                               &dwi = into.sum(4);
+                        count_flops(dy.elements() * modes * 30);
+                        // A channel's modes gather from all segments: one thread, in order.
+                        parallel_for(channels, 8, [&](int64_t b, int64_t e) {
+                          int64_t need = 0;
+                          for (int64_t i = 0; i < std::ssize(core.segments); ++i)
+                            need = std::max(need, kernels::modal_scan().backward_scratch_floats(core.task(i, 0)));
+                          Tensor scratch({need});
+                          for (int64_t c = b; c < e; ++c)
+                            for (int64_t i = 0; i < std::ssize(core.segments); ++i) {
+                              const int64_t at = core.segments[i].begin * channels + c, mode = c * modes;
+                              kernels::modal_scan().backward(core.task(i, c), moved(kept.in(i), 2 * mode),
+                                                             dy.data() + at, channels, moved(kept.d_out(i), 2 * mode),
+                                                             {du.data() + at, dlr.data() + mode, dli.data() + mode,
+                                                              dwr.data() + mode, dwi.data() + mode},
+                                                             moved(kept.d_in(i), 2 * mode), scratch.data());
+                            }
+                        });
+                      });
 }
 
 }  // namespace sennit

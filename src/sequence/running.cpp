@@ -20,7 +20,8 @@ template <class Body>  // body(segment index, first channel, channels)
 void each_share(int64_t segments, int64_t channels, Body&& body) {
   const int64_t shares = (channels + kChannels - 1) / kChannels;
   parallel_for(segments * shares, 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) body(i / shares, i % shares * kChannels, std::min(kChannels, channels - i % shares * kChannels));
+    for (int64_t i = b; i < e; ++i)
+      body(i / shares, i % shares * kChannels, std::min(kChannels, channels - i % shares * kChannels));
   });
 }
 
@@ -31,22 +32,26 @@ Var above_past(const Var& k, const Batch& batch, size_t field) {
   const Tensor logits = k.value();
   count_flops(4 * u.elements());
   const auto task = [logits, channels](const Segment& s, int64_t c, int64_t count) {
-    return kernels::LogSumTask{.k = logits.data() + s.begin * channels + c, .k_stride = channels, .length = s.length, .channels = count};
+    return kernels::LogSumTask{
+        .k = logits.data() + s.begin * channels + c, .k_stride = channels, .length = s.length, .channels = count};
   };
   each_share(std::ssize(batch.segments), channels, [&](int64_t i, int64_t c, int64_t count) {
     const Segment& s = batch.segments[i];
-    kernels::log_sum().forward(task(s, c, count), moved(carry.in(i), c), carry.out(i) + c, u.data() + s.begin * channels + c, channels);
+    kernels::log_sum().forward(task(s, c, count), moved(carry.in(i), c), carry.out(i) + c,
+                               u.data() + s.begin * channels + c, channels);
   });
-  return carry.record(batch, u, {k}, [u, channels, task, segments = Pooled<Segment>(batch.segments.begin(), batch.segments.end())](
-                                         const Tensor& du, Gradients& into, Carry& kept) {
-    Tensor& dk = into.sum(0);
-    count_flops(8 * u.elements());
-    each_share(std::ssize(segments), channels, [&](int64_t i, int64_t c, int64_t count) {
-      const int64_t at = segments[i].begin * channels + c;
-      kernels::log_sum().backward(task(segments[i], c, count), u.data() + at, channels, du.data() + at, channels, moved(kept.d_out(i), c),
-                                  dk.data() + at, moved(kept.d_in(i), c));
-    });
-  });
+  return carry.record(batch, u, {k},
+                      [u, channels, task, segments = Pooled<Segment>(batch.segments.begin(), batch.segments.end())](
+                          const Tensor& du, Gradients& into, Carry& kept) {
+                        Tensor& dk = into.sum(0);
+                        count_flops(8 * u.elements());
+                        each_share(std::ssize(segments), channels, [&](int64_t i, int64_t c, int64_t count) {
+                          const int64_t at = segments[i].begin * channels + c;
+                          kernels::log_sum().backward(task(segments[i], c, count), u.data() + at, channels,
+                                                      du.data() + at, channels, moved(kept.d_out(i), c), dk.data() + at,
+                                                      moved(kept.d_in(i), c));
+                        });
+                      });
 }
 
 }  // namespace
@@ -76,23 +81,25 @@ Var running_phase(const Var& turns, int64_t heads, const Batch& batch, size_t fi
       carry.out(i)[c] = phase;
     }
   });
-  return carry.record(batch, y, {turns}, [y, channels, dim, place, segments = Pooled<Segment>(batch.segments.begin(), batch.segments.end())](
-                                             const Tensor& dy, Gradients& into, Carry& kept) {
-    Tensor& db = into.sum(0);
-    count_flops(4 * db.elements());
-    each_share(std::ssize(segments), channels, [&](int64_t i, int64_t first, int64_t count) {
-      const Segment& s = segments[i];
-      for (int64_t c = first; c < first + count; ++c) {
-        float d = kept.d_out(i) ? kept.d_out(i)[c] : 0;
-        for (int64_t t = s.begin + s.length - 1; t >= s.begin; --t) {
-          const int64_t at = place(t, c);
-          d += y.data()[at] * dy.data()[at + dim] - y.data()[at + dim] * dy.data()[at];
-          db.data()[t * channels + c] += d;
-        }
-        if (float* d_in = kept.d_in(i)) d_in[c] += d;
-      }
-    });
-  });
+  return carry.record(
+      batch, y, {turns},
+      [y, channels, dim, place, segments = Pooled<Segment>(batch.segments.begin(), batch.segments.end())](
+          const Tensor& dy, Gradients& into, Carry& kept) {
+        Tensor& db = into.sum(0);
+        count_flops(4 * db.elements());
+        each_share(std::ssize(segments), channels, [&](int64_t i, int64_t first, int64_t count) {
+          const Segment& s = segments[i];
+          for (int64_t c = first; c < first + count; ++c) {
+            float d = kept.d_out(i) ? kept.d_out(i)[c] : 0;
+            for (int64_t t = s.begin + s.length - 1; t >= s.begin; --t) {
+              const int64_t at = place(t, c);
+              d += y.data()[at] * dy.data()[at + dim] - y.data()[at + dim] * dy.data()[at];
+              db.data()[t * channels + c] += d;
+            }
+            if (float* d_in = kept.d_in(i)) d_in[c] += d;
+          }
+        });
+      });
 }
 
 }  // namespace sennit

@@ -20,7 +20,8 @@ inline Tensor normal_rows(int64_t n, int64_t d, uint64_t seed) {
   return t;
 }
 
-inline Tensor run_alone(Mixer& mixer, const Tensor& x, SequenceState* state = nullptr, Pattern pattern = Pattern::causal) {
+inline Tensor run_alone(Mixer& mixer, const Tensor& x, SequenceState* state = nullptr,
+                        Pattern pattern = Pattern::causal) {
   NoGrad off;
   const Context context;
   const Segment whole[] = {{0, x.rows(), state ? state->position : 0, state}};

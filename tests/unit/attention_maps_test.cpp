@@ -45,15 +45,34 @@ struct Sample {
   Form form;
   int64_t queries, keys, offset, position;
   Fenced q, k, v;
-  Sample(const Form& f, int64_t n, int64_t past, uint64_t seed) : form(f), queries(n), keys(n + past), offset(past), position(past + 3), q(0), k(0), v(0) {
+  Sample(const Form& f, int64_t n, int64_t past, uint64_t seed)
+      : form(f), queries(n), keys(n + past), offset(past), position(past + 3), q(0), k(0), v(0) {
     Rng rng(seed);
     q = Fenced::normal(rng, n * kKey), k = Fenced::normal(rng, keys * kKey), v = Fenced::normal(rng, keys * kValue);
   }
   AttentionTask task() const {
-    return {.q = q.data(), .k = k.data(), .v = v.data(), .q_stride = kKey, .k_stride = kKey, .v_stride = kValue, .queries = queries, .keys = keys,
-            .key_dim = kKey, .value_dim = kValue, .offset = offset, .causal = form.causal, .window = form.window, .block = form.block,
-            .position = position, .scale = 0.7f, .map = form.map, .clip_low = 4, .clip_high = form.clip_high, .count_bias = form.count_bias,
-            .power = form.power, .epsilon = form.epsilon};
+    return {.q = q.data(),
+            .k = k.data(),
+            .v = v.data(),
+            .q_stride = kKey,
+            .k_stride = kKey,
+            .v_stride = kValue,
+            .queries = queries,
+            .keys = keys,
+            .key_dim = kKey,
+            .value_dim = kValue,
+            .offset = offset,
+            .causal = form.causal,
+            .window = form.window,
+            .block = form.block,
+            .position = position,
+            .scale = 0.7f,
+            .map = form.map,
+            .clip_low = 4,
+            .clip_high = form.clip_high,
+            .count_bias = form.count_bias,
+            .power = form.power,
+            .epsilon = form.epsilon};
   }
   Inputs doubles() const { return {q.doubles(), k.doubles(), v.doubles()}; }
   bool sees(int64_t i, int64_t j) const {
@@ -73,10 +92,18 @@ struct Sample {
       if (!sees(i, j)) continue;
       const double low = -4 / count, share = std::exp(s[j]) / total;
       switch (form.map) {
-        case ScoreMap::softmax: w[j] = share; break;
-        case ScoreMap::clipped: w[j] = std::min(1.0, std::max(0.0, (form.clip_high - low) * share + low)); break;
-        case ScoreMap::sigmoid: w[j] = 1 / (1 + std::exp(-(s[j] - form.count_bias * std::log(count)))); break;
-        case ScoreMap::power: w[j] = std::pow(s[j], form.power) / (form.epsilon + total); break;
+        case ScoreMap::softmax:
+          w[j] = share;
+          break;
+        case ScoreMap::clipped:
+          w[j] = std::min(1.0, std::max(0.0, (form.clip_high - low) * share + low));
+          break;
+        case ScoreMap::sigmoid:
+          w[j] = 1 / (1 + std::exp(-(s[j] - form.count_bias * std::log(count))));
+          break;
+        case ScoreMap::power:
+          w[j] = std::pow(s[j], form.power) / (form.epsilon + total);
+          break;
       }
     }
     return w;
@@ -99,7 +126,8 @@ Output forward(const AttentionTask& t, int64_t step) {
   Output out{Fenced(t.queries * kValue, NAN), Fenced(t.queries, NAN)};
   Fenced scratch(kernels::attention().scratch_floats(t), NAN);
   for (int64_t b = 0; b < t.queries; b += step)
-    kernels::attention().forward(t, b, std::min(t.queries, b + step), out.o.data(), kValue, out.stat.data(), scratch.data());
+    kernels::attention().forward(t, b, std::min(t.queries, b + step), out.o.data(), kValue, out.stat.data(),
+                                 scratch.data());
   EXPECT_TRUE(out.o.intact() && out.stat.intact() && scratch.intact());
   return out;
 }
@@ -112,7 +140,8 @@ TEST(AttentionMaps, AgreeWithDouble) {
           const Sample x(form, n, past, static_cast<uint64_t>(n));
           const Output got = forward(x.task(), 96);
           const Doubles want = x.outputs(x.doubles());
-          for (int64_t i = 0; i < got.o.size(); ++i) ASSERT_NEAR(got.o[i], want[static_cast<size_t>(i)], 2e-5) << form.name << " " << n << " " << past;
+          for (int64_t i = 0; i < got.o.size(); ++i)
+            ASSERT_NEAR(got.o[i], want[static_cast<size_t>(i)], 2e-5) << form.name << " " << n << " " << past;
         }
   });
 }
@@ -137,7 +166,8 @@ TEST(AttentionMaps, WhatIsNotSeenMayBeAnything) {
       const Output after = forward(x.task(), 80);
       for (int64_t i = 0; i < 80; ++i)
         if (!x.sees(i, 40)) {
-          ASSERT_EQ(std::memcmp(before.o.data() + i * kValue, after.o.data() + i * kValue, kValue * 4), 0) << form.name << " " << i;
+          ASSERT_EQ(std::memcmp(before.o.data() + i * kValue, after.o.data() + i * kValue, kValue * 4), 0)
+              << form.name << " " << i;
         }
     }
   });
@@ -154,7 +184,8 @@ TEST(AttentionMaps, GradientsAreThoseOfCentralDifferences) {
         const Output got = forward(t, 96);
         const Fenced d = Fenced::normal(rng, n * kValue);
         Fenced dq(x.q.size()), dk(x.k.size()), dv(x.v.size()), scratch(kernels::attention().scratch_floats(t), NAN);
-        kernels::attention().backward(t, got.o.data(), d.data(), kValue, got.stat.data(), dq.data(), dk.data(), dv.data(), kKey, kKey, kValue, scratch.data());
+        kernels::attention().backward(t, got.o.data(), d.data(), kValue, got.stat.data(), dq.data(), dk.data(),
+                                      dv.data(), kKey, kKey, kValue, scratch.data());
         ASSERT_TRUE(scratch.intact());
         const Inputs in = x.doubles();
         const auto along = [&](Doubles Inputs::*which) {

@@ -67,16 +67,29 @@ struct Sample {
   }
   kernels::DplrTask task(int64_t begin, int64_t length) const {
     const int64_t K = shape.key_dim, V = shape.value_dim, at = begin * K;
-    return {.q = q.data() + at, .k = k.data() + at, .v = v.data() + begin * V, .a = a.data() + at, .b = b.data() + at, .g = g.data() + at,
-            .stride = K, .v_stride = V, .length = length, .key_dim = K, .value_dim = V, .scale = static_cast<float>(kScale)};
+    return {.q = q.data() + at,
+            .k = k.data() + at,
+            .v = v.data() + begin * V,
+            .a = a.data() + at,
+            .b = b.data() + at,
+            .g = g.data() + at,
+            .stride = K,
+            .v_stride = V,
+            .length = length,
+            .key_dim = K,
+            .value_dim = V,
+            .scale = static_cast<float>(kScale)};
   }
   kernels::DplrTask task() const { return task(0, shape.length); }
-  Inputs doubles() const { return {q.doubles(), k.doubles(), v.doubles(), a.doubles(), b.doubles(), g.doubles(), s0.doubles()}; }
+  Inputs doubles() const {
+    return {q.doubles(), k.doubles(), v.doubles(), a.doubles(), b.doubles(), g.doubles(), s0.doubles()};
+  }
 };
 
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
-  for (auto [key_dim, value_dim] : {std::pair<int64_t, int64_t>{1, 3}, {3, 1}, {3, 65}, {17, 8}, {16, 16}, {31, 33}, {64, 64}})
+  for (auto [key_dim, value_dim] :
+       {std::pair<int64_t, int64_t>{1, 3}, {3, 1}, {3, 65}, {17, 8}, {16, 16}, {31, 33}, {64, 64}})
     for (int64_t length : {0, 1, 2, 15, 16, 17, 35}) all.push_back({length, key_dim, value_dim});
   return all;
 }
@@ -111,11 +124,13 @@ TEST(DplrKernel, AnySplitGivesTheSameBits) {
     Rng rng(2);
     const Shape p{50, 24, 40};
     const Sample s(rng, p);
-    Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN), whole(p.length * p.value_dim), y(whole.size()), end(s.s0.size()), state(s.s0.size());
+    Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN), whole(p.length * p.value_dim), y(whole.size()),
+        end(s.s0.size()), state(s.s0.size());
     kernels::dplr().forward(s.task(), nullptr, end.data(), whole.data(), p.value_dim, scratch.data());
     for (int64_t begin = 0; begin < p.length;) {
       const int64_t length = std::min(p.length - begin, rng.below(20));
-      kernels::dplr().forward(s.task(begin, length), state.data(), state.data(), y.data() + begin * p.value_dim, p.value_dim, scratch.data());
+      kernels::dplr().forward(s.task(begin, length), state.data(), state.data(), y.data() + begin * p.value_dim,
+                              p.value_dim, scratch.data());
       begin += length;
     }
     for (int64_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], whole[i]);
@@ -127,10 +142,12 @@ void check_gradients(Rng& rng, const Shape& p) {
   const Sample s(rng, p);
   SCOPED_TRACE(testing::Message() << "T " << p.length << " K " << p.key_dim << " V " << p.value_dim);
   const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), ds_end = Fenced::normal(rng, s.s0.size());
-  Fenced d[] = {Fenced(s.q.size()), Fenced(s.k.size()), Fenced(s.v.size()), Fenced(s.a.size()), Fenced(s.b.size()), Fenced(s.g.size()), Fenced(s.s0.size())};
+  Fenced d[] = {Fenced(s.q.size()), Fenced(s.k.size()), Fenced(s.v.size()), Fenced(s.a.size()),
+                Fenced(s.b.size()), Fenced(s.g.size()), Fenced(s.s0.size())};
   Fenced scratch(kernels::dplr().backward_scratch_floats(s.task()), NAN);
   kernels::dplr().backward(s.task(), s.s0.data(), dy.data(), p.value_dim, ds_end.data(),
-                           {d[0].data(), d[1].data(), d[2].data(), d[3].data(), d[4].data(), d[5].data()}, d[6].data(), scratch.data());
+                           {d[0].data(), d[1].data(), d[2].data(), d[3].data(), d[4].data(), d[5].data()}, d[6].data(),
+                           scratch.data());
   ASSERT_TRUE(scratch.intact());
   const Inputs in = s.doubles();
   const auto along = [&](Doubles Inputs::*which) {
@@ -144,11 +161,13 @@ void check_gradients(Rng& rng, const Shape& p) {
       return sum;
     };
   };
-  const std::pair<const char*, Doubles Inputs::*> parts[] = {{"q", &Inputs::q}, {"k", &Inputs::k}, {"v", &Inputs::v}, {"a", &Inputs::a},
-                                                              {"b", &Inputs::b}, {"g", &Inputs::g}, {"s0", &Inputs::s0}};
+  const std::pair<const char*, Doubles Inputs::*> parts[] = {{"q", &Inputs::q},  {"k", &Inputs::k}, {"v", &Inputs::v},
+                                                             {"a", &Inputs::a},  {"b", &Inputs::b}, {"g", &Inputs::g},
+                                                             {"s0", &Inputs::s0}};
   // With one key channel a gradient can be a single sum over the value channels, whose terms may cancel.
   const double tolerance = p.key_dim == 1 ? 1e-4 : 1e-5;
-  for (size_t i = 0; i < std::size(parts); ++i) expect_gradient(parts[i].first, along(parts[i].second), in.*parts[i].second, d[i], tolerance, rng);
+  for (size_t i = 0; i < std::size(parts); ++i)
+    expect_gradient(parts[i].first, along(parts[i].second), in.*parts[i].second, d[i], tolerance, rng);
 }
 
 TEST(DplrKernel, GradientsAreThoseOfCentralDifferences) {

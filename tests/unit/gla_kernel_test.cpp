@@ -108,8 +108,7 @@ std::vector<Shape> shapes(std::initializer_list<int64_t> lengths) {
 std::string describe(const Sample& s, Gates kind) {
   return "T " + std::to_string(s.shape.length) + " K " + std::to_string(s.shape.key_dim) + " V " +
          std::to_string(s.shape.value_dim) + " decay " + std::to_string(static_cast<int>(s.shape.decay)) +
-         (s.shape.reads_before ? " before" : "") + " gates " +
-         std::to_string(static_cast<int>(kind));
+         (s.shape.reads_before ? " before" : "") + " gates " + std::to_string(static_cast<int>(kind));
 }
 
 // The largest difference; NaN when there is one.

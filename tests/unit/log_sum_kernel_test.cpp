@@ -1,9 +1,8 @@
-#include "kernels/log_sum.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "kernels/log_sum.h"
 #include "support/buffers.h"
 #include "support/gradients.h"
 #include "support/levels.h"
@@ -36,7 +35,8 @@ TEST(LogSumKernel, AgreesWithDouble) {
           for (const bool fresh : {true, false}) {
             const Fenced k = Fenced::normal(rng, length * channels, size), state = Fenced::normal(rng, channels, size);
             Fenced u(k.size(), NAN), end(channels, NAN);
-            kernels::log_sum().forward({k.data(), channels, length, channels}, fresh ? nullptr : state.data(), end.data(), u.data(), channels);
+            kernels::log_sum().forward({k.data(), channels, length, channels}, fresh ? nullptr : state.data(),
+                                       end.data(), u.data(), channels);
             Doubles last;
             const Doubles want = naive(k.doubles(), fresh ? Doubles() : state.doubles(), length, channels, &last);
             ASSERT_TRUE(u.intact() && end.intact());
@@ -63,7 +63,8 @@ TEST(LogSumKernel, GradientsAreThoseOfCentralDifferences) {
           Fenced u(k.size()), end(channels), dk(k.size()), d_state(channels);
           const kernels::LogSumTask task{k.data(), channels, length, channels};
           kernels::log_sum().forward(task, fresh ? nullptr : state.data(), end.data(), u.data(), channels);
-          kernels::log_sum().backward(task, u.data(), channels, du.data(), channels, d_end.data(), dk.data(), fresh ? nullptr : d_state.data());
+          kernels::log_sum().backward(task, u.data(), channels, du.data(), channels, d_end.data(), dk.data(),
+                                      fresh ? nullptr : d_state.data());
           const auto loss = [&](const Doubles& keys, const Doubles& first) {
             Doubles last;
             const Doubles y = naive(keys, first, length, channels, &last);
@@ -73,8 +74,11 @@ TEST(LogSumKernel, GradientsAreThoseOfCentralDifferences) {
             return sum;
           };
           const Doubles first = fresh ? Doubles() : state.doubles();
-          expect_gradient("dk", [&](const Doubles& x) { return loss(x, first); }, k.doubles(), dk, 1e-5, rng);
-          if (!fresh) expect_gradient("d_state", [&](const Doubles& x) { return loss(k.doubles(), x); }, state.doubles(), d_state, 1e-5, rng);
+          expect_gradient(
+              "dk", [&](const Doubles& x) { return loss(x, first); }, k.doubles(), dk, 1e-5, rng);
+          if (!fresh)
+            expect_gradient(
+                "d_state", [&](const Doubles& x) { return loss(k.doubles(), x); }, state.doubles(), d_state, 1e-5, rng);
         }
   });
 }

@@ -1,9 +1,8 @@
-#include "kernels/modal_scan.h"
-
 #include <gtest/gtest.h>
 
 #include <complex>
 
+#include "kernels/modal_scan.h"
 #include "support/buffers.h"
 #include "support/gradients.h"
 #include "support/levels.h"
@@ -36,13 +35,20 @@ Doubles naive(const Inputs& in) {
 struct Sample {
   Fenced u, lr, li, wr, wi, h;
   Sample(Rng& rng, int64_t length, int64_t modes)
-      : u(Fenced::normal(rng, length)), lr(modes), li(modes), wr(Fenced::normal(rng, modes)), wi(Fenced::normal(rng, modes)), h(Fenced::normal(rng, 2 * modes)) {
+      : u(Fenced::normal(rng, length)),
+        lr(modes),
+        li(modes),
+        wr(Fenced::normal(rng, modes)),
+        wi(Fenced::normal(rng, modes)),
+        h(Fenced::normal(rng, 2 * modes)) {
     for (int64_t n = 0; n < modes; ++n) {
       const Complex l = std::polar(rng.uniform(), 7 * rng.uniform());
       lr[n] = static_cast<float>(l.real()), li[n] = static_cast<float>(l.imag());
     }
   }
-  kernels::ModalScanTask task() const { return {u.data(), lr.data(), li.data(), wr.data(), wi.data(), 1, u.size(), lr.size()}; }
+  kernels::ModalScanTask task() const {
+    return {u.data(), lr.data(), li.data(), wr.data(), wi.data(), 1, u.size(), lr.size()};
+  }
   Inputs doubles() const { return {u.doubles(), lr.doubles(), li.doubles(), wr.doubles(), wi.doubles(), h.doubles()}; }
 };
 
@@ -56,7 +62,8 @@ TEST(ModalScanKernel, AgreesWithDouble) {
         kernels::modal_scan().forward(s.task(), end.data(), end.data(), y.data(), 1);
         const Doubles want = naive(s.doubles());
         ASSERT_TRUE(y.intact() && end.intact());
-        for (int64_t t = 0; t < length; ++t) ASSERT_NEAR(y[t], want[static_cast<size_t>(t)], 3e-5 * std::sqrt(static_cast<double>(modes)));
+        for (int64_t t = 0; t < length; ++t)
+          ASSERT_NEAR(y[t], want[static_cast<size_t>(t)], 3e-5 * std::sqrt(static_cast<double>(modes)));
         for (int64_t n = 0; n < 2 * modes; ++n) ASSERT_NEAR(end[n], want[static_cast<size_t>(length + n)], 1e-5);
       }
   });
@@ -71,8 +78,9 @@ TEST(ModalScanKernel, GradientsAreThoseOfCentralDifferences) {
         const Fenced dy = Fenced::normal(rng, length), d_end = Fenced::normal(rng, 2 * modes);
         Fenced du(length), dlr(modes), dli(modes), dwr(modes), dwi(modes), dh(2 * modes);
         Fenced scratch(kernels::modal_scan().backward_scratch_floats(s.task()), NAN);
-        kernels::modal_scan().backward(s.task(), s.h.data(), dy.data(), 1, d_end.data(), {du.data(), dlr.data(), dli.data(), dwr.data(), dwi.data()},
-                                       dh.data(), scratch.data());
+        kernels::modal_scan().backward(s.task(), s.h.data(), dy.data(), 1, d_end.data(),
+                                       {du.data(), dlr.data(), dli.data(), dwr.data(), dwi.data()}, dh.data(),
+                                       scratch.data());
         ASSERT_TRUE(scratch.intact());
         const auto check = [&](const char* name, Doubles Inputs::*which, const Fenced& gradient) {
           const auto loss = [&](const Doubles& x) {

@@ -1,9 +1,8 @@
-#include "kernels/rnn.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "kernels/rnn.h"
 #include "support/buffers.h"
 #include "support/gradients.h"
 #include "support/levels.h"
@@ -16,7 +15,9 @@ using kernels::RnnCell;
 
 constexpr RnnCell kCells[] = {RnnCell::elman, RnnCell::lstm, RnnCell::gru, RnnCell::slstm};
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
 
 struct Inputs {
   Doubles x, r, s;
@@ -36,7 +37,8 @@ Doubles naive(RnnCell cell, int64_t length, int64_t dim, const Inputs& in) {
       }
       double& h = s[c];
       if (cell == RnnCell::elman) h = std::tanh(p[0]);
-      if (cell == RnnCell::gru) h = (1 - sigmoid(p[1])) * std::tanh(p[2] - fed[2] + sigmoid(p[0]) * fed[2]) + sigmoid(p[1]) * h;
+      if (cell == RnnCell::gru)
+        h = (1 - sigmoid(p[1])) * std::tanh(p[2] - fed[2] + sigmoid(p[0]) * fed[2]) + sigmoid(p[1]) * h;
       if (cell == RnnCell::lstm) {
         s[dim + c] = sigmoid(p[1]) * s[dim + c] + sigmoid(p[0]) * std::tanh(p[2]);
         h = sigmoid(p[3]) * std::tanh(s[dim + c]);
@@ -61,7 +63,10 @@ struct Sample {
   int64_t length, dim;
   Fenced x, r, s;
   Sample(Rng& rng, RnnCell kind, int64_t n, int64_t d)
-      : cell(kind), length(n), dim(d), x(Fenced::normal(rng, n * kernels::rnn_gates(kind) * d)),
+      : cell(kind),
+        length(n),
+        dim(d),
+        x(Fenced::normal(rng, n * kernels::rnn_gates(kind) * d)),
         r(Fenced::normal(rng, kernels::rnn_gates(kind) * d * d, 0.5 / std::sqrt(static_cast<double>(d)))),
         s(Fenced::normal(rng, kernels::rnn_states(kind) * d)) {
     if (cell == RnnCell::slstm)
@@ -82,8 +87,10 @@ TEST(RnnKernel, AgreesWithDouble) {
           kernels::rnn().forward(s.task(), end.data(), end.data(), y.data(), dim, scratch.data());
           const Doubles want = naive(cell, length, dim, s.doubles());
           ASSERT_TRUE(y.intact() && end.intact() && scratch.intact());
-          for (int64_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], want[static_cast<size_t>(i)], 1e-5) << static_cast<int>(cell);
-          for (int64_t i = 0; i < end.size(); ++i) ASSERT_NEAR(end[i], want[static_cast<size_t>(y.size() + i)], 2e-5) << static_cast<int>(cell);
+          for (int64_t i = 0; i < y.size(); ++i)
+            ASSERT_NEAR(y[i], want[static_cast<size_t>(i)], 1e-5) << static_cast<int>(cell);
+          for (int64_t i = 0; i < end.size(); ++i)
+            ASSERT_NEAR(end[i], want[static_cast<size_t>(y.size() + i)], 2e-5) << static_cast<int>(cell);
         }
   });
 }
@@ -112,8 +119,10 @@ TEST(RnnKernel, GradientsAreThoseOfCentralDifferences) {
         for (const int64_t length : {1, 2, 25}) {
           const Sample s(rng, cell, length, dim);
           const Fenced dy = Fenced::normal(rng, length * dim), d_end = Fenced::normal(rng, s.s.size());
-          Fenced dx(s.x.size()), dr(s.r.size()), ds(s.s.size()), scratch(kernels::rnn().backward_scratch_floats(s.task()), NAN);
-          kernels::rnn().backward(s.task(), s.s.data(), dy.data(), dim, d_end.data(), dx.data(), dr.data(), ds.data(), scratch.data());
+          Fenced dx(s.x.size()), dr(s.r.size()), ds(s.s.size()),
+              scratch(kernels::rnn().backward_scratch_floats(s.task()), NAN);
+          kernels::rnn().backward(s.task(), s.s.data(), dy.data(), dim, d_end.data(), dx.data(), dr.data(), ds.data(),
+                                  scratch.data());
           ASSERT_TRUE(scratch.intact());
           SCOPED_TRACE(testing::Message() << static_cast<int>(cell) << " dim " << dim << " length " << length);
           const auto check = [&](const char* name, Doubles Inputs::*which, const Fenced& gradient) {

@@ -1,5 +1,5 @@
-// What the papers on linear attention and prefix softmax promise: Aaren (P054), BASED (P163), HLA (P209), Latte (P211), Cottention
-// (P264), GateLoop (P270) and AFT (P305).
+// What the papers on linear attention and prefix softmax promise: Aaren (P054), BASED (P163), HLA (P209), Latte (P211),
+// Cottention (P264), GateLoop (P270) and AFT (P305).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -48,9 +48,15 @@ void expect_no_shift(const Json& part) {
   for (int64_t i = 0; i < k.rows(); ++i) k.data()[i * 32] += 200;
   EXPECT_LE(most_apart(run_alone(*mixer, x), before), 3e-5);
 }
-TEST(SystemsP054, AShiftOfTheScoresChangesNothing) { expect_no_shift({{"name", "latte"}, {"latents", 1}}); }
-TEST(SystemsP211, AShiftOfTheKeysChangesNothing) { expect_no_shift({{"name", "latte"}}); }
-TEST(SystemsP305, AShiftOfTheKeysChangesNothing) { expect_no_shift({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}}); }
+TEST(SystemsP054, AShiftOfTheScoresChangesNothing) {
+  expect_no_shift({{"name", "latte"}, {"latents", 1}});
+}
+TEST(SystemsP211, AShiftOfTheKeysChangesNothing) {
+  expect_no_shift({{"name", "latte"}});
+}
+TEST(SystemsP305, AShiftOfTheKeysChangesNothing) {
+  expect_no_shift({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}});
+}
 
 void expect_weights_that_sum_to_one(const Json& part) {
   NoGrad off;
@@ -69,9 +75,15 @@ void expect_weights_that_sum_to_one(const Json& part) {
       ASSERT_NEAR(sum, 1, 2e-6);
     }
 }
-TEST(SystemsP211, RowsOfTheImplicitMatrixSumToOne) { expect_weights_that_sum_to_one({{"name", "latte"}}); }
-TEST(SystemsP305, RowsOfTheImplicitMatrixSumToOne) { expect_weights_that_sum_to_one({{"name", "latte"}, {"latents", 1}, {"channelwise", true}}); }
-TEST(SystemsP163, RowsOfTheImplicitMatrixSumToOne) { expect_weights_that_sum_to_one({{"name", "based"}}); }
+TEST(SystemsP211, RowsOfTheImplicitMatrixSumToOne) {
+  expect_weights_that_sum_to_one({{"name", "latte"}});
+}
+TEST(SystemsP305, RowsOfTheImplicitMatrixSumToOne) {
+  expect_weights_that_sum_to_one({{"name", "latte"}, {"latents", 1}, {"channelwise", true}});
+}
+TEST(SystemsP163, RowsOfTheImplicitMatrixSumToOne) {
+  expect_weights_that_sum_to_one({{"name", "based"}});
+}
 
 TEST(SystemsP163, FeaturesAreTheTaylorKernelWhichIsPositive) {
   NoGrad off;
@@ -90,9 +102,15 @@ TEST(SystemsP163, FeaturesAreTheTaylorKernelWhichIsPositive) {
   }
 }
 
-TEST(SystemsP163, AStateOfConstantSize) { EXPECT_EQ(state_bytes("based", 20), state_bytes("based", 500)); }
-TEST(SystemsP209, AStateOfConstantSize) { EXPECT_EQ(state_bytes("hla", 20), state_bytes("hla", 500)); }
-TEST(SystemsP264, AStateOfConstantSize) { EXPECT_EQ(state_bytes("cottention", 20), state_bytes("cottention", 500)); }
+TEST(SystemsP163, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("based", 20), state_bytes("based", 500));
+}
+TEST(SystemsP209, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("hla", 20), state_bytes("hla", 500));
+}
+TEST(SystemsP264, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("cottention", 20), state_bytes("cottention", 500));
+}
 
 // Against the sum as it is written, of n^3 terms.
 TEST(SystemsP209, TheStreamIsTheMaskedProductOfMasks) {
@@ -105,7 +123,8 @@ TEST(SystemsP209, TheStreamIsTheMaskedProductOfMasks) {
       for (int64_t i = 0; i < 100; ++i)
         for (int64_t j = 0; j <= i; ++j)
           for (int64_t c = 0; c < 16; ++c)
-            core.data()[i * 32 + h * 16 + c] += m->weights.data()[(h * 100 + i) * 100 + j] * m->values.data()[j * 32 + h * 16 + c];
+            core.data()[i * 32 + h * 16 + c] +=
+                m->weights.data()[(h * 100 + i) * 100 + j] * m->values.data()[j * 32 + h * 16 + c];
     NoGrad off;
     EXPECT_LE(most_apart(run_alone(*mixer, x), mixer->output(Var(x), Var(core), {}).value()), 1e-4);
     SequenceState state;
@@ -136,7 +155,8 @@ TEST(SystemsP270, DecaysOfOneAreLinearAttention) {
   const Context c;
   const auto part = [&](const char* name) { return matmul(Var(x), parameter_of(*mixer, name), {.transpose_b = true}); };
   const Segment whole[] = {{0, 120, 0, nullptr}};
-  const Var core = gla(part("q.weight"), part("k.weight"), part("v.weight"), {}, {whole, &c}, {.heads = 4, .scale = 1 / std::sqrt(8.0f)});
+  const Var core = gla(part("q.weight"), part("k.weight"), part("v.weight"), {}, {whole, &c},
+                       {.heads = 4, .scale = 1 / std::sqrt(8.0f)});
   EXPECT_LE(most_apart(run_alone(*mixer, x), mixer->output(Var(x), core, c).value()), 1e-5);
 }
 

@@ -24,7 +24,8 @@ Var composed_cell(RnnCell cell, const Var& x, const Var& r, int64_t dim) {
       s[0] = sigmoid(gate(3)) * tanh(s[1]);
     }
     if (cell == RnnCell::gru) {
-      const Var n = tanh(columns(in, 2 * dim, dim) + sigmoid(gate(0)) * columns(fed, 2 * dim, dim)), z = sigmoid(gate(1));
+      const Var n = tanh(columns(in, 2 * dim, dim) + sigmoid(gate(0)) * columns(fed, 2 * dim, dim)),
+                z = sigmoid(gate(1));
       s[0] = n - z * n + z * s[0];
     }
     if (cell == RnnCell::slstm) {
@@ -45,7 +46,8 @@ TEST(SystemsP040, TheKernelIsTheCellFromPlainOperations) {
     const int64_t gates = kernels::rnn_gates(cell);
     Tensor r = normal_rows(kDim, gates * kDim, 2);
     for (float& w : r.span()) w *= 0.15f;
-    Var x1 = Var::leaf(normal_rows(kRows, gates * kDim, 1)), r1 = Var::leaf(r), x2 = Var::leaf(x1.value().clone()), r2 = Var::leaf(r.clone());
+    Var x1 = Var::leaf(normal_rows(kRows, gates * kDim, 1)), r1 = Var::leaf(r), x2 = Var::leaf(x1.value().clone()),
+        r2 = Var::leaf(r.clone());
     const Context context;
     const Segment whole[] = {{0, kRows, 0, nullptr}};
     const Var fused = rnn(cell, x1, r1, 1, {whole, &context}, 0), plain = composed_cell(cell, x2, r2, kDim);
@@ -83,7 +85,8 @@ TEST(SystemsP034, TheRecurrenceIsTheConvolution) {
     Tensor core = Tensor::zeros({1024, 8});
     for (int64_t c = 0; c < 8; ++c)
       for (int64_t i = 0; i < 1024; ++i)
-        for (int64_t j = 0; j <= i; ++j) core.data()[i * 8 + c] += m->weights.data()[(c * 1024 + i) * 1024 + j] * x.data()[j * 8 + c];
+        for (int64_t j = 0; j <= i; ++j)
+          core.data()[i * 8 + c] += m->weights.data()[(c * 1024 + i) * 1024 + j] * x.data()[j * 8 + c];
     EXPECT_LE(most_apart(run_alone(*mixer, x), mixer->output(Var(x), Var(core), {}).value()), 1e-4) << start;
   }
 }

@@ -1,5 +1,5 @@
-// What the papers on other maps from scores to weights promise: power softmax (P010), sigmoid attention (P021), clipped softmax (P113),
-// blocks (P060) and temperature (P252).
+// What the papers on other maps from scores to weights promise: power softmax (P010), sigmoid attention (P021), clipped
+// softmax (P113), blocks (P060) and temperature (P252).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -112,7 +112,8 @@ TEST(SystemsP252, TheTemperatureDividesTheScores) {
   const Tensor x = normal_rows(40, 32, 5);
   const Tensor plain = run_alone(*make_mixer({{"name", "softmax"}}, 32), x);
   EXPECT_EQ(most_apart(run_alone(*make_mixer({{"name", "softmax"}, {"temperature", 1}}, 32), x), plain), 0);
-  auto cold = make_mixer({{"name", "softmax"}, {"temperature", 0.5}}, 32), doubled = make_mixer({{"name", "softmax"}}, 32);
+  auto cold = make_mixer({{"name", "softmax"}, {"temperature", 0.5}}, 32),
+       doubled = make_mixer({{"name", "softmax"}}, 32);
   for (float& w : parameter_of(*doubled, "q.weight").var.value().span()) w *= 2;
   EXPECT_LE(most_apart(run_alone(*cold, x), run_alone(*doubled, x)), 1e-6);
 }
