@@ -58,7 +58,7 @@ Var above_past(const Var& k, const Batch& batch, size_t field) {
 
 RunningSoftmax running_softmax(const Var& k, const Batch& batch, size_t field) {
   const Var u = above_past(k, batch, field);
-  return {sigmoid(u), scale(softplus(u), -1)};
+  return {sigmoid(u), scale(softplus(u), -1), u};
 }
 
 Var running_phase(const Var& turns, int64_t heads, const Batch& batch, size_t field) {

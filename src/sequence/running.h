@@ -6,9 +6,10 @@ namespace sennit {
 
 // A softmax over the tokens up to each one. The running mean a_t = sum_{s<=t} softmax_s(k_1 ... k_t) v_s is the
 // recurrence a_t = exp(log_decay_t) a_{t-1} + weight_t v_t, where weight is in (0, 1]: nothing overflows whatever the k
-// [N, C]. State: the logarithm of the sum of exponentials [1, C].
+// [N, C]. `above` is how far k_t stands above the logarithm of the sum of exponentials before it, at most 100: the
+// logarithm of the sum up to it is k_t + softplus(-above_t). State: that logarithm [1, C].
 struct RunningSoftmax {
-  Var weight, log_decay;  // [N, C]
+  Var weight, log_decay, above;  // [N, C]
 };
 RunningSoftmax running_softmax(const Var& k, const Batch& batch, size_t field);
 

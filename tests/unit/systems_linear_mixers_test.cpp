@@ -171,5 +171,18 @@ TEST(SystemsP270, ManyTurnsLoseNothing) {
   EXPECT_LE(std::fabs(state.layer(0).get(1).value().data()[0]), M_PI + 1e-6);
 }
 
+TEST(SystemsP305, WithoutDistancesTheConvolutionIsTheSimpleForm) {
+  auto conv = make_mixer({{"name", "aft"}, {"window", 7}}, 32);
+  auto simple = make_mixer({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}}, 32);
+  parameter_of(*conv, "distances").var.value().fill(0);
+  const std::pair<const char*, const char*> same[] = {{"k", "k"}, {"v", "v"}, {"out", "out"}, {"q", "gate"}};
+  for (const auto& [a, b] : same)
+    parameter_of(*simple, std::string(b) + ".weight")
+        .var.value()
+        .copy_from(parameter_of(*conv, std::string(a) + ".weight").value());
+  const Tensor x = normal_rows(150, 32, 13);
+  EXPECT_LE(most_apart(run_alone(*conv, x), run_alone(*simple, x)), 1e-5);
+}
+
 }  // namespace
 }  // namespace sennit
