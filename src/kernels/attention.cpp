@@ -88,8 +88,11 @@ struct Range {
 
 Range seen(const AttentionTask& t, int64_t query) {
   const int64_t position = query + t.offset;
-  return {t.window > 0 ? larger(0, position - t.window + 1) : 0,
+  Range r{t.window > 0 ? larger(0, position - t.window + 1) : 0,
           t.causal ? larger(0, smaller(t.keys, position + 1)) : t.keys};
+  if (t.block == 0) return r;
+  const int64_t start = position - (t.position + query) % t.block;  // of the query's block
+  return {larger(r.begin, start), smaller(r.end, start + t.block)};
 }
 
 // The part of a block of keys that a query sees, counted from the block's start; empty when begin >= end.
@@ -98,9 +101,10 @@ Range seen_of_block(const AttentionTask& t, int64_t query, int64_t first_key) {
   return {larger(0, r.begin - first_key), smaller(kKeys, r.end - first_key)};
 }
 
-// Scores of lanes j, ..., j + kLanes - 1 of a block from their products; -inf where the query does not see the key.
+// Scores of lanes j, ..., j + kLanes - 1 of a block from their products; what weighs nothing where the query does not
+// see the key.
 struct Scores {
-  float scale, alibi;
+  float scale, alibi, nothing;
   float distance;  // position of the query minus that of the block's first key
   Range range;
   vf lane;
@@ -108,6 +112,7 @@ struct Scores {
   Scores(const AttentionTask& t, int64_t query, int64_t first_key)
       : scale(t.scale),
         alibi(t.alibi),
+        nothing(t.map == ScoreMap::power ? 0 : kNothing),
         distance(static_cast<float>(query + t.offset - first_key)),
         range(seen_of_block(t, query, first_key)) {
     float count[kLanes];
@@ -119,7 +124,7 @@ struct Scores {
     vf s = load(products + j) * set(scale);
     if (alibi != 0) s = fnma(set(alibi), abs(set(distance) - key), s);
     const vf early = set(static_cast<float>(range.begin)), late = set(static_cast<float>(range.end));
-    return select(less(key, early), set(kNothing), select(less(key, late), s, set(kNothing)));
+    return select(less(key, early), set(nothing), select(less(key, late), s, set(nothing)));
   }
   int64_t first_vector() const { return range.begin / kLanes * kLanes; }
 };
@@ -139,13 +144,107 @@ float log_of(float x) {
   return highest(log(set(x)));
 }
 
-// The running softmax of one row: weights are exp(s - top), `total` is their sum.
+SENNIT_INLINE vf to_power(vf x, int64_t power) {
+  const vf square = x * x;
+  vf y = square;
+  for (int64_t i = 2; i < power; i += 2) y = y * square;
+  return y;
+}
+
+// A row's weights from its scores, once its statistic is known, and the gradients of its scores from those of its
+// weights.
+template <ScoreMap M>
+struct RowMap {
+  int64_t power;
+  float stat, shift, low, spread;
+  RowMap(const AttentionTask& t, int64_t query, float statistic) : power(t.power), stat(statistic) {
+    const Range range = seen(t, query);
+    const float count = static_cast<float>(larger(1, range.end - range.begin));
+    shift = t.count_bias * log_of(count);
+    low = -t.clip_low / count;
+    spread = t.clip_high - low;
+  }
+  SENNIT_INLINE vf soft(vf s) const { return stat == kNothing ? zero() : exp(s - set(stat)); }
+  SENNIT_INLINE vf unclipped(vf s) const { return fma(set(spread), soft(s), set(low)); }
+  SENNIT_INLINE vf weight(vf s) const {
+    if constexpr (M == ScoreMap::softmax) return soft(s);
+    if constexpr (M == ScoreMap::clipped) return min(max(unclipped(s), zero()), set(1));
+    if constexpr (M == ScoreMap::sigmoid) return sigmoid(s - set(shift));
+    if constexpr (M == ScoreMap::power) return stat == 0 ? zero() : to_power(s * set(1 / stat), power);
+  }
+  // dw, where the clip lets it through, on the scale of the softmax.
+  SENNIT_INLINE vf passed(vf s, vf dw) const {
+    const vf w = unclipped(s), inside = select(less(zero(), w), dw * set(spread), zero());
+    return select(less(w, set(1)), inside, zero());
+  }
+  // `delta` is sum_j of weight and dw; of the clipped softmax, of soft and passed.
+  SENNIT_INLINE vf slope(vf s, vf dw, float delta) const {
+    if constexpr (M == ScoreMap::softmax) return soft(s) * (dw - set(delta));
+    if constexpr (M == ScoreMap::clipped) return soft(s) * (passed(s, dw) - set(delta));
+    if constexpr (M == ScoreMap::sigmoid) {
+      const vf w = weight(s);
+      return w * (set(1) - w) * dw;
+    }
+    if constexpr (M == ScoreMap::power) {
+      if (stat == 0) return zero();
+      const vf x = s * set(1 / stat);
+      const vf odd = power == 2 ? x : x * to_power(x, power - 2);
+      return odd * set(static_cast<float>(power) / stat) * (dw - set(delta));
+    }
+  }
+};
+
+// Calls body(RowMap) of the task's map.
+template <class Body>
+SENNIT_INLINE void with_map(const AttentionTask& t, int64_t query, float stat, const Body& body) {
+  switch (t.map) {
+    case ScoreMap::softmax:
+      return body(RowMap<ScoreMap::softmax>(t, query, stat));
+    case ScoreMap::clipped:
+      return body(RowMap<ScoreMap::clipped>(t, query, stat));
+    case ScoreMap::sigmoid:
+      return body(RowMap<ScoreMap::sigmoid>(t, query, stat));
+    case ScoreMap::power:
+      return body(RowMap<ScoreMap::power>(t, query, stat));
+  }
+}
+
+// The running sum of one row: weights are exp(s - top), or (s / top)^p; `total` is their sum.
 struct Running {
   float top, total;
 };
 
-// Turns a row of products into weights and brings what was summed before to the new maximum.
-void weigh(const Scores& scores, float* row, Running& running, float* o, int64_t value_dim) {
+// What a walk over the keys does: sum weights and values as they come; sum weights only, to know the statistic; or sum
+// values by weights of a known statistic, kept in `top`.
+enum class Pass { running, measuring, mapping };
+
+// Turns a row of products into powers and brings what was summed before to the new maximum.
+void weigh_powers(const Scores& scores, int64_t power, float* row, Running& running, float* o, int64_t value_dim) {
+  vf highest_lane = zero();
+  for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
+    const vf s = scores.at(row, j);
+    store(row + j, s);
+    highest_lane = max(highest_lane, abs(s));
+  }
+  const float block_top = highest(highest_lane);
+  if (block_top > running.top) {
+    const float shrink = highest(to_power(set(running.top / block_top), power));
+    running.top = block_top;
+    running.total *= shrink;
+    scale_row(o, shrink, value_dim);
+  }
+  const vf factor = set(running.top == 0 ? 0 : 1 / running.top);
+  vf total = zero();
+  for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
+    const vf p = to_power(load(row + j) * factor, power);
+    store(row + j, p);
+    total = total + p;
+  }
+  running.total += sum(total);
+}
+
+// Turns a row of products into exponentials and brings what was summed before to the new maximum.
+void weigh_exponentials(const Scores& scores, float* row, Running& running, float* o, int64_t value_dim) {
   vf highest_lane = set(kNothing);
   for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
     const vf s = scores.at(row, j);
@@ -167,6 +266,22 @@ void weigh(const Scores& scores, float* row, Running& running, float* o, int64_t
     total = total + p;
   }
   running.total += sum(total);
+}
+
+void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& scores, float* row, Running& running,
+           float* o) {
+  if (pass == Pass::mapping)
+    return with_map(t, query, running.top, [&](const auto& map) {
+      for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
+        const vf key = scores.lane + set(static_cast<float>(j));
+        const vf w =
+            select(less(key, set(static_cast<float>(scores.range.begin))), zero(), map.weight(scores.at(row, j)));
+        store(row + j, select(less(key, set(static_cast<float>(scores.range.end))), w, zero()));
+      }
+    });
+  const int64_t value_dim = pass == Pass::running ? t.value_dim : 0;
+  if (t.map == ScoreMap::power) return weigh_powers(scores, t.power, row, running, o, value_dim);
+  weigh_exponentials(scores, row, running, o, value_dim);
 }
 
 // o += weights v for up to kTileRows rows. Keys that all of them see go together, the others row by row: each row adds
@@ -198,8 +313,8 @@ struct ForwardScratch {
 };
 
 // Rows [first, first + rows) against one block of keys, of which each sees something.
-void forward_block(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, float* o, int64_t o_stride,
-                   float* keys, float* weights, Running* running) {
+void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o,
+                   int64_t o_stride, float* keys, float* weights, Running* running) {
   multiply({.a = t.q + first * t.q_stride,
             .a_row = t.q_stride,
             .a_step = 1,
@@ -217,8 +332,9 @@ void forward_block(const AttentionTask& t, int64_t first, int64_t rows, int64_t 
     for (int64_t g = 0; g < group; ++g) {
       const Scores scores(t, first + r + g, first_key);
       ranges[g] = scores.range;
-      weigh(scores, weights + (r + g) * kKeys, running[r + g], o + (first + r + g) * o_stride, t.value_dim);
+      weigh(t, pass, first + r + g, scores, weights + (r + g) * kKeys, running[r + g], o + (first + r + g) * o_stride);
     }
+    if (pass == Pass::measuring) continue;
     add_values({.a = weights + r * kKeys,
                 .a_row = kKeys,
                 .a_step = 1,
@@ -234,12 +350,8 @@ void forward_block(const AttentionTask& t, int64_t first, int64_t rows, int64_t 
   }
 }
 
-void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* lse,
-                  const ForwardScratch& s) {
-  for (int64_t r = 0; r < rows; ++r) {
-    s.running[r] = {kNothing, 0};
-    for_lanes(t.value_dim, [&](int64_t i, int64_t n) { store_n(o + (first + r) * o_stride + i, zero(), n); });
-  }
+void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, float* o, int64_t o_stride,
+               const ForwardScratch& s) {
   const int64_t end = seen(t, first + rows - 1).end;
   for (int64_t j = seen(t, first).begin / kKeys * kKeys; j < end; j += kKeys) {
     int64_t from = 0, to = rows;  // the rows that see something of the block
@@ -248,25 +360,53 @@ void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o,
     if (from == to) continue;
     pack_units<false>(t.k + j * t.k_stride, t.k_stride, false, smaller(kKeys, t.keys - j), t.key_dim, s.keys, kKeys,
                       t.key_dim);
-    forward_block(t, first + from, to - from, j, o, o_stride, s.keys, s.weights, s.running + from);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto [top, total] = s.running[r];
-    lse[first + r] = top + log_of(total);
-    if (total != 0) scale_row(o + (first + r) * o_stride, 1 / total, t.value_dim);
+    forward_block(t, pass, first + from, to - from, j, o, o_stride, s.keys, s.weights, s.running + from);
   }
 }
 
-void forward(const AttentionTask& t, int64_t begin, int64_t end, float* o, int64_t o_stride, float* lse,
+float log_sum(Running r) {
+  return r.top + log_of(r.total);
+}
+
+// Divides a row by its sum of powers and gives that sum's root.
+float finish_powers(const AttentionTask& t, Running r, float* o) {
+  const float epsilon = t.epsilon == 0 ? 0 : t.epsilon / highest(to_power(set(r.top), t.power)),
+              total = r.total + epsilon;
+  scale_row(o, r.total == 0 ? 0 : 1 / total, t.value_dim);
+  return r.total == 0 ? 0 : r.top * exp_of(log_of(total) / static_cast<float>(t.power));
+}
+
+void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
+                  const ForwardScratch& s) {
+  for (int64_t r = 0; r < rows; ++r) {
+    s.running[r] = {t.map == ScoreMap::power ? 0 : kNothing, 0};
+    for_lanes(t.value_dim, [&](int64_t i, int64_t n) { store_n(o + (first + r) * o_stride + i, zero(), n); });
+  }
+  if (t.map == ScoreMap::clipped) {
+    walk_keys(t, Pass::measuring, first, rows, o, o_stride, s);
+    for (int64_t r = 0; r < rows; ++r) s.running[r].top = log_sum(s.running[r]);
+  }
+  const bool mapped = t.map == ScoreMap::clipped || t.map == ScoreMap::sigmoid;
+  walk_keys(t, mapped ? Pass::mapping : Pass::running, first, rows, o, o_stride, s);
+  for (int64_t r = 0; r < rows; ++r) {
+    float *row = o + (first + r) * o_stride, total = s.running[r].total;
+    stat[first + r] = mapped                     ? s.running[r].top
+                      : t.map == ScoreMap::power ? finish_powers(t, s.running[r], row)
+                                                 : log_sum(s.running[r]);
+    if (t.map == ScoreMap::softmax && total != 0) scale_row(row, 1 / total, t.value_dim);
+  }
+}
+
+void forward(const AttentionTask& t, int64_t begin, int64_t end, float* o, int64_t o_stride, float* stat,
              float* scratch) {
   const ForwardScratch s(t, scratch);
-  for (int64_t i = begin; i < end; i += kRows) forward_rows(t, i, smaller(kRows, end - i), o, o_stride, lse, s);
+  for (int64_t i = begin; i < end; i += kRows) forward_rows(t, i, smaller(kRows, end - i), o, o_stride, stat, s);
 }
 
 struct BackwardScratch {
   float *keys, *values;     // [key_dim, kKeys], [value_dim, kKeys]
-  float *weights, *slopes;  // [kRows, kKeys]: p, and ds times scale
-  float* delta;             // [queries]: do . o
+  float *weights, *slopes;  // [kRows, kKeys]: w, and ds times scale
+  float* delta;             // [queries], see RowMap::slope
   BackwardScratch(const AttentionTask& t, float* scratch)
       : keys(scratch),
         values(keys + t.key_dim * kKeys),
@@ -275,42 +415,75 @@ struct BackwardScratch {
         delta(slopes + kRows * kKeys) {}
 };
 
-// A row of products q . k and do . v becomes one of p and scale ds; zeros where the query does not see the key.
-void weigh_slopes(const Scores& scores, float lse, float delta, float* weights, float* slopes) {
-  const bool blind = lse == kNothing;
-  for (int64_t j = 0; j < kKeys; j += kLanes) {
-    const vf s = scores.at(weights, j);
-    const vf p = blind ? zero() : exp(s - set(lse));
-    const vf ds = p * (load(slopes + j) - set(delta)) * set(scores.scale);
-    store(weights + j, p);
-    store(slopes + j, ds);
+// Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key.
+void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat,
+                  const BackwardScratch& s) {
+  for (int64_t r = 0; r < rows; ++r)
+    with_map(t, first + r, stat[first + r], [&](const auto& map) {
+      const Scores scores(t, first + r, first_key);
+      const vf early = set(static_cast<float>(scores.range.begin)), late = set(static_cast<float>(scores.range.end));
+      float *weights = s.weights + r * kKeys, *slopes = s.slopes + r * kKeys;
+      for (int64_t j = 0; j < kKeys; j += kLanes) {
+        const vf score = scores.at(weights, j), key = scores.lane + set(static_cast<float>(j));
+        const auto if_seen = [&](vf x) { return select(less(key, early), zero(), select(less(key, late), x, zero())); };
+        const vf ds = map.slope(score, load(slopes + j), s.delta[first + r]);
+        store(weights + j, if_seen(map.weight(score)));
+        store(slopes + j, if_seen(ds * set(scores.scale)));
+      }
+    });
+}
+
+// The clipped softmax's delta: a clip lets only a part of dw through.
+void add_clipped_delta(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat,
+                       const BackwardScratch& s) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const RowMap<ScoreMap::clipped> map(t, first + r, stat[first + r]);
+    const Scores scores(t, first + r, first_key);
+    vf total = zero();
+    for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
+      const vf score = scores.at(s.weights + r * kKeys, j);
+      total = fma(map.soft(score), map.passed(score, load(s.slopes + r * kKeys + j)), total);
+    }
+    s.delta[first + r] += sum(total);
   }
 }
 
-void backward(const AttentionTask& t, const float* o, const float* d_o, int64_t o_stride, const float* lse, float* dq,
-              float* dk, float* dv, int64_t dq_stride, int64_t dk_stride, int64_t dv_stride, float* scratch) {
-  const BackwardScratch s(t, scratch);
-  for (int64_t i = 0; i < t.queries; ++i) s.delta[i] = dot(o + i * o_stride, d_o + i * o_stride, t.value_dim);
+// The products of every block of keys with every tile of queries that may see some of it: body(first key, keys, first
+// query, rows).
+template <class Body>
+void each_tile(const AttentionTask& t, const float* d_o, int64_t o_stride, const BackwardScratch& s, const Body& body) {
   for (int64_t j = 0; j < t.keys; j += kKeys) {
     const int64_t keys = smaller(kKeys, t.keys - j);
     const int64_t begin = t.causal ? larger(0, j - t.offset) : 0;
     const int64_t end = t.window > 0 ? smaller(t.queries, j + keys - 1 - t.offset + t.window) : t.queries;
     if (begin >= end) continue;
-    const float *k = t.k + j * t.k_stride, *v = t.v + j * t.v_stride;
-    pack_units<false>(k, t.k_stride, false, keys, t.key_dim, s.keys, kKeys, t.key_dim);
-    pack_units<false>(v, t.v_stride, false, keys, t.value_dim, s.values, kKeys, t.value_dim);
+    pack_units<false>(t.k + j * t.k_stride, t.k_stride, false, keys, t.key_dim, s.keys, kKeys, t.key_dim);
+    pack_units<false>(t.v + j * t.v_stride, t.v_stride, false, keys, t.value_dim, s.values, kKeys, t.value_dim);
     for (int64_t i = begin; i < end; i += kRows) {
       const int64_t rows = smaller(kRows, end - i);
-      const float *q = t.q + i * t.q_stride, *d = d_o + i * o_stride;
-      multiply({q, t.q_stride, 1, s.keys, kKeys, s.weights, kKeys, rows, kKeys, t.key_dim, false});
-      multiply({d, o_stride, 1, s.values, kKeys, s.slopes, kKeys, rows, kKeys, t.value_dim, false});
-      for (int64_t r = 0; r < rows; ++r)
-        weigh_slopes(Scores(t, i + r, j), lse[i + r], s.delta[i + r], s.weights + r * kKeys, s.slopes + r * kKeys);
-      multiply({s.weights, 1, kKeys, d, o_stride, dv + j * dv_stride, dv_stride, keys, t.value_dim, rows, true});
-      multiply({s.slopes, 1, kKeys, q, t.q_stride, dk + j * dk_stride, dk_stride, keys, t.key_dim, rows, true});
-      multiply({s.slopes, kKeys, 1, k, t.k_stride, dq + i * dq_stride, dq_stride, rows, t.key_dim, keys, true});
+      multiply({t.q + i * t.q_stride, t.q_stride, 1, s.keys, kKeys, s.weights, kKeys, rows, kKeys, t.key_dim, false});
+      multiply({d_o + i * o_stride, o_stride, 1, s.values, kKeys, s.slopes, kKeys, rows, kKeys, t.value_dim, false});
+      body(j, keys, i, rows);
     }
   }
+}
+
+void backward(const AttentionTask& t, const float* o, const float* d_o, int64_t o_stride, const float* stat, float* dq,
+              float* dk, float* dv, int64_t dq_stride, int64_t dk_stride, int64_t dv_stride, float* scratch) {
+  const BackwardScratch s(t, scratch);
+  const bool clipped = t.map == ScoreMap::clipped;
+  for (int64_t i = 0; i < t.queries; ++i)
+    s.delta[i] = clipped ? 0 : dot(o + i * o_stride, d_o + i * o_stride, t.value_dim);
+  if (clipped)
+    each_tile(t, d_o, o_stride, s,
+              [&](int64_t j, int64_t, int64_t i, int64_t rows) { add_clipped_delta(t, i, rows, j, stat, s); });
+  each_tile(t, d_o, o_stride, s, [&](int64_t j, int64_t keys, int64_t i, int64_t rows) {
+    weigh_slopes(t, i, rows, j, stat, s);
+    const float *q = t.q + i * t.q_stride, *k = t.k + j * t.k_stride, *d = d_o + i * o_stride;
+    multiply({s.weights, 1, kKeys, d, o_stride, dv + j * dv_stride, dv_stride, keys, t.value_dim, rows, true});
+    multiply({s.slopes, 1, kKeys, q, t.q_stride, dk + j * dk_stride, dk_stride, keys, t.key_dim, rows, true});
+    multiply({s.slopes, kKeys, 1, k, t.k_stride, dq + i * dq_stride, dq_stride, rows, t.key_dim, keys, true});
+  });
 }
 
 int64_t scratch_floats(const AttentionTask& t) {

@@ -5,7 +5,19 @@
 
 namespace sennit::kernels {
 
-// Exact softmax attention of one head over one segment, o_i = sum_j softmax_j(s_ij) v_j with
+// How the weights w_ij of query i come from its scores s_ij, of the n_i keys that it sees:
+//   softmax  exp(s_ij) / Z_i, Z_i = sum_j exp(s_ij)
+//   clipped  that to a p + b between 0 and 1, with b = -clip_low / n_i and a = clip_high - b: weights can be exactly 0
+//   (Bondarenko
+//            et al., "Quantizable Transformers", arXiv:2306.12929, eq. 4)
+//   sigmoid  sigmoid(s_ij - count_bias ln n_i): no sum at all (Ramapuram et al., "Theory, Analysis, and Best Practices
+//   for
+//            Sigmoid Self-Attention", arXiv:2409.04431)
+//   power    s_ij^p / (epsilon + sum_j s_ij^p) for an even p: no exponential (Zimerman et al., "Power-Softmax",
+//   arXiv:2410.09457)
+enum class ScoreMap { softmax, clipped, sigmoid, power };
+
+// Exact attention of one head over one segment, o_i = sum_j w_ij v_j with
 // s_ij = scale q_i . k_j - alibi |i + offset - j| over the keys that query i sees, in blocks of keys with a running
 // maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867; Dao et al.,
 // "FlashAttention", arXiv:2205.14135), so that nothing of size queries x keys is stored. The bias is that of
@@ -17,8 +29,15 @@ struct AttentionTask {
   int64_t offset = 0;                         // position of query 0 minus position of key 0
   bool causal = false;                        // query i sees key j only if j <= i + offset
   int64_t window = 0;                         // 0: no limit; else only if j > i + offset - window
+  int64_t block = 0;                          // 0: none; else only keys of the query's own block of that many positions
+  int64_t position = 0;                       // of query 0, for blocks
   float scale = 1;
   float alibi = 0;
+  ScoreMap map = ScoreMap::softmax;
+  float clip_low = 0, clip_high = 1;  // of ScoreMap::clipped
+  float count_bias = 1;               // of ScoreMap::sigmoid
+  int64_t power = 2;                  // of ScoreMap::power, as epsilon
+  float epsilon = 0;
 };
 
 // Query rows that a call of `forward` works on at a time: ranges of a multiple of it waste nothing.
@@ -27,16 +46,17 @@ inline constexpr int64_t kAttentionRows = 96;
 struct Attention {
   int64_t (*scratch_floats)(const AttentionTask& task);  // enough for either call
 
-  // Rows [begin, end) of o (row i at o + i * o_stride) and lse[i] = ln sum_j exp(s_ij); o = 0 and lse = -inf where a
-  // query sees nothing. A row depends on its query and the keys it sees alone, to the bit: key blocks are counted from
-  // key 0, and what is masked takes no part.
-  void (*forward)(const AttentionTask& task, int64_t begin, int64_t end, float* o, int64_t o_stride, float* lse,
+  // Rows [begin, end) of o (row i at o + i * o_stride) and stat[i], which backward wants: ln Z_i of softmax and
+  // clipped, the power's root of the sum of powers. o = 0 where a query sees nothing (and ln Z = -inf). A row depends
+  // on its query and the keys it sees alone, to the bit: key blocks are counted from key 0, and what is masked takes no
+  // part.
+  void (*forward)(const AttentionTask& task, int64_t begin, int64_t end, float* o, int64_t o_stride, float* stat,
                   float* scratch);
 
   // Adds the gradients of all queries to dq, dk, dv, given d_o (rows as those of o) and what forward returned:
-  // p = exp(s - lse), dv_j += sum_i p_ij do_i, ds = p (do_i . v_j - do_i . o_i), dq_i += scale sum_j ds_ij k_j,
-  // dk_j += scale sum_i ds_ij q_i.
-  void (*backward)(const AttentionTask& task, const float* o, const float* d_o, int64_t o_stride, const float* lse,
+  // dv_j += sum_i w_ij do_i, dw_ij = do_i . v_j, ds from dw (of softmax: w (dw - do_i . o_i)), dq_i += scale sum_j
+  // ds_ij k_j, dk_j += scale sum_i ds_ij q_i.
+  void (*backward)(const AttentionTask& task, const float* o, const float* d_o, int64_t o_stride, const float* stat,
                    float* dq, float* dk, float* dv, int64_t dq_stride, int64_t dk_stride, int64_t dv_stride,
                    float* scratch);
 };

@@ -26,15 +26,15 @@ namespace {
 
 template <int P, class Advance>
 SENNIT_INLINE void add_lower_products(Rows x, Rows y, int64_t n, float* a, int64_t l, int64_t lanes,
-                                      const Advance& advance) {
+                                      const Advance& advance, int64_t back) {
   for (int64_t j = 0; j < n; ++j) {
     vf right[P];
     for (int p = 0; p < P; ++p) right[p] = load_n(y[j] + l + p * kLanes, lanes);
-    for (int64_t i = j; i < n; ++i) {
+    for (int64_t i = j + back; i < n; ++i) {
       vf s = zero();
       for (int p = 0; p < P; ++p) {
         const int64_t at = l + p * kLanes;
-        if (i > j) right[p] = advance(right[p], i, at, lanes);
+        if (i > j + back) right[p] = advance(right[p], i - back, at, lanes);
         s = fma(load_n(x[i] + at, lanes), right[p], s);
       }
       a[i * kChunk + j] += sum(s);
@@ -42,19 +42,21 @@ SENNIT_INLINE void add_lower_products(Rows x, Rows y, int64_t n, float* a, int64
   }
 }
 
-// a [n, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i, 0 above the diagonal. advance(r, i, l, lanes)
-// takes the lanes of y_j from column l from token i - 1 to token i.
+// a [n, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i - back, 0 elsewhere. advance(r, i, l, lanes)
+// takes the lanes of y_j from column l from token i - 1 to token i; token i meets it as it is at token i - back.
 template <class Advance>
-SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, const Advance& advance) {
+SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, const Advance& advance,
+                                  int64_t back = 0) {
   copy(nullptr, a, kChunk * kChunk);
   int64_t l = 0;
-  for (; l + 4 * kLanes <= dim; l += 4 * kLanes) add_lower_products<4>(x, y, n, a, l, kLanes, advance);
-  for (; l + kLanes <= dim; l += kLanes) add_lower_products<1>(x, y, n, a, l, kLanes, advance);
-  if (l < dim) add_lower_products<1>(x, y, n, a, l, dim - l, advance);
+  for (; l + 4 * kLanes <= dim; l += 4 * kLanes) add_lower_products<4>(x, y, n, a, l, kLanes, advance, back);
+  for (; l + kLanes <= dim; l += kLanes) add_lower_products<1>(x, y, n, a, l, kLanes, advance, back);
+  if (l < dim) add_lower_products<1>(x, y, n, a, l, dim - l, advance, back);
 }
 
-[[maybe_unused]] void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a) {
-  lower_products(x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; });
+[[maybe_unused]] void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, int64_t back = 0) {
+  lower_products(
+      x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; }, back);
 }
 
 // In four interleaved partial sums, since a single one would wait for every addition.

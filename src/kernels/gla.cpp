@@ -36,10 +36,11 @@ SENNIT_INLINE void step_columns(const GlaTask& t, const float* q, const float* k
     for (int j = 0; j < J; ++j) {
       const int64_t at = i * t.value_dim + l + j * kLanes;
       vf s = load_n(from + at, lanes);
+      if (t.reads_before) out[j] = fma(query, s, out[j]);
       if (D != Decay::none) s = s * set(e[D == Decay::vector ? i : 0]);
       s = fma(key, value[j], s);
       store_n(to + at, s, lanes);
-      out[j] = fma(query, s, out[j]);
+      if (!t.reads_before) out[j] = fma(query, s, out[j]);
     }
   }
   for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
@@ -78,10 +79,10 @@ struct Tokens {
 // What the products of a chunk of n tokens need.
 struct Chunk {
   float* e;      // exp(g), see load_decays
-  float* qd;     // [n, K] scale q_i exp(g_1 + ... + g_i)
+  float* qd;     // [n, K] scale q_i exp(g_1 + ... + g_r), where token i reads after token r: itself, or that before it
   float* kd;     // [n, K] k_j exp(g_{j+1} + ... + g_n)
   float* total;  // [K] exp(g_1 + ... + g_n)
-  float* a;      // [n, kChunk] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_i) for j <= i, else 0
+  float* a;      // [n, kChunk] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0
   SENNIT_INLINE Chunk(const GlaTask& t, Scratch& pieces) {
     for (float** p : {&e, &qd, &kd}) *p = pieces.take(kChunk * t.key_dim);
     total = pieces.take(t.key_dim);
@@ -96,8 +97,9 @@ SENNIT_INLINE void prepare(const GlaTask& t, const Tokens& x, const Chunk& c) {
   for_lanes(K, [&](int64_t l, int64_t lanes) {
     vf before = set(1), after = set(1);
     for (int64_t i = 0; i < x.n; ++i) {
-      before = decay<D>(before, c.e, K, i, l, lanes);
-      store_n(c.qd + i * K + l, load_n(x.q[i] + l, lanes) * set(t.scale) * before, lanes);
+      const vf own = decay<D>(before, c.e, K, i, l, lanes);
+      store_n(c.qd + i * K + l, load_n(x.q[i] + l, lanes) * set(t.scale) * (t.reads_before ? before : own), lanes);
+      before = own;
     }
     store_n(c.total + l, before, lanes);
     for (int64_t j = x.n - 1; j >= 0; --j) {
@@ -111,11 +113,17 @@ void scale_pairs(float* a, float scale) {
   for_lanes(kChunk * kChunk, [&](int64_t i, int64_t l) { store_n(a + i, load_n(a + i, l) * set(scale), l); });
 }
 
+// How many tokens back a token reads.
+SENNIT_INLINE int64_t reads_back(const GlaTask& t) {
+  return t.reads_before ? 1 : 0;
+}
+
 template <Decay D>
 SENNIT_INLINE void attention(const GlaTask& t, const Tokens& x, const Chunk& c) {
-  lower_products(x.q, x.k, t.key_dim, x.n, c.a, [&](vf key, int64_t i, int64_t l, int64_t lanes) {
+  const auto fade = [&](vf key, int64_t i, int64_t l, int64_t lanes) {
     return decay<D>(key, c.e, t.key_dim, i, l, lanes);
-  });
+  };
+  lower_products(x.q, x.k, t.key_dim, x.n, c.a, fade, reads_back(t));
   scale_pairs(c.a, t.scale);
 }
 
@@ -183,12 +191,14 @@ struct Paths {
 };
 
 // Through the state: from the chunk's start to its end, from its start to token i, from token j to its end.
-SENNIT_INLINE void state_paths(const Chunk& c, const Backward& b, vf through, int64_t K, int64_t n, int64_t l,
+SENNIT_INLINE void state_paths(const GlaTask& t, const Chunk& c, const Backward& b, vf through, int64_t n, int64_t l,
                                int64_t lanes, Paths& paths) {
+  const int64_t K = t.key_dim;
   vf later = through, earlier = zero();
   for (int64_t i = n - 1; i >= 0; --i) {
-    later = fma(load_n(c.qd + i * K + l, lanes), load_n(b.dq + i * K + l, lanes), later);
-    paths.across[i] = later;
+    const vf own = fma(load_n(c.qd + i * K + l, lanes), load_n(b.dq + i * K + l, lanes), later);
+    paths.across[i] = t.reads_before ? later : own;
+    later = own;
   }
   for (int64_t j = 0; j < n; ++j) {
     paths.across[j] = paths.across[j] + earlier;
@@ -202,17 +212,19 @@ SENNIT_INLINE void inner_paths(const GlaTask& t, const Tokens& x, const Chunk& c
                                int64_t lanes, vf (&query)[kChunk], vf (&key)[kChunk], Paths& paths) {
   for (int64_t i = 0; i < x.n; ++i) paths.to[i] = zero();
   for (int64_t j = 0; j < x.n; ++j) {
+    const int64_t first_crossed = j + reads_back(t);
     const vf kj = load_n(x.k[j] + l, lanes), here = set(da[j * kChunk + j]);
     vf w = set(1), dk = fma(here, load_n(x.q[j] + l, lanes), key[j]), crossing = zero();
     query[j] = fma(here, kj, query[j]);
     for (int64_t i = j + 1; i < x.n; ++i) {
-      w = decay<D>(w, c.e, t.key_dim, i, l, lanes);
-      const vf d = w * set(da[i * kChunk + j]), dq = d * load_n(x.q[i] + l, lanes);
+      const vf own = decay<D>(w, c.e, t.key_dim, i, l, lanes);
+      const vf d = (t.reads_before ? w : own) * set(da[i * kChunk + j]), dq = d * load_n(x.q[i] + l, lanes);
+      w = own;
       query[i] = fma(d, kj, query[i]);
       dk = dk + dq;
       if (D != Decay::vector) continue;
       paths.to[i] = fma(dq, kj, paths.to[i]);
-      crossing = crossing + paths.to[i];
+      if (i > first_crossed) crossing = crossing + paths.to[i];
     }
     key[j] = dk;
     if (D == Decay::vector && j + 1 < x.n) paths.across[j + 1] = paths.across[j + 1] + crossing;
@@ -239,8 +251,9 @@ SENNIT_INLINE void key_gradients(const GlaTask& t, const Tokens& x, const Chunk&
   for_lanes(K, [&](int64_t l, int64_t lanes) {
     vf query[kChunk], key[kChunk], before = set(t.scale), after = set(1);
     for (int64_t i = 0; i < n; ++i) {
-      before = decay<D>(before, c.e, K, i, l, lanes);
-      query[i] = before * load_n(b.dq + i * K + l, lanes);
+      const vf own = decay<D>(before, c.e, K, i, l, lanes);
+      query[i] = (t.reads_before ? before : own) * load_n(b.dq + i * K + l, lanes);
+      before = own;
     }
     for (int64_t j = n - 1; j >= 0; --j) {
       key[j] = after * load_n(b.dk + j * K + l, lanes);
@@ -249,7 +262,7 @@ SENNIT_INLINE void key_gradients(const GlaTask& t, const Tokens& x, const Chunk&
     Paths paths;
     if (D != Decay::none) {
       const vf through = column_dots(s + l, b.ds + l, K, t.value_dim, lanes);
-      state_paths(c, b, through * after, K, n, l, lanes, paths);
+      state_paths(t, c, b, through * after, n, l, lanes, paths);
     }
     inner_paths<D>(t, x, c, b.da, l, lanes, query, key, paths);
     for (int64_t i = 0; i < n; ++i) {
@@ -265,7 +278,7 @@ SENNIT_INLINE void key_gradients(const GlaTask& t, const Tokens& x, const Chunk&
 void scalar_inner_paths(const GlaTask& t, const float* a, const float* da, int64_t n, float* dg) {
   float weight[kChunk * kChunk];
   for (int64_t i = 0; i < n * kChunk; ++i) weight[i] = a[i] * da[i];
-  add_crossing(weight, n, dg, t.g_stride);
+  add_crossing(weight + reads_back(t) * kChunk, n - reads_back(t), dg, t.g_stride);
 }
 
 template <Decay D>
@@ -276,7 +289,7 @@ void backward_chunk(const GlaTask& t, const Tokens& x, Rows dy_rows, const Chunk
   gather(dy_rows, n, V, b.dy);
   prepare<D>(t, x, c);
   attention<D>(t, x, c);
-  lower_products(dy, x.v, V, n, b.da);
+  lower_products(dy, x.v, V, n, b.da, reads_back(t));
   if (D == Decay::scalar) scalar_inner_paths(t, c.a, b.da, n, to.dg);
   scale_pairs(b.da, t.scale);
 

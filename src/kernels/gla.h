@@ -11,6 +11,7 @@ enum class Decay { none, scalar, vector };
 
 // Gated linear attention (Yang et al., arXiv:2312.06635, eq. 3) for one head of one sequence:
 //   S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,   y_t = scale S_t^T q_t
+// or, with reads_before, y_t = scale S_{t-1}^T q_t (RWKV-6, Peng et al., arXiv:2404.05892: a token reads before it writes).
 // q, k [length, key_dim]; v, y [length, value_dim]; g <= 0 (-inf forgets all) absent, [length] or [length, key_dim];
 // the state S [key_dim, value_dim], contiguous. Strides are floats from one token to the next.
 struct GlaTask {
@@ -19,6 +20,7 @@ struct GlaTask {
   int64_t length, key_dim, value_dim;
   float scale;
   Decay decay;
+  bool reads_before = false;
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0, or nullptr when not wanted. `scratch` has scratch_floats(task)

@@ -1,6 +1,8 @@
 // Attention Is All You Need (Vaswani et al., arXiv:1706.03762), equation 1, with grouped keys and values (Ainslie et al.,
 // arXiv:2305.13245) and a sliding window (Beltagy et al., arXiv:2004.05150):
 //   y_i = W_o concat_h sum_j softmax_j(q_ih . k_jh / sqrt(K)) v_jh
+// Settings put another map from scores to weights in the place of the softmax (kernels/attention.h has the equations and papers), or
+// cut the sequence into blocks that do not see each other (TransNormer's DiagAttention, Qin et al., arXiv:2210.10340).
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -23,7 +25,9 @@ constexpr float kNormEpsilon = 1e-6f;
 
 struct Softmax : Mixer {
   struct Options {
-    int64_t heads = 4, kv_heads = 0, head_dim = 0, window = 0;
+    int64_t heads = 4, kv_heads = 0, head_dim = 0, window = 0, block = 0, power = 2;
+    double temperature = 1, clip_low = 4, clip_high = 1, count_bias = 1, epsilon = 1e-6;
+    std::string score = "softmax";
     bool qk_norm = false, bias = false, gate = false;
     Json position = "rope";
     Fields fields() {
@@ -31,6 +35,14 @@ struct Softmax : Mixer {
               {"kv_heads", &kv_heads, "key-value heads, a divisor of heads; 0: as many", {.min = 0, .max = 1024}},
               {"head_dim", &head_dim, "numbers a head; 0: d_model / heads", {.min = 0, .max = 4096}},
               {"window", &window, "a token sees itself and the window - 1 before it; 0: all", {.min = 0, .max = 1e9}},
+              {"block", &block, "a token sees only its own block of this many positions; 0: all", {.min = 0, .max = 1e9}},
+              {"score", &score, "the map from scores to weights", {.choices = {"softmax", "clipped", "sigmoid", "power"}}},
+              {"temperature", &temperature, "divides the scores (arXiv:2410.24200)", {.min = 1e-3, .max = 1e3}},
+              {"clip_low", &clip_low, "clipped: weights under about this part of the even share are exactly 0", {.min = 0, .max = 1e6}},
+              {"clip_high", &clip_high, "clipped: what a softmax of 1 is stretched to", {.min = 1, .max = 10}},
+              {"count_bias", &count_bias, "sigmoid: the scores less this times the logarithm of the keys seen", {.min = 0, .max = 10}},
+              {"power", &power, "power: an even number", {.min = 2, .max = 16}},
+              {"epsilon", &epsilon, "power: added to the sum of powers", {.min = 0, .max = 1}},
               {"qk_norm", &qk_norm, "normalise each query and key head by its root mean square"},
               {"bias", &bias, "shifts in the query, key and value maps"},
               {"gate", &gate, "multiply each head's output by sigmoid(W_g x), so that a head can say nothing (arXiv:2306.12929)"},
@@ -47,6 +59,10 @@ struct Softmax : Mixer {
                          {"sliding window", R"({"window": 7, "bias": true})"},
                          {"linear biases", R"({"position": "alibi"})"},
                          {"gated", R"({"gate": true})"},
+                         {"clipped softmax", R"({"score": "clipped", "clip_high": 1.03})"},
+                         {"sigmoid", R"({"score": "sigmoid", "position": "alibi"})"},
+                         {"power softmax", R"({"score": "power", "power": 4})"},
+                         {"diagonal blocks", R"({"block": 9, "position": "none"})"},
                          {"no position", R"({"position": "none"})"}}};
   }
 
@@ -58,6 +74,7 @@ struct Softmax : Mixer {
     }
     if (options.heads % options.kv_heads)
       fail({"softmax", fmt::format("kv_heads that divide heads = {}", options.heads), fmt::format("kv_heads = {}", options.kv_heads)});
+    if (options.power % 2) fail({"softmax", "an even power", fmt::format("{}", options.power)});
     position = positions::registry().make(o.position, {options.heads, options.head_dim}, rng, "position");
     slopes = position->slopes();
     const int64_t rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
@@ -85,9 +102,11 @@ struct Softmax : Mixer {
 
   StateSpec state_spec() const override {
     const Shape row{1, options.kv_heads * options.head_dim};
-    const Growth growth = options.window ? Growth::window : Growth::per_token;
-    return {{"k", row, growth, options.window}, {"v", row, growth, options.window}};
+    const Growth growth = reach() ? Growth::window : Growth::per_token;
+    return {{"k", row, growth, reach()}, {"v", row, growth, reach()}};
   }
+  // How many tokens back, itself included, a token may see; 0: all.
+  int64_t reach() const { return options.window && options.block ? std::min(options.window, options.block) : options.window + options.block; }
 
   Var heads_of(Linear& map, const Parameter& norm, int64_t heads, const Var& x, std::span<const Segment> segments, const Context& c) {
     Var y = map(x, c);
@@ -108,11 +127,11 @@ struct Softmax : Mixer {
     for (size_t i = 0; i < batch.segments.size(); ++i) {
       const Segment& s = batch.segments[i];
       LayerState* state = cross ? nullptr : batch.state(s);
-      AttentionSegment a{s.begin, s.length, 0, key_segments[i].begin, key_segments[i].length, s.position - key_segments[i].position};
+      AttentionSegment a{s.begin, s.length, 0, key_segments[i].begin, key_segments[i].length, s.position - key_segments[i].position, s.position};
       if (state) {
         a.source = keys.size();
-        keys.push_back(state->append(0, rows(keys[0], s.begin, s.length), options.window));
-        values.push_back(state->append(1, rows(values[0], s.begin, s.length), options.window));
+        keys.push_back(state->append(0, rows(keys[0], s.begin, s.length), reach()));
+        values.push_back(state->append(1, rows(values[0], s.begin, s.length), reach()));
         a.key_begin = 0;
         a.keys = keys.back().rows();
         a.offset = a.keys - s.length;
@@ -125,15 +144,26 @@ struct Softmax : Mixer {
                                 .scale = scale(),
                                 .causal = batch.pattern == Pattern::causal,
                                 .window = batch.pattern == Pattern::causal ? options.window : 0,
-                                .slopes = slopes});
+                                .block = cross ? 0 : options.block,
+                                .slopes = slopes,
+                                .map = map(),
+                                .clip_low = static_cast<float>(options.clip_low),
+                                .clip_high = static_cast<float>(options.clip_high),
+                                .count_bias = static_cast<float>(options.count_bias),
+                                .epsilon = static_cast<float>(options.epsilon),
+                                .power = options.power});
     return output(x, core, c);
   }
 
-  float scale() const { return 1 / std::sqrt(static_cast<float>(options.head_dim)); }
+  ScoreMap map() const {
+    const std::string& s = options.score;
+    return s == "clipped" ? ScoreMap::clipped : s == "sigmoid" ? ScoreMap::sigmoid : s == "power" ? ScoreMap::power : ScoreMap::softmax;
+  }
+  float scale() const { return static_cast<float>(1 / (options.temperature * std::sqrt(static_cast<double>(options.head_dim)))); }
 
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out(), rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
-    const int64_t pairs = visible_pairs({0, n, 0, 0, n, 0}, true, options.window);
+    const int64_t pairs = visible_pairs({0, n, 0, 0, n, 0}, true, options.window, options.block);
     return 2 * n * d * ((options.gate ? 3 : 2) * rows + 2 * kv_rows) + 4 * pairs * rows;
   }
 
@@ -143,6 +173,27 @@ struct Softmax : Mixer {
     for (int64_t i = 0; i < y.rows; ++i)
       for (int64_t h = 0; h < heads; ++h) position->naive_turn(&y(i, h * options.head_dim), first + i);
     return y;
+  }
+
+  // The weights of one query from its scores, -inf for what it does not see; in place.
+  void weigh(std::vector<double>& scores) const {
+    const bool powers = options.score == "power", sigmoids = options.score == "sigmoid", clipped = options.score == "clipped";
+    double top = -INFINITY, total = 0, count = 0;
+    for (const double s : scores)
+      if (s != -INFINITY) top = std::fmax(top, powers ? std::fabs(s) : s), ++count;
+    const double p = static_cast<double>(options.power), low = -options.clip_low / count;
+    for (double& s : scores) {
+      if (s == -INFINITY || (powers && top == 0)) s = 0;
+      else if (sigmoids) s = naive::sigmoid(s - options.count_bias * std::log(count));
+      else s = powers ? std::pow(s / top, p) : std::exp(s - top);
+      total += s;
+    }
+    if (sigmoids || total == 0) return;
+    if (powers) total += options.epsilon / std::pow(top, p);
+    for (double& s : scores) {
+      s /= total;
+      if (clipped) s = std::clamp((options.clip_high - low) * s + low, 0.0, 1.0);
+    }
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -158,7 +209,7 @@ struct Softmax : Mixer {
         kept.a.insert(kept.a.end(), m->a.begin(), m->a.end());
         kept.rows += m->rows;
         *m = kept;
-        const int64_t drop = options.window ? rows_dropped(kept.rows, options.window) : 0;
+        const int64_t drop = reach() ? rows_dropped(kept.rows, reach()) : 0;
         kept.a.erase(kept.a.begin(), kept.a.begin() + drop * kept.cols);
         kept.rows -= drop;
       }
@@ -168,19 +219,18 @@ struct Softmax : Mixer {
     for (int64_t i = 0; i < run.x.rows; ++i)
       for (int64_t h = 0; h < options.heads; ++h) {
         const int64_t g = h * options.kv_heads / options.heads;
-        double top = -INFINITY, total = 0;
         std::vector<double> score(ks.rows, -INFINITY);
         for (int64_t j = 0; j < ks.rows; ++j) {
           const int64_t distance = run.position + i - (first_key + j);
           if (causal && (distance < 0 || (options.window && distance >= options.window))) continue;
+          if (!cross && options.block && (run.position + i) / options.block != (first_key + j) / options.block) continue;
           double s = 0;
           for (int64_t p = 0; p < dim; ++p) s += qs(i, h * dim + p) * ks(j, g * dim + p);
-          score[j] = s / std::sqrt(static_cast<double>(dim)) - (slopes.empty() ? 0 : slopes[h] * std::fabs(static_cast<double>(distance)));
-          top = std::fmax(top, score[j]);
+          score[j] = s / std::sqrt(static_cast<double>(dim)) / options.temperature - (slopes.empty() ? 0 : slopes[h] * std::fabs(static_cast<double>(distance)));
         }
-        for (double& s : score) total += s = std::isinf(top) ? 0 : std::exp(s - top);
-        for (int64_t j = 0; j < ks.rows && total > 0; ++j)
-          for (int64_t p = 0; p < dim; ++p) core(i, h * dim + p) += score[j] / total * vs(j, g * dim + p);
+        weigh(score);
+        for (int64_t j = 0; j < ks.rows; ++j)
+          for (int64_t p = 0; p < dim; ++p) core(i, h * dim + p) += score[j] * vs(j, g * dim + p);
       }
     if (options.gate) {
       const naive::Matrix g = naive::linear(run.x, run.w, "gate");
@@ -197,17 +247,16 @@ struct Softmax : Mixer {
     ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), repeat_groups(v(x, c), options.kv_heads, times).value()};
     for (int64_t h = 0; h < options.heads; ++h)
       for (int64_t i = 0; i < n; ++i) {
-        float* row = m.weights.data() + (h * n + i) * n;
-        const int64_t first = options.window ? std::max<int64_t>(0, i - options.window + 1) : 0;
-        double top = -INFINITY, total = 0;
+        int64_t first = options.window ? std::max<int64_t>(0, i - options.window + 1) : 0;
+        if (options.block) first = std::max(first, i / options.block * options.block);
+        std::vector<double> row(i + 1, -INFINITY);
         for (int64_t j = first; j <= i; ++j) {
           double s = 0;
           for (int64_t p = 0; p < dim; ++p) s += double{qs.data()[(i * options.heads + h) * dim + p]} * ks.data()[(j * options.kv_heads + h / times) * dim + p];
-          row[j] = static_cast<float>(s * scale() - (slopes.empty() ? 0 : slopes[h] * static_cast<float>(i - j)));
-          top = std::fmax(top, row[j]);
+          row[j] = s * scale() - (slopes.empty() ? 0 : slopes[h] * static_cast<double>(i - j));
         }
-        for (int64_t j = first; j <= i; ++j) total += row[j] = static_cast<float>(std::exp(row[j] - top));
-        for (int64_t j = first; j <= i; ++j) row[j] = static_cast<float>(row[j] / total);
+        weigh(row);
+        for (int64_t j = 0; j <= i; ++j) m.weights.data()[(h * n + i) * n + j] = static_cast<float>(row[j]);
       }
     return m;
   }

@@ -58,6 +58,30 @@ Matrix l2norm(const Matrix& x, int64_t groups, double epsilon) {
   return y;
 }
 
+Matrix layernorm(const Matrix& x, int64_t groups, double epsilon, const Matrix& w, const Matrix& b) {
+  Matrix y = x;
+  const int64_t d = x.cols / groups;
+  for (int64_t i = 0; i < x.rows; ++i)
+    for (int64_t g = 0; g < groups; ++g) {
+      double mean = 0, square = 0;
+      for (int64_t c = g * d; c < (g + 1) * d; ++c) mean += x(i, c) / static_cast<double>(d);
+      for (int64_t c = g * d; c < (g + 1) * d; ++c) square += (x(i, c) - mean) * (x(i, c) - mean) / static_cast<double>(d);
+      for (int64_t c = g * d; c < (g + 1) * d; ++c) y(i, c) = (x(i, c) - mean) / std::sqrt(square + epsilon) * w.a[c] + b.a[c];
+    }
+  return y;
+}
+
+Matrix token_shift(const Matrix& x, Matrix& state) {
+  if (state.rows == 0) state = Matrix(1, x.cols);
+  Matrix y(x.rows, x.cols);
+  for (int64_t t = 0; t < x.rows; ++t)
+    for (int64_t c = 0; c < x.cols; ++c) {
+      y(t, c) = state(0, c);
+      state(0, c) = x(t, c);
+    }
+  return y;
+}
+
 Matrix short_conv(const Matrix& x, const Weights& w, const std::string& name, Matrix& state) {
   const Matrix& m = w.at(name + ".weight");
   const auto bias = w.find(name + ".bias");

@@ -30,6 +30,10 @@ Matrix linear(const Matrix& x, const Weights& w, const std::string& name);
 // Groups of columns divided by their root mean square; times w when it is not null (shared or row-long).
 Matrix rmsnorm(const Matrix& x, int64_t groups, double epsilon, const Matrix* w);
 Matrix l2norm(const Matrix& x, int64_t groups, double epsilon);
+// Groups of columns less their mean, divided by their deviation; times w plus b, which are row-long.
+Matrix layernorm(const Matrix& x, int64_t groups, double epsilon, const Matrix& w, const Matrix& b);
+// The row before each; `state` holds the last row, in and out.
+Matrix token_shift(const Matrix& x, Matrix& state);
 // Causal depthwise convolution with silu, under `name`.weight [C, W]; `state` holds the last W - 1 inputs, in and out.
 Matrix short_conv(const Matrix& x, const Weights& w, const std::string& name, Matrix& state);
 

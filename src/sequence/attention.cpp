@@ -39,8 +39,16 @@ struct Plan {
             .offset = a.offset,
             .causal = options.causal,
             .window = options.window,
+            .block = options.block,
+            .position = a.position,
             .scale = options.scale,
-            .alibi = slopes.empty() ? 0 : slopes[head]};
+            .alibi = slopes.empty() ? 0 : slopes[head],
+            .map = options.map,
+            .clip_low = options.clip_low,
+            .clip_high = options.clip_high,
+            .count_bias = options.count_bias,
+            .power = options.power,
+            .epsilon = options.epsilon};
   }
 };
 
@@ -96,12 +104,17 @@ void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, s
 
 }  // namespace
 
-int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window) {
-  if (!causal && window == 0) return s.queries * s.keys;
+int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, int64_t block) {
+  if (!causal && window == 0 && block == 0) return s.queries * s.keys;
   int64_t pairs = 0;
   for (int64_t i = 0; i < s.queries; ++i) {
-    const int64_t last = causal ? std::min(s.keys - 1, i + s.offset) : s.keys - 1;
-    const int64_t first = window > 0 ? std::max<int64_t>(0, i + s.offset - window + 1) : 0;
+    int64_t last = causal ? std::min(s.keys - 1, i + s.offset) : s.keys - 1;
+    int64_t first = window > 0 ? std::max<int64_t>(0, i + s.offset - window + 1) : 0;
+    if (block > 0) {
+      const int64_t start = i + s.offset - (s.position + i) % block;
+      first = std::max(first, start);
+      last = std::min(last, start + block - 1);
+    }
     pairs += std::max<int64_t>(0, last - first + 1);
   }
   return pairs;
@@ -124,7 +137,7 @@ Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> valu
     v.push_back(values[i].value());
   }
   int64_t pairs = 0;
-  for (const auto& a : segments) pairs += visible_pairs(a, options.causal, options.window);
+  for (const auto& a : segments) pairs += visible_pairs(a, options.causal, options.window, options.block);
   const int64_t flops = 2 * pairs * s.heads * (s.dk + s.dv);
   count_flops(flops);
   Tensor o({q.rows(), s.heads * s.dv}), lse({s.heads, q.rows()});

@@ -40,7 +40,8 @@ struct Core {
             .key_dim = key_dim(),
             .value_dim = value_dim(),
             .scale = options.scale,
-            .decay = !g ? kernels::Decay::none : gate_dim() == 1 && key_dim() > 1 ? kernels::Decay::scalar : kernels::Decay::vector};
+            .decay = !g ? kernels::Decay::none : gate_dim() == 1 && key_dim() > 1 ? kernels::Decay::scalar : kernels::Decay::vector,
+            .reads_before = options.reads_before};
   }
 };
 

@@ -100,13 +100,29 @@ naive::Matrix run_naive(Mixer& mixer, const Tensor& x) {
 
 std::vector<int64_t> token_by_token(int64_t n) { return std::vector<int64_t>(static_cast<size_t>(n), 1); }
 
+namespace {
+
+// How far the definition moves when the last digits of its input do. A nonlinear recurrence with large weights is chaotic: no form in
+// f32 can follow it closer than this.
+double sensitivity(Mixer& mixer, const Tensor& x, const naive::Matrix& definition) {
+  Tensor nudged = x.clone();
+  Rng rng(61);
+  for (float& v : nudged.span()) v *= 1 + static_cast<float>(rng.normal()) * 0x1p-23f;
+  const naive::Matrix moved = run_naive(mixer, nudged);
+  Tensor y(x.shape());
+  for (int64_t i = 0; i < y.elements(); ++i) y.data()[i] = static_cast<float>(moved.a[static_cast<size_t>(i)]);
+  return distance(y, definition).relative;
+}
+
+}  // namespace
+
 double budget(Mixer& mixer, const Tensor& x, const naive::Matrix& definition) {
   constexpr double kMost = 3e-4, kFloor = 2e-5;
   SequenceState state;
   const Context context;
   const Tensor steps = run_pieces(mixer, x, token_by_token(x.rows()), context, state);
   const Distance d = distance(steps, definition);
-  if (!(d.relative <= kMost))
+  if (!(d.relative <= kMost || d.relative <= 16 * sensitivity(mixer, x, definition)))
     throw fmt::format("token by token over {} tokens is {:.2g} off its definition at row {}", x.rows(), d.relative, d.worst / x.row_size());
   return std::max(4 * d.relative, kFloor);
 }

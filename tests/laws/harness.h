@@ -30,7 +30,8 @@ naive::Matrix run_naive(Mixer& mixer, const Tensor& x);
 std::vector<int64_t> token_by_token(int64_t n);
 
 // What rounding may cost this mixer on x: a small multiple of what its token-by-token form loses against double. Throws
-// std::string when that form itself is wrong.
+// std::string when that form itself is wrong: further off than 3e-4, and than a small multiple of what the definition makes of
+// the last digits of its input.
 double budget(Mixer& mixer, const Tensor& x, const naive::Matrix& definition);
 
 inline const std::vector<int64_t>& lengths() {

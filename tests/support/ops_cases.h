@@ -3,6 +3,7 @@
 
 #include "nn/activation.h"
 #include "ops/arithmetic.h"
+#include "ops/features.h"
 #include "support/compositions.h"
 #include "support/operations.h"
 
@@ -361,7 +362,24 @@ inline std::vector<Operation> norms() {
                    return std::exp(in[0](i, j)) / total;
                  })};
                },
-           .composition = [](const Vars& in) { return Vars{composed::softmax(in[0])}; }}};
+           .composition = [](const Vars& in) { return Vars{composed::softmax(in[0])}; }},
+          {.name = "taylor_features",
+           .shapes = one,
+           .apply = [](const Vars& in) { return Vars{taylor_features(in[0], 3)}; },
+           .definition =
+               [](const Matrices& in) {
+                 constexpr int64_t kDim = kColumns / 3;
+                 Matrix y(in[0].rows, 3 * taylor_count(kDim));
+                 for (int64_t i = 0; i < y.rows; ++i)
+                   for (int64_t h = 0, at = 0; h < 3; ++h) {
+                     const auto x = [&](int64_t c) { return in[0](i, h * kDim + c); };
+                     y(i, at++) = 1;
+                     for (int64_t a = 0; a < kDim; ++a) y(i, at++) = x(a);
+                     for (int64_t a = 0; a < kDim; ++a)
+                       for (int64_t b = a; b < kDim; ++b) y(i, at++) = x(a) * x(b) / (a == b ? std::sqrt(2.0) : 1);
+                   }
+                 return Matrices{y};
+               }}};
 }
 
 }  // namespace sennit::cases

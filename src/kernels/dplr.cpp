@@ -1,0 +1,153 @@
+#include "kernels/dplr.h"
+
+#include "kernels/chunk.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+constexpr int64_t kReplay = 16;  // tokens between the states that the backward pass keeps
+
+// The rows of one token, and its decays [key_dim].
+struct Token {
+  const float *q, *k, *v, *a, *b;
+  float* e;
+  SENNIT_INLINE Token(const DplrTask& t, int64_t i, float* decays)
+      : q(t.q + i * t.stride),
+        k(t.k + i * t.stride),
+        v(t.v + i * t.v_stride),
+        a(t.a + i * t.stride),
+        b(t.b + i * t.stride),
+        e(decays) {
+    for_lanes(t.key_dim,
+              [&](int64_t l, int64_t lanes) { store_n(e + l, exp(load_n(t.g + i * t.stride + l, lanes)), lanes); });
+  }
+};
+
+// J vectors of a^T S, from column l.
+template <int J>
+SENNIT_INLINE void read_old(const DplrTask& t, const Token& x, const float* s, int64_t l, int64_t lanes, vf (&z)[J]) {
+  for (int j = 0; j < J; ++j) z[j] = zero();
+  for (int64_t i = 0; i < t.key_dim; ++i)
+    for (int j = 0; j < J; ++j) z[j] = fma(set(x.a[i]), load_n(s + i * t.value_dim + l + j * kLanes, lanes), z[j]);
+}
+
+template <int J>
+SENNIT_INLINE void step_columns(const DplrTask& t, const Token& x, const float* from, float* to, float* y, int64_t l,
+                                int64_t lanes) {
+  vf z[J], value[J], out[J];
+  read_old(t, x, from, l, lanes, z);
+  for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
+  for (int64_t i = 0; i < t.key_dim; ++i)
+    for (int j = 0; j < J; ++j) {
+      const int64_t at = i * t.value_dim + l + j * kLanes;
+      const vf s = fma(set(x.k[i]), value[j], fma(set(x.b[i]), z[j], set(x.e[i]) * load_n(from + at, lanes)));
+      store_n(to + at, s, lanes);
+      out[j] = fma(set(x.q[i]), s, out[j]);
+    }
+  for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
+}
+
+// S through token i, from `from` to `to`, which may be the same.
+void step(const DplrTask& t, int64_t i, float* decays, const float* from, float* to, float* y) {
+  const Token x(t, i, decays);
+  int64_t l = 0;
+  for (; l + 4 * kLanes <= t.value_dim; l += 4 * kLanes) step_columns<4>(t, x, from, to, y, l, kLanes);
+  for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<1>(t, x, from, to, y, l, kLanes);
+  if (l < t.value_dim) step_columns<1>(t, x, from, to, y, l, t.value_dim - l);
+}
+
+void forward(const DplrTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+  if (!s0 || t.length == 0) copy(s0, s_end, t.key_dim * t.value_dim);
+  const float* from = s0 ? s0 : s_end;
+  for (int64_t i = 0; i < t.length; ++i, from = s_end) step(t, i, scratch, from, s_end, y + i * y_stride);
+}
+
+int64_t scratch_floats(const DplrTask& t) {
+  return t.key_dim;
+}
+
+struct Backward {
+  float *e, *z, *dz, *y;  // [K], [V], [V], [V]
+  float* ds;              // [K, V]
+  float* starts;          // [runs, K, V]: the state before each run of kReplay tokens
+  float* states;          // [kReplay + 1, K, V]: those within the run
+  SENNIT_INLINE Backward(const DplrTask& t, Scratch& pieces) {
+    const int64_t size = t.key_dim * t.value_dim;
+    e = pieces.take(t.key_dim);
+    for (float** p : {&z, &dz, &y}) *p = pieces.take(t.value_dim);
+    ds = pieces.take(size);
+    starts = pieces.take((t.length + kReplay - 1) / kReplay * size);
+    states = pieces.take((kReplay + 1) * size);
+  }
+};
+
+SENNIT_INLINE void add_scaled(float factor, const float* x, float* y, int64_t n) {
+  for_lanes(n, [&](int64_t l, int64_t k) { store_n(y + l, fma(set(factor), load_n(x + l, k), load_n(y + l, k)), k); });
+}
+
+// Token i: from the gradient of the state after it to that of the state before it, in w.ds.
+void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* before, const float* after,
+               const float* dy, const Dplr::Gradients& into) {
+  const int64_t V = t.value_dim, row = i * t.stride;
+  const Token x(t, i, w.e);
+  for_lanes(V, [&](int64_t l, int64_t lanes) {
+    vf z[1];
+    read_old(t, x, before, l, lanes, z);
+    store_n(w.z + l, z[0], lanes);
+  });
+  copy(nullptr, w.dz, V);
+  float* dv = into.v + i * t.v_stride;
+  for (int64_t p = 0; p < t.key_dim; ++p) {
+    float* ds = w.ds + p * V;
+    into.q[row + p] += t.scale * dot(after + p * V, dy, V);
+    add_scaled(t.scale * x.q[p], dy, ds, V);
+    into.k[row + p] += dot(ds, x.v, V);
+    into.b[row + p] += dot(ds, w.z, V);
+    add_scaled(x.k[p], ds, dv, V);
+    add_scaled(x.b[p], ds, w.dz, V);
+  }
+  for (int64_t p = 0; p < t.key_dim; ++p) {
+    float* ds = w.ds + p * V;
+    into.a[row + p] += dot(before + p * V, w.dz, V);
+    into.g[row + p] += x.e[p] * dot(before + p * V, ds, V);
+    for_lanes(V, [&](int64_t l, int64_t k) {
+      store_n(ds + l, fma(set(x.a[p]), load_n(w.dz + l, k), set(x.e[p]) * load_n(ds + l, k)), k);
+    });
+  }
+}
+
+void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+              const Dplr::Gradients& into, float* ds0, float* scratch) {
+  const int64_t size = t.key_dim * t.value_dim;
+  Scratch pieces(scratch);
+  const Backward w(t, pieces);
+  copy(ds_end, w.ds, size);
+  copy(s0, w.states, size);
+  for (int64_t i = 0; i < t.length; ++i) {
+    if (i % kReplay == 0) copy(w.states, w.starts + i / kReplay * size, size);
+    step(t, i, w.e, w.states, w.states, w.y);
+  }
+  for (int64_t run = (t.length + kReplay - 1) / kReplay - 1; run >= 0; --run) {
+    const int64_t first = run * kReplay, n = t.length - first < kReplay ? t.length - first : kReplay;
+    copy(w.starts + run * size, w.states, size);
+    for (int64_t i = 0; i < n; ++i) step(t, first + i, w.e, w.states + i * size, w.states + (i + 1) * size, w.y);
+    for (int64_t i = n - 1; i >= 0; --i)
+      step_back(t, first + i, w, w.states + i * size, w.states + (i + 1) * size, dy + (first + i) * dy_stride, into);
+  }
+  if (ds0) for_lanes(size, [&](int64_t l, int64_t k) { add_n(ds0 + l, load_n(w.ds + l, k), k); });
+}
+
+int64_t backward_scratch_floats(const DplrTask& t) {
+  Scratch pieces(nullptr);
+  Backward(t, pieces);
+  return pieces.needed();
+}
+
+}  // namespace
+
+const Dplr dplr_table = {.scratch_floats = scratch_floats,
+                         .backward_scratch_floats = backward_scratch_floats,
+                         .forward = forward,
+                         .backward = backward};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+
+#include "kernels/level.h"
+
+namespace sennit::kernels {
+
+// A linear recurrence whose transition is diagonal plus of rank one (RWKV-7, Peng et al., arXiv:2503.14456, eq. 16),
+// for one head of one sequence:
+//   S_t = diag(exp(g_t)) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T,   y_t = scale S_t^T q_t
+// q, k, a, b, g [length, key_dim], g <= 0; v, y [length, value_dim]; the state S [key_dim, value_dim], contiguous. The
+// delta rule is a_t = k_t, b_t = -beta_t k_t. `stride` is floats from one token to the next, of v `v_stride`.
+struct DplrTask {
+  const float *q, *k, *v, *a, *b, *g;
+  int64_t stride, v_stride;
+  int64_t length, key_dim, value_dim;
+  float scale;
+};
+
+// s0 == nullptr stands for zeros; s_end may be s0. `scratch` has scratch_floats(task) floats.
+struct Dplr {
+  int64_t (*scratch_floats)(const DplrTask&);
+  int64_t (*backward_scratch_floats)(const DplrTask&);  // grows with length
+  // Token by token, in the order of the definition.
+  void (*forward)(const DplrTask&, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch);
+  // Adds into the gradients, which have their inputs' strides, and into ds0. ds_end == nullptr stands for zeros; ds0
+  // may be nullptr when not wanted, and may not be ds_end.
+  struct Gradients {
+    float *q, *k, *v, *a, *b, *g;
+  };
+  void (*backward)(const DplrTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+                   const Gradients& into, float* ds0, float* scratch);
+};
+
+SENNIT_KERNEL_TABLE(Dplr, dplr)
+
+}  // namespace sennit::kernels

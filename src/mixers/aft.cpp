@@ -1,0 +1,133 @@
+// An Attention Free Transformer (Zhai et al., arXiv:2105.14103), AFT-conv (section 3.3) with one channel's worth of
+// query a channel:
+//   y_t = W_o (sigmoid(q_t) * sum_{s<=t} exp(k_s + w_{t-s}) * v_s / sum_{s<=t} exp(k_s + w_{t-s}))
+// Learned distances w within a window, shared by the channels of a head, and 0 beyond it, so that what is far is a
+// running mean. AFT-simple, all w = 0, is a setting of latte.
+#include "sequence/aft.h"
+
+#include <cmath>
+
+#include "mixers/mixer.h"
+#include "nn/init.h"
+#include "ops/arithmetic.h"
+#include "ops/maps.h"
+
+namespace sennit::mixers {
+namespace {
+
+struct AftConv : Mixer {
+  struct Options {
+    int64_t heads = 4, window = 32;
+    Fields fields() {
+      return {{"heads", &heads, "heads, each with distances of its own", {.min = 1, .max = 1024}},
+              {"window", &window, "learned distances", {.min = 1, .max = 4096}}};
+    }
+  };
+  static Info info() {
+    return {.title = "Attention-free transformer (AFT-conv)",
+            .paper = "arXiv:2105.14103",
+            .equation = "y_t = sigmoid(q_t) * sum_s exp(k_s + w_{t-s}) * v_s / sum_s exp(k_s + w_{t-s})",
+            .cost = "O(n d window)",
+            .settings = {{"short", R"({"window": 3, "heads": 1})"}}};
+  }
+
+  AftConv(const Dims& d, const Options& o, Rng rng) : options(o), width(d.d_model) {
+    if (width % o.heads)
+      fail({"aft", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
+    q = Linear(width, width, rng.fork("q"));
+    k = Linear(width, width, rng.fork("k"));
+    v = Linear(width, width, rng.fork("v"));
+    out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
+    distances.init(normal_init({o.heads, o.window}, 0.1, rng.fork("distances")));
+    distances.decays = false;
+  }
+
+  void visit(const ParameterVisitor& p) override {
+    p("q", q);
+    p("k", k);
+    p("v", v);
+    p("out", out);
+    p("distances", distances);
+  }
+  StateSpec state_spec() const override {
+    const Shape near{options.window, width};
+    return {{"far_log_sum", {1, width}}, {"far_mean", {1, width}}, {"k", near}, {"v", near}};
+  }
+
+  Var forward(const Var& x, const Batch& batch) override {
+    check_pattern<AftConv>("aft", batch.pattern);
+    const Context& c = *batch.context;
+    return output(x, aft(k(x, c), v(x, c), distances, batch, 0), c);
+  }
+  Var output(const Var& x, const Var& core, const Context& c) override { return out(core * sigmoid(q(x, c)), c); }
+  int64_t flops(int64_t n) const override { return n * width * (8 * width + 5 * options.window + 16); }
+
+  naive::Matrix naive(NaiveRun& run) const override {
+    const naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k");
+    const naive::Matrix vs = naive::linear(run.x, run.w, "v"), &w = run.w.at("distances");
+    naive::Matrix &sums = run.state["far_log_sum"], &means = run.state["far_mean"], &near_k = run.state["k"],
+                  &near_v = run.state["v"];
+    if (!sums.rows) {
+      sums = means = naive::Matrix(1, width), near_k = near_v = naive::Matrix(options.window, width);
+      for (double& a : sums.a) a = -INFINITY;
+      for (double& a : near_k.a) a = kAftNothing;
+    }
+    naive::Matrix y(run.x.rows, width);
+    for (int64_t t = 0; t < run.x.rows; ++t)
+      for (int64_t c = 0; c < width; ++c) {
+        double &sum = sums.a[c], &mean = means.a[c];
+        const double high = std::fmax(sum, near_k(0, c)),
+                     next = high + std::log(std::exp(sum - high) + std::exp(near_k(0, c) - high));
+        mean = std::exp(sum - next) * mean + std::exp(near_k(0, c) - next) * near_v(0, c);
+        sum = next;
+        for (int64_t j = 0; j + 1 < options.window; ++j)
+          near_k(j, c) = near_k(j + 1, c), near_v(j, c) = near_v(j + 1, c);
+        near_k(options.window - 1, c) = ks(t, c), near_v(options.window - 1, c) = vs(t, c);
+        const auto score = [&](int64_t j) {
+          return near_k(options.window - 1 - j, c) + w(c * options.heads / width, j);
+        };
+        double top = sum, total = 0;
+        for (int64_t j = 0; j < options.window; ++j) top = std::fmax(top, score(j));
+        total = std::exp(sum - top), y(t, c) = total * mean;
+        for (int64_t j = 0; j < options.window; ++j) {
+          total += std::exp(score(j) - top);
+          y(t, c) += std::exp(score(j) - top) * near_v(options.window - 1 - j, c);
+        }
+        y(t, c) *= naive::sigmoid(qs(t, c)) / total;
+      }
+    return naive::linear(y, run.w, "out");
+  }
+
+  // Of every channel: a softmax of keys and distances.
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
+    const Tensor ks = k(x, c).value();
+    const int64_t n = x.rows();
+    ImplicitMatrix m{Tensor::zeros({width, n, n}), v(x, c).value()};
+    for (int64_t p = 0; p < width; ++p)
+      for (int64_t i = 0; i < n; ++i) {
+        const float* w = distances.value().data() + p * options.heads / width * options.window;
+        const auto score = [&](int64_t j) {
+          return double{ks.data()[j * width + p]} + (i - j < options.window ? w[i - j] : 0);
+        };
+        double top = -INFINITY, total = 0;
+        for (int64_t j = 0; j <= i; ++j) top = std::fmax(top, score(j));
+        for (int64_t j = 0; j <= i; ++j) total += std::exp(score(j) - top);
+        for (int64_t j = 0; j <= i; ++j)
+          m.weights.data()[(p * n + i) * n + j] = static_cast<float>(std::exp(score(j) - top) / total);
+      }
+    return m;
+  }
+
+  Options options;
+  int64_t width;
+  Linear q, k, v, out;
+  Parameter distances;
+};
+
+}  // namespace
+
+void register_aft(Registry<Mixer>& r) {
+  r.add<AftConv>("aft");
+}
+
+}  // namespace sennit::mixers

@@ -1,0 +1,123 @@
+// Cottention: Linear Transformers With Cosine Attention (Mongaras et al., arXiv:2409.18747), equations 5 to 9:
+//   o_t = sum_{s<=t} (q_t / |q_t|) . (k_s / |k_s|) s^(-sigmoid(m)) v_s,   y_t = W_o o_t
+// The cosine takes the softmax's place, so that the sum is a state; m, learned for each head, says how much a value
+// shrinks with the number of tokens before it.
+#include <cmath>
+
+#include "mixers/mixer.h"
+#include "ops/arithmetic.h"
+#include "ops/layout.h"
+#include "ops/maps.h"
+#include "ops/norms.h"
+#include "ops/products.h"
+#include "sequence/recurrences.h"
+
+namespace sennit::mixers {
+namespace {
+
+constexpr double kUnitEpsilon = 1e-12;
+
+struct Cottention : Mixer {
+  struct Options {
+    int64_t heads = 4;
+    Fields fields() { return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}}; }
+  };
+  static Info info() {
+    return {.title = "Cosine attention",
+            .paper = "arXiv:2409.18747",
+            .equation = "y_t = sum_{s<=t} cos(q_t, k_s) s^(-sigmoid(m)) v_s",
+            .cost = "O(n d^2 / heads)"};
+  }
+
+  Cottention(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
+    if (d.d_model % o.heads)
+      fail(
+          {"cottention", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+    q = Linear(d.d_model, d.d_model, rng.fork("q"));
+    k = Linear(d.d_model, d.d_model, rng.fork("k"));
+    v = Linear(d.d_model, d.d_model, rng.fork("v"));
+    out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
+    shrink.init(Tensor::full({o.heads}, 0.5f));
+    shrink.decays = false;
+  }
+
+  void visit(const ParameterVisitor& p) override {
+    p("q", q);
+    p("k", k);
+    p("v", v);
+    p("out", out);
+    p("shrink", shrink);
+  }
+  StateSpec state_spec() const override { return {{"S", {options.heads, dim, dim}}}; }
+
+  struct Core {
+    Var q, k, v;
+  };
+  Core core_inputs(const Var& x, std::span<const Segment> segments, const Context& c) {
+    Tensor log_count({x.rows(), 1});
+    for (const Segment& s : segments)
+      for (int64_t t = 0; t < s.length; ++t)
+        log_count.data()[s.begin + t] = static_cast<float>(std::log(static_cast<double>(s.position + t + 1)));
+    const Var weight = exp(scale(matmul(Var(log_count), reshape(sigmoid(shrink), {1, options.heads})), -1));
+    const NormOptions unit{.groups = options.heads, .epsilon = static_cast<float>(kUnitEpsilon)};
+    return {l2norm(q(x, c), unit), l2norm(k(x, c), unit), multiply_groups(v(x, c), weight)};
+  }
+
+  Var forward(const Var& x, const Batch& batch) override {
+    check_pattern<Cottention>("cottention", batch.pattern);
+    const Core in = core_inputs(x, batch.segments, *batch.context);
+    return output(x, gla(in.q, in.k, in.v, {}, batch, {.heads = options.heads}), *batch.context);
+  }
+  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
+  int64_t flops(int64_t n) const override {
+    const int64_t d = out.out();
+    return n * (8 * d * d + 4 * d * dim + 8 * d);
+  }
+
+  naive::Matrix naive(NaiveRun& run) const override {
+    const naive::Matrix qs = naive::l2norm(naive::linear(run.x, run.w, "q"), options.heads, kUnitEpsilon);
+    const naive::Matrix ks = naive::l2norm(naive::linear(run.x, run.w, "k"), options.heads, kUnitEpsilon),
+                        vs = naive::linear(run.x, run.w, "v");
+    naive::Matrix& S = run.state["S"];
+    if (!S.rows) S = naive::Matrix(options.heads, dim * dim);
+    naive::Matrix core(run.x.rows, options.heads * dim);
+    for (int64_t t = 0; t < run.x.rows; ++t)
+      for (int64_t c = 0; c < core.cols; ++c) {  // key channel
+        const int64_t h = c / dim;
+        const double shrunk =
+            std::pow(static_cast<double>(run.position + t + 1), -naive::sigmoid(run.w.at("shrink").a[h]));
+        for (int64_t j = 0; j < dim; ++j) {
+          double& s = S(h, c % dim * dim + j);
+          s += ks(t, c) * shrunk * vs(t, h * dim + j);
+          core(t, h * dim + j) += s * qs(t, c);
+        }
+      }
+    return naive::linear(core, run.w, "out");
+  }
+
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
+    const Segment whole[] = {{0, x.rows(), 0, nullptr}};
+    const Core in = core_inputs(x, whole, c);
+    const int64_t n = x.rows(), width = options.heads * dim;
+    ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), in.v.value()};
+    for (int64_t p = 0; p < width; ++p)
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j <= i; ++j)
+          m.weights.data()[(p / dim * n + i) * n + j] +=
+              in.q.value().data()[i * width + p] * in.k.value().data()[j * width + p];
+    return m;
+  }
+
+  Options options;
+  int64_t dim;
+  Linear q, k, v, out;
+  Parameter shrink;
+};
+
+}  // namespace
+
+void register_cottention(Registry<Mixer>& r) {
+  r.add<Cottention>("cottention");
+}
+
+}  // namespace sennit::mixers

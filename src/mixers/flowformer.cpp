@@ -1,0 +1,168 @@
+// Flowformer: Linearizing Transformers with Conservation Flows (Wu et al., arXiv:2202.06258), equations 4 to 9 in their
+// causal form, with M_t the mean over the tokens up to t and f = sigmoid + 1e-6:
+//   I_t = f(q_t) . M_t f(k),   O_t = f(k_t) . M_t f(q)               the flow into a query, out of a key
+//   I'_t = f(q_t) . M_t (f(k) / O),   O'_t = f(k_t) . M_t (f(q) / I)  with the other side's flow held at one
+//   c_t = exp(O'_t) / M_t exp(O'),   y_t = W_o sigmoid(I'_t) (f(q_t) / I_t)^T M_t (f(k) (c v)^T)
+// Keys compete for the flow out (c), queries are given it by what flows in.
+#include <cmath>
+
+#include "mixers/mixer.h"
+#include "ops/arithmetic.h"
+#include "ops/maps.h"
+#include "sequence/recurrences.h"
+
+namespace sennit::mixers {
+namespace {
+
+constexpr float kLeast = 1e-6f;  // of a feature
+
+struct Flowformer : Mixer {
+  struct Options {
+    int64_t heads = 4;
+    Fields fields() { return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}}; }
+  };
+  static Info info() {
+    return {
+        .title = "Flow attention",
+        .paper = "arXiv:2202.06258",
+        .equation =
+            "y_t = sigmoid(I'_t) (f(q_t) / I_t)^T sum_s f(k_s) (c_s v_s)^T / t with conserved flows I, I' and shares c",
+        .cost = "O(n d^2 / heads)"};
+  }
+
+  Flowformer(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
+    if (d.d_model % o.heads)
+      fail(
+          {"flowformer", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
+    q = Linear(d.d_model, d.d_model, rng.fork("q"));
+    k = Linear(d.d_model, d.d_model, rng.fork("k"));
+    v = Linear(d.d_model, d.d_model, rng.fork("v"));
+    out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
+  }
+
+  void visit(const ParameterVisitor& p) override {
+    p("q", q);
+    p("k", k);
+    p("v", v);
+    p("out", out);
+  }
+  StateSpec state_spec() const override {
+    const Shape row{1, options.heads * dim};
+    return {
+        {"S", {options.heads, dim, dim}}, {"keys", row}, {"queries", row}, {"level_keys", row}, {"level_queries", row},
+        {"strengths", {1, options.heads}}};
+  }
+
+  // A mean moves by a share of 1 / t of what is new.
+  struct Shares {
+    Var log_decay, share;  // [N, H]
+  };
+  Shares shares(const Batch& batch) const {
+    Tensor g({batch.rows(), options.heads}), s(g.shape());
+    for (const Segment& segment : batch.segments)
+      for (int64_t t = 0; t < segment.length * options.heads; ++t) {
+        const double count = static_cast<double>(segment.position + t / options.heads + 1);
+        const int64_t at = segment.begin * options.heads + t;
+        g.data()[at] = static_cast<float>(std::log1p(-1 / count));
+        s.data()[at] = static_cast<float>(1 / count);
+      }
+    return {Var(g), Var(s)};
+  }
+  static Var inverse(const Var& x) { return exp(scale(log(x), -1)); }
+
+  struct Core {
+    Var q, k, v;  // f(q) sigmoid(I') / I, f(k), c v
+  };
+  Core core_inputs(const Var& x, const Batch& batch, const Shares& s) {
+    const Context& c = *batch.context;
+    const Var fq = affine(sigmoid(q(x, c)), 1, kLeast), fk = affine(sigmoid(k(x, c)), 1, kLeast);
+    const Var wide = multiply_groups(Var(Tensor::full(fq.shape(), 1)), s.log_decay);
+    const auto mean = [&](const Var& y, size_t field) {
+      return diagonal_scan(multiply_groups(y, s.share), wide, batch, field);
+    };
+    const auto flow = [&](const Var& a, const Var& b) { return sum_groups(a * b, options.heads); };
+    const Var in = inverse(flow(fq, mean(fk, 1))), out_flow = inverse(flow(fk, mean(fq, 2)));
+    const Var level_in = flow(fq, mean(multiply_groups(fk, out_flow), 3)),
+              level_out = flow(fk, mean(multiply_groups(fq, in), 4));
+    const Var strength = exp(affine(relu(affine(level_out, -1, 1)), -1, 1));  // of at most e
+    const Var competition = strength * inverse(diagonal_scan(strength * s.share, s.log_decay, batch, 5));
+    return {multiply_groups(fq, in * sigmoid(level_in)), fk, multiply_groups(v(x, c), competition)};
+  }
+
+  Var forward(const Var& x, const Batch& batch) override {
+    check_pattern<Flowformer>("flowformer", batch.pattern);
+    const Shares s = shares(batch);
+    const Core in = core_inputs(x, batch, s);
+    return output(x, gla(in.q, in.k, multiply_groups(in.v, s.share), s.log_decay, batch, {.heads = options.heads}),
+                  *batch.context);
+  }
+  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
+  int64_t flops(int64_t n) const override {
+    const int64_t d = out.out();
+    return n * (8 * d * d + 6 * d * dim + 34 * d + 25 * options.heads);
+  }
+
+  naive::Matrix naive(NaiveRun& run) const override {
+    naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k");
+    const naive::Matrix vs = naive::linear(run.x, run.w, "v");
+    for (auto* m : {&qs, &ks})
+      for (double& a : m->a) a = naive::sigmoid(a) + 1e-6;
+    const int64_t width = options.heads * dim;
+    naive::Matrix &S = run.state["S"], &mk = run.state["keys"], &mq = run.state["queries"],
+                  &lk = run.state["level_keys"], &lq = run.state["level_queries"], &strengths = run.state["strengths"];
+    if (!S.rows) {
+      S = naive::Matrix(options.heads, dim * dim), strengths = naive::Matrix(1, options.heads);
+      for (auto* m : {&mk, &mq, &lk, &lq}) *m = naive::Matrix(1, width);
+    }
+    naive::Matrix core(run.x.rows, width);
+    for (int64_t t = 0; t < run.x.rows; ++t)
+      for (int64_t h = 0; h < options.heads; ++h) {
+        const double count = static_cast<double>(run.position + t + 1);
+        const auto move = [&](double& mean, double value) { mean += (value - mean) / count; };
+        double in = 0, away = 0, level_in = 0, level_out = 0;
+        for (int64_t p = h * dim; p < (h + 1) * dim; ++p) {
+          move(mk.a[p], ks(t, p)), move(mq.a[p], qs(t, p));
+          in += qs(t, p) * mk.a[p], away += ks(t, p) * mq.a[p];
+        }
+        for (int64_t p = h * dim; p < (h + 1) * dim; ++p) {
+          move(lk.a[p], ks(t, p) / away), move(lq.a[p], qs(t, p) / in);
+          level_in += qs(t, p) * lk.a[p], level_out += ks(t, p) * lq.a[p];
+        }
+        const double strength = std::exp(std::fmin(level_out, 1));
+        move(strengths.a[h], strength);
+        for (int64_t p = 0; p < dim; ++p)
+          for (int64_t j = 0; j < dim; ++j) {
+            double& s = S(h, p * dim + j);
+            move(s, ks(t, h * dim + p) * strength / strengths.a[h] * vs(t, h * dim + j));
+            core(t, h * dim + j) += naive::sigmoid(level_in) / in * qs(t, h * dim + p) * s;
+          }
+      }
+    return naive::linear(core, run.w, "out");
+  }
+
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
+    const Segment whole[] = {{0, x.rows(), 0, nullptr}};
+    const Batch batch{whole, &c};
+    const Core in = core_inputs(x, batch, shares(batch));
+    const int64_t n = x.rows(), width = options.heads * dim;
+    ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), in.v.value()};
+    for (int64_t p = 0; p < width; ++p)
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j <= i; ++j)
+          m.weights.data()[(p / dim * n + i) * n + j] +=
+              in.q.value().data()[i * width + p] * in.k.value().data()[j * width + p] / static_cast<float>(i + 1);
+    return m;
+  }
+
+  Options options;
+  int64_t dim;
+  Linear q, k, v, out;
+};
+
+}  // namespace
+
+void register_flowformer(Registry<Mixer>& r) {
+  r.add<Flowformer>("flowformer");
+}
+
+}  // namespace sennit::mixers

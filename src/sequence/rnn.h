@@ -1,0 +1,13 @@
+#pragma once
+#include "kernels/rnn.h"
+#include "sequence/batch.h"
+
+namespace sennit {
+
+using kernels::RnnCell;
+
+// A recurrent cell with a feedback matrix for each head, token by token (kernels/rnn.h has the equations): x [N, H
+// gates dim] are the inputs of the gates, r [H dim, gates dim]. -> h [N, H dim]; state [H, states, dim].
+Var rnn(RnnCell cell, const Var& x, const Var& r, int64_t heads, const Batch& batch, size_t field);
+
+}  // namespace sennit

@@ -1,0 +1,59 @@
+#pragma once
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/rng.h"
+#include "mixers/mixer.h"
+
+// What the tests of single mixers share: making them, running them whole, and comparing.
+namespace sennit {
+
+inline std::unique_ptr<Mixer> make_mixer(Json part, int64_t d_model, uint64_t seed = 1) {
+  return mixers::registry().make(part, {.d_model = d_model}, Rng(seed), "test");
+}
+
+inline Tensor normal_rows(int64_t n, int64_t d, uint64_t seed) {
+  Tensor t({n, d});
+  Rng rng(seed);
+  for (float& x : t.span()) x = static_cast<float>(rng.normal());
+  return t;
+}
+
+inline Tensor run_alone(Mixer& mixer, const Tensor& x, SequenceState* state = nullptr,
+                        Pattern pattern = Pattern::causal) {
+  NoGrad off;
+  const Context context;
+  const Segment whole[] = {{0, x.rows(), state ? state->position : 0, state}};
+  const Tensor y = mixer.forward(Var(x), {whole, &context, pattern}).value();
+  if (state) state->position += x.rows();
+  return y;
+}
+
+// Token by token, with a state.
+inline Tensor run_stepwise(Mixer& mixer, const Tensor& x, SequenceState& state) {
+  Tensor y(x.shape());
+  for (int64_t t = 0; t < x.rows(); ++t) y.slice(t, 1).copy_from(run_alone(mixer, x.slice(t, 1).clone(), &state));
+  return y;
+}
+
+inline double most_apart(const Tensor& a, const Tensor& b) {  // relative to the largest number
+  double most = 0, size = 1e-30;
+  for (int64_t i = 0; i < a.elements(); ++i) {
+    most = std::fmax(most, std::fabs(double{a.data()[i]} - b.data()[i]));
+    size = std::fmax(size, std::fabs(double{b.data()[i]}));
+  }
+  return most / size;
+}
+
+inline Parameter& parameter_of(Module& module, const std::string& name) {
+  Parameter* found = nullptr;
+  module.parameters([&](const std::string& n, Parameter& p) {
+    if (n == name) found = &p;
+  });
+  SENNIT_CHECK(found, "no parameter {}", name);
+  ++found->version;
+  return *found;
+}
+
+}  // namespace sennit

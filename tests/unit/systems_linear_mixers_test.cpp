@@ -1,0 +1,188 @@
+// What the papers on linear attention and prefix softmax promise: Aaren (P054), BASED (P163), HLA (P209), Latte (P211),
+// Cottention (P264), GateLoop (P270) and AFT (P305).
+#include <gtest/gtest.h>
+
+#include "ops/arithmetic.h"
+#include "ops/features.h"
+#include "ops/products.h"
+#include "sequence/recurrences.h"
+#include "sequence/running.h"
+#include "support/mixers.h"
+
+namespace sennit {
+namespace {
+
+int64_t state_bytes(const std::string& name, int64_t n) {
+  auto mixer = make_mixer({{"name", name}}, 32);
+  SequenceState state;
+  run_alone(*mixer, normal_rows(n, 32, 1), &state);
+  return state.bytes();
+}
+
+TEST(SystemsP054, PrefixSoftmaxByRecurrenceIsTheSoftmaxOfEachPrefix) {
+  NoGrad off;
+  const Context context;
+  constexpr int64_t kRows = 200;
+  Tensor k = normal_rows(kRows, 1, 1), v = normal_rows(kRows, 1, 2);
+  for (float& x : k.span()) x *= 1e4f / 3;
+  const Segment whole[] = {{0, kRows, 0, nullptr}};
+  const Batch batch{whole, &context};
+  const RunningSoftmax past = running_softmax(Var(k), batch, 1);
+  const Tensor y = diagonal_scan(past.weight * Var(v), past.log_decay, batch, 0).value();
+  for (int64_t t = 0; t < kRows; ++t) {
+    double top = -INFINITY, total = 0, mean = 0;
+    for (int64_t s = 0; s <= t; ++s) top = std::fmax(top, k.data()[s]);
+    for (int64_t s = 0; s <= t; ++s) total += std::exp(k.data()[s] - top);
+    for (int64_t s = 0; s <= t; ++s) mean += std::exp(k.data()[s] - top) / total * v.data()[s];
+    ASSERT_NEAR(y.data()[t], mean, 1e-5) << t;
+  }
+}
+
+// Only differences of logits matter, and large ones overflow nothing.
+void expect_no_shift(const Json& part) {
+  auto mixer = make_mixer(part, 32);
+  Tensor x = normal_rows(90, 32, 3);
+  for (int64_t t = 0; t < 90; ++t) x.data()[t * 32] = 1;  // a column of ones: its weights are shifts
+  const Tensor before = run_alone(*mixer, x);
+  Tensor& k = parameter_of(*mixer, "k.weight").var.value();
+  for (int64_t i = 0; i < k.rows(); ++i) k.data()[i * 32] += 200;
+  EXPECT_LE(most_apart(run_alone(*mixer, x), before), 3e-5);
+}
+TEST(SystemsP054, AShiftOfTheScoresChangesNothing) {
+  expect_no_shift({{"name", "latte"}, {"latents", 1}});
+}
+TEST(SystemsP211, AShiftOfTheKeysChangesNothing) {
+  expect_no_shift({{"name", "latte"}});
+}
+TEST(SystemsP305, AShiftOfTheKeysChangesNothing) {
+  expect_no_shift({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}});
+}
+
+void expect_weights_that_sum_to_one(const Json& part) {
+  NoGrad off;
+  auto mixer = make_mixer(part, 32);
+  const auto m = mixer->implicit(Var(normal_rows(60, 32, 4)), {});
+  ASSERT_TRUE(m);
+  const Tensor& w = m->weights;
+  for (int64_t h = 0; h < w.shape(0); ++h)
+    for (int64_t i = 0; i < 60; ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j < 60; ++j) {
+        const float weight = w.data()[(h * 60 + i) * 60 + j];
+        ASSERT_GE(weight, 0);
+        sum += weight;
+      }
+      ASSERT_NEAR(sum, 1, 2e-6);
+    }
+}
+TEST(SystemsP211, RowsOfTheImplicitMatrixSumToOne) {
+  expect_weights_that_sum_to_one({{"name", "latte"}});
+}
+TEST(SystemsP305, RowsOfTheImplicitMatrixSumToOne) {
+  expect_weights_that_sum_to_one({{"name", "latte"}, {"latents", 1}, {"channelwise", true}});
+}
+TEST(SystemsP163, RowsOfTheImplicitMatrixSumToOne) {
+  expect_weights_that_sum_to_one({{"name", "based"}});
+}
+
+TEST(SystemsP163, FeaturesAreTheTaylorKernelWhichIsPositive) {
+  NoGrad off;
+  constexpr int64_t kDim = 16;
+  const Tensor q = normal_rows(300, kDim, 5), k = normal_rows(300, kDim, 6);
+  const Tensor a = taylor_features(Var(q), 1).value(), b = taylor_features(Var(k), 1).value();
+  for (int64_t i = 0; i < 300; ++i) {
+    double s = 0, got = 0, size = 0;
+    for (int64_t c = 0; c < kDim; ++c) s += double{q.data()[i * kDim + c]} * k.data()[i * kDim + c];
+    for (int64_t c = 0; c < taylor_count(kDim); ++c) {
+      const double term = double{a.data()[i * taylor_count(kDim) + c]} * b.data()[i * taylor_count(kDim) + c];
+      got += term, size += std::fabs(term);
+    }
+    ASSERT_NEAR(got, 1 + s + s * s / 2, 1e-7 * size);
+    ASSERT_GT(got, 0);
+  }
+}
+
+TEST(SystemsP163, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("based", 20), state_bytes("based", 500));
+}
+TEST(SystemsP209, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("hla", 20), state_bytes("hla", 500));
+}
+TEST(SystemsP264, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("cottention", 20), state_bytes("cottention", 500));
+}
+
+// Against the sum as it is written, of n^3 terms.
+TEST(SystemsP209, TheStreamIsTheMaskedProductOfMasks) {
+  for (const bool decay : {false, true}) {
+    auto mixer = make_mixer({{"name", "hla"}, {"heads", 2}, {"decay", decay}}, 32, 7);
+    const Tensor x = normal_rows(100, 32, 8);
+    const auto m = mixer->implicit(Var(x), {});
+    Tensor core = Tensor::zeros({100, 32});
+    for (int64_t h = 0; h < 2; ++h)
+      for (int64_t i = 0; i < 100; ++i)
+        for (int64_t j = 0; j <= i; ++j)
+          for (int64_t c = 0; c < 16; ++c)
+            core.data()[i * 32 + h * 16 + c] +=
+                m->weights.data()[(h * 100 + i) * 100 + j] * m->values.data()[j * 32 + h * 16 + c];
+    NoGrad off;
+    EXPECT_LE(most_apart(run_alone(*mixer, x), mixer->output(Var(x), Var(core), {}).value()), 1e-4);
+    SequenceState state;
+    EXPECT_LE(most_apart(run_stepwise(*mixer, x, state), run_alone(*mixer, x)), 1e-5);
+  }
+}
+
+TEST(SystemsP264, TheLengthsOfQueriesAndKeysDoNotMatter) {
+  auto mixer = make_mixer({{"name", "cottention"}}, 32);
+  const Tensor x = normal_rows(80, 32, 9), before = run_alone(*mixer, x);
+  for (float& w : parameter_of(*mixer, "q.weight").var.value().span()) w *= 50;
+  for (float& w : parameter_of(*mixer, "k.weight").var.value().span()) w *= 0.02f;
+  EXPECT_LE(most_apart(run_alone(*mixer, x), before), 2e-6);
+}
+
+TEST(SystemsP264, AWeightIsAtMostOne) {
+  NoGrad off;
+  auto mixer = make_mixer({{"name", "cottention"}}, 32);
+  const auto m = mixer->implicit(Var(normal_rows(80, 32, 10)), {});
+  for (const float w : m->weights.span()) ASSERT_LE(std::fabs(w), 1 + 1e-6);
+}
+
+TEST(SystemsP270, DecaysOfOneAreLinearAttention) {
+  NoGrad off;
+  const Tensor x = normal_rows(120, 32, 11);
+  auto mixer = make_mixer({{"name", "gateloop"}, {"phase", false}}, 32);
+  for (float& b : parameter_of(*mixer, "size.bias").var.value().span()) b = 60;
+  const Context c;
+  const auto part = [&](const char* name) { return matmul(Var(x), parameter_of(*mixer, name), {.transpose_b = true}); };
+  const Segment whole[] = {{0, 120, 0, nullptr}};
+  const Var core = gla(part("q.weight"), part("k.weight"), part("v.weight"), {}, {whole, &c},
+                       {.heads = 4, .scale = 1 / std::sqrt(8.0f)});
+  EXPECT_LE(most_apart(run_alone(*mixer, x), mixer->output(Var(x), core, c).value()), 1e-5);
+}
+
+TEST(SystemsP270, ManyTurnsLoseNothing) {
+  auto mixer = make_mixer({{"name", "gateloop"}}, 32);
+  for (float& b : parameter_of(*mixer, "turn.bias").var.value().span()) b = 1.7f;
+  const Tensor x = normal_rows(4000, 32, 12), whole = run_alone(*mixer, x);
+  for (const float y : whole.span()) ASSERT_TRUE(std::isfinite(y));
+  SequenceState state;
+  run_alone(*mixer, x.slice(0, 3000).clone(), &state);
+  EXPECT_LE(most_apart(run_alone(*mixer, x.slice(3000, 1000).clone(), &state), whole.slice(3000, 1000)), 1e-4);
+  EXPECT_LE(std::fabs(state.layer(0).get(1).value().data()[0]), M_PI + 1e-6);
+}
+
+TEST(SystemsP305, WithoutDistancesTheConvolutionIsTheSimpleForm) {
+  auto conv = make_mixer({{"name", "aft"}, {"window", 7}}, 32);
+  auto simple = make_mixer({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}}, 32);
+  parameter_of(*conv, "distances").var.value().fill(0);
+  const std::pair<const char*, const char*> same[] = {{"k", "k"}, {"v", "v"}, {"out", "out"}, {"q", "gate"}};
+  for (const auto& [a, b] : same)
+    parameter_of(*simple, std::string(b) + ".weight")
+        .var.value()
+        .copy_from(parameter_of(*conv, std::string(a) + ".weight").value());
+  const Tensor x = normal_rows(150, 32, 13);
+  EXPECT_LE(most_apart(run_alone(*conv, x), run_alone(*simple, x)), 1e-5);
+}
+
+}  // namespace
+}  // namespace sennit
