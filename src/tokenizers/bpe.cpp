@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <queue>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "tokenizers/byte_level.h"
@@ -75,6 +76,18 @@ void merge_many(const PairTable& table, std::vector<int32_t>& ids, size_t begin)
     if (symbol.id >= 0) ids.push_back(symbol.id);
 }
 
+// The first mark at or behind `at` with something else before it, or the end.
+size_t next_mark(std::string_view word, size_t at) {
+  while (word.substr(at).starts_with(kSpaceMark)) at += kSpaceMark.size();
+  return std::min(word.find(kSpaceMark, at), word.size());
+}
+
+char32_t char_before(std::string_view text, size_t end) {
+  size_t at = end - 1;
+  while ((text[at] & 0xc0) == 0x80) --at;
+  return unicode::next(text, at);
+}
+
 class Bpe final : public WordModel {
  public:
   Bpe(const JsonPart& part, bool bytes, Vocabulary& vocabulary)
@@ -92,20 +105,19 @@ class Bpe final : public WordModel {
       unknown_ = vocabulary.need(part.text("unk_token"), "the unknown token", part.where("unk_token"));
     read_merges(part);
     read_bytes(part.flag("byte_fallback", false));
-    cuts_at_marks_ = !joins_across_marks_ && !ignore_merges_ && prefix_.empty() && suffix_.empty() &&
-                     vocabulary.find(kSpaceMark) >= 0;
+    cuts_at_marks_ =
+        !bytes_ && !ignore_merges_ && prefix_.empty() && suffix_.empty() && vocabulary.find(kSpaceMark) >= 0;
   }
 
   int32_t unknown() const override { return unknown_; }
 
   void encode(std::string_view word, std::vector<int32_t>& ids) const override {
     const auto whole = [this](std::string_view w, std::vector<int32_t>& out) { encode_whole(w, out); };
-    if (bytes_ || !cuts_at_marks_) return words_.append(word, ids, whole);
-    // No merge joins a mark to what stands before it, so that cuts there change nothing and words can be remembered.
-    while (!word.empty()) {
-      size_t end = 0;
-      while (word.substr(end).starts_with(kSpaceMark)) end += kSpaceMark.size();
-      end = std::min(word.find(kSpaceMark, end), word.size());
+    if (!cuts_at_marks_) return words_.append(word, ids, whole);
+    // Where no merge joins a mark to what stands before it, a cut changes nothing, and words can be remembered.
+    for (size_t end = 0; !word.empty(); end = 0) {
+      do end = next_mark(word, end);
+      while (end < word.size() && joined_to_marks_.contains(char_before(word, end)));
       words_.append(word.substr(0, end), ids, whole);
       word.remove_prefix(end);
     }
@@ -139,7 +151,8 @@ class Bpe final : public WordModel {
     const int32_t l = vocabulary_.need(left, "both halves of a merge", where);
     const int32_t r = vocabulary_.need(right, "both halves of a merge", where);
     table_.set(l, r, {rank, vocabulary_.need(joined, "the result of a merge", where)});
-    joins_across_marks_ |= right.starts_with(kSpaceMark) && !left.ends_with(kSpaceMark);
+    if (!bytes_ && right.starts_with(kSpaceMark) && !left.ends_with(kSpaceMark))
+      joined_to_marks_.insert(char_before(left, left.size()));
   }
 
   void read_bytes(bool fallback) {
@@ -197,7 +210,8 @@ class Bpe final : public WordModel {
   int32_t unknown_ = -1;
   PairTable table_;
   int32_t byte_ids_[256] = {};
-  bool joins_across_marks_ = false, cuts_at_marks_ = false;
+  std::unordered_set<char32_t> joined_to_marks_;  // last characters of what merges join to a mark behind it
+  bool cuts_at_marks_ = false;
   mutable WordCache words_;
 };
 
