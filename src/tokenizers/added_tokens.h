@@ -13,7 +13,7 @@ namespace sennit::tokenizers {
 // A token that is found in the text before anything else looks at it.
 struct AddedToken {
   int32_t id = -1;
-  std::string content;
+  std::string content = {};
   bool single_word = false;  // only where no word goes on before or behind it
   bool lstrip = false;       // takes the spaces before it
   bool rstrip = false;       // takes the spaces behind it

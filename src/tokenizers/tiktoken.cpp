@@ -5,13 +5,13 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "io/json_file.h"
 #include "io/mapped_file.h"
 #include "tokenizers/base64.h"
 #include "tokenizers/byte_level.h"
+#include "tokenizers/merges.h"
 #include "tokenizers/tokenizer_json.h"
 #include "tokenizers/vocabulary.h"
 #include "tokenizers/word_patterns.h"
@@ -63,31 +63,6 @@ std::vector<Ranked> read_ranks(std::string_view text, const std::string& where) 
   return tokens;
 }
 
-// Every way to make a token of two others; they are tried in the order of what they make.
-Json merges_of(const std::vector<Ranked>& tokens) {
-  std::unordered_map<std::string_view, int64_t> ranks;
-  for (const Ranked& t : tokens) ranks.emplace(t.bytes, t.rank);
-  struct Pair {
-    int64_t left_rank, right_rank;
-    size_t cut;
-  };
-  Json merges = Json::array();
-  for (const Ranked& t : tokens) {
-    std::vector<Pair> pairs;
-    const std::string_view bytes = t.bytes;
-    for (size_t cut = 1; cut < bytes.size(); ++cut) {
-      const auto left = ranks.find(bytes.substr(0, cut)), right = ranks.find(bytes.substr(cut));
-      if (left != ranks.end() && right != ranks.end()) pairs.push_back({left->second, right->second, cut});
-    }
-    std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) {
-      return std::pair(a.left_rank, a.right_rank) < std::pair(b.left_rank, b.right_rank);
-    });
-    for (const Pair& p : pairs)
-      merges.push_back({byte_level::to_chars(bytes.substr(0, p.cut)), byte_level::to_chars(bytes.substr(p.cut))});
-  }
-  return merges;
-}
-
 struct Special {
   std::string_view encoding, token;
   int64_t id;
@@ -127,9 +102,13 @@ bool looks_like_tiktoken(std::string_view text) {
 std::unique_ptr<Tokenizer> read_tiktoken(std::string_view ranks, const std::string& encoding,
                                          const std::string& where) {
   const WordPatterns patterns = word_patterns(encoding, where);
-  const std::vector<Ranked> tokens = read_ranks(ranks, where);
+  const std::vector<Ranked> ranked = read_ranks(ranks, where);
+  std::vector<std::string> tokens;
   Json vocabulary = Json::object();
-  for (const Ranked& t : tokens) io::append_member(vocabulary, byte_level::to_chars(t.bytes), t.rank);
+  for (const Ranked& r : ranked) {
+    tokens.push_back(byte_level::to_chars(r.bytes));
+    io::append_member(vocabulary, tokens.back(), r.rank);
+  }
   Json added = Json::array();
   for (const Special& s : kSpecial)
     if (s.encoding == encoding)
@@ -139,8 +118,10 @@ std::unique_ptr<Tokenizer> read_tiktoken(std::string_view ranks, const std::stri
   file["pre_tokenizer"] = pre_tokenizer_of(patterns);
   file["decoder"] = {{"type", "ByteLevel"}};
   // tiktoken looks a word up before it merges.
-  file["model"] = {
-      {"type", "BPE"}, {"ignore_merges", true}, {"vocab", std::move(vocabulary)}, {"merges", merges_of(tokens)}};
+  file["model"] = {{"type", "BPE"},
+                   {"ignore_merges", true},
+                   {"vocab", std::move(vocabulary)},
+                   {"merges", merges_of({tokens.begin(), tokens.end()})}};
   return read_tokenizer_json(file.dump(), "", where);
 }
 

@@ -34,7 +34,7 @@ std::filesystem::path file_of(const std::string& folder) {
   for (const char* name : {"tokenizer.json", "tokenizer.model", kTokenizerFile})
     if (std::filesystem::exists(std::filesystem::path(folder) / name, ignored))
       return std::filesystem::path(folder) / name;
-  fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model or {}", kTokenizerFile), "neither", folder});
+  fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model or {}", kTokenizerFile), "neither of them", folder});
 }
 
 bool is_sennit_json(const std::string& file, size_t bytes) {

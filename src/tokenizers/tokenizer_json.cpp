@@ -70,6 +70,7 @@ class TokenizerJson final : public Tokenizer {
  public:
   TokenizerJson(std::string text, std::string config, const std::string& where)
       : text_(std::move(text)), config_(std::move(config)) {
+    fingerprint_ = io::xxh64(text_);
     const Json json = io::parse_json(text_, where);
     const JsonPart file(json, where);
     const bool bytes_at_end = file.has("pre_tokenizer") && ends_in_bytes(file.part("pre_tokenizer"));
@@ -91,7 +92,7 @@ class TokenizerJson final : public Tokenizer {
   int32_t vocab_size() const override { return vocabulary_.size(); }
   SpecialTokens special() const override { return special_; }
   bool is_special(int32_t id) const override { return check_id(id), hidden_[id]; }
-  uint64_t fingerprint() const override { return io::xxh64(text_); }
+  uint64_t fingerprint() const override { return fingerprint_; }
 
   std::vector<int32_t> encode(std::string_view text) const override {
     std::vector<int32_t> ids;
@@ -182,6 +183,7 @@ class TokenizerJson final : public Tokenizer {
   }
 
   std::string text_, config_, name_;
+  uint64_t fingerprint_;
   Vocabulary vocabulary_;
   std::unique_ptr<WordModel> model_;
   std::unique_ptr<Normalizer> normalizer_;
