@@ -13,7 +13,12 @@ template <class F>
 class Step final : public Normalizer {
  public:
   explicit Step(F f) : f_(std::move(f)) {}
-  std::string apply(std::string text) const override { return f_(std::move(text)); }
+  std::string apply(std::string text, size_t most) const override {
+    if constexpr (std::is_invocable_v<F, std::string, size_t>)
+      return f_(std::move(text), most);
+    else
+      return f_(std::move(text));
+  }
 
  private:
   F f_;
@@ -47,7 +52,7 @@ std::string strip(std::string text, bool left, bool right) {
   return begin < end ? text.substr(begin, end - begin) : "";
 }
 
-std::string replace_all(const Pattern& pattern, const std::string& by, const std::string& text) {
+std::string replace_all(const Pattern& pattern, const std::string& by, const std::string& text, size_t most) {
   RegexBudget budget(text.size());
   std::string out;
   size_t copied = 0;
@@ -55,8 +60,7 @@ std::string replace_all(const Pattern& pattern, const std::string& by, const std
     out.append(text, copied, m.begin - copied);
     out += by;
     copied = m.end;
-    constexpr size_t kMost = size_t{1} << 28;
-    if (out.size() > kMost) fail({"tokenizer", "a normalized text of 256 MiB at most", "more"});
+    if (out.size() > most) fail({"tokenizer", fmt::format("a normalized text of {} bytes at most", most), "more"});
   });
   return out.append(text, copied);
 }
@@ -87,8 +91,8 @@ std::unique_ptr<Normalizer> sequence(const JsonPart& part, int depth) {
   if (depth > 8) part.refuse("type", "at most 8 sequences inside each other", "more");
   std::vector<std::unique_ptr<Normalizer>> steps;
   for (const JsonPart& p : part.list("normalizers")) steps.push_back(make_normalizer(p, depth + 1));
-  return step([steps = std::move(steps)](std::string text) {
-    for (const auto& s : steps) text = s->apply(std::move(text));
+  return step([steps = std::move(steps)](std::string text, size_t most) {
+    for (const auto& s : steps) text = s->apply(std::move(text), most);
     return text;
   });
 }
@@ -116,8 +120,8 @@ std::unique_ptr<Normalizer> make_normalizer(const JsonPart& part, int depth) {
   if (type == "Prepend")
     return step([prefix = part.text("prepend")](std::string text) { return text.empty() ? text : prefix + text; });
   if (type == "Replace")
-    return step([pattern = Pattern(part), by = part.text("content")](const std::string& text) {
-      return replace_all(pattern, by, text);
+    return step([pattern = Pattern(part), by = part.text("content")](const std::string& text, size_t most) {
+      return replace_all(pattern, by, text, most);
     });
   if (type == "BertNormalizer") return bert(part);
   if (type == "ByteLevel") return step([](const std::string& text) { return byte_level::to_chars(text); });

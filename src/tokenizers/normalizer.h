@@ -10,7 +10,8 @@ namespace sennit::tokenizers {
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
-  virtual std::string apply(std::string text) const = 0;
+  // Throws Error when a step makes more than `most` bytes.
+  virtual std::string apply(std::string text, size_t most) const = 0;
 };
 
 // The "normalizer" of a tokenizer.json. Throws Error for a type that is not known.

@@ -39,7 +39,7 @@ class Precompiled final : public Normalizer {
   }
 
   // Short grapheme clusters are looked up whole, others character by character.
-  std::string apply(std::string text) const override {
+  std::string apply(std::string text, size_t) const override {
     std::string out;
     for_each_cluster(text, [&](std::string_view cluster) {
       constexpr size_t kShort = 6;

@@ -41,6 +41,7 @@ std::vector<AddedToken> read_added(const JsonPart& file, Vocabulary& vocabulary)
                       .rstrip = p.flag("rstrip", false),
                       .normalized = p.flag("normalized", !special),
                       .special = special});
+    if (tokens.back().content.empty()) p.refuse("content", "a text", "an empty one");
     vocabulary.add(id, tokens.back().content, p.where());
   }
   return tokens;
@@ -141,12 +142,16 @@ class TokenizerJson final : public Tokenizer {
     hidden_.assign(vocabulary_.size(), false);
     for (const AddedToken& t : tokens) {
       const bool changed = t.normalized && normalizer_;
-      const std::string content = changed ? normalizer_->apply(t.content) : t.content;
+      const std::string content = changed ? normalize(t.content) : t.content;
       if (!content.empty()) (t.normalized ? in_normalized_ : in_text_).add(t, content);
       if (t.special) hidden_[t.id] = true;
     }
     for (int32_t id = 0; id < vocabulary_.size(); ++id)
       if (!vocabulary_.has(id)) hidden_[id] = true;
+  }
+
+  std::string normalize(std::string_view text) const {
+    return normalizer_->apply(std::string(text), (size_t{1} << 20) + 64 * text.size());
   }
 
   void name_special(const std::string& where) {
@@ -167,7 +172,7 @@ class TokenizerJson final : public Tokenizer {
         text, parse_special,
         [&](std::string_view part) {
           const bool first = part.data() == text.data();
-          const std::string changed = normalizer_ ? normalizer_->apply(std::string(part)) : "";
+          const std::string changed = normalizer_ ? normalize(part) : "";
           const std::string_view normal = normalizer_ ? changed : part;
           in_normalized_.split(
               normal, parse_special,

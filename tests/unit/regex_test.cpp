@@ -19,7 +19,7 @@ std::string found(std::string_view pattern, std::string_view text) {
   Matches matches(regex, text, budget);
   std::string out;
   for (Regex::Match m; matches.next(m);)
-    out += (out.empty() ? "" : "|") + std::string(text.substr(m.begin, m.end - m.begin));
+    out.append(out.empty() ? "" : "|").append(text.substr(m.begin, m.end - m.begin));
   return out;
 }
 
@@ -103,7 +103,7 @@ TEST(Regex, AgreesWithTheStandardLibraryOnAscii) {
     for (int64_t n = rng.below(30); n > 0; --n) text += "abcdef 0123"[rng.below(11)];
     std::string want;
     for (std::sregex_iterator it(text.begin(), text.end(), standard), end; it != end; ++it)
-      want += (want.empty() ? "" : "|") + it->str();
+      want.append(want.empty() ? "" : "|").append(it->str());
     ASSERT_EQ(found(pattern, text), want) << text;
   }
 }
@@ -127,8 +127,8 @@ TEST(Regex, CatastrophesEndSoon) {
     const std::string& text;
   };
   for (const Case& c :
-       {Case{"(a+)+b", long_a}, Case{"(a|a)*b", long_a}, Case{"(?:a*a*a*a*)*b", long_a},
-        Case{"(\\s*\\s*\\s*\\s*)+x", spaces}, Case{"(?=(a+)+b)x|a", long_a}, Case{"(?:(?:a?){20}){20}b|a", long_a}}) {
+       {Case{"(a+)+[bc]", long_a}, Case{"(a|a)*[bc]", long_a}, Case{"(?:a*a*a*a*)*[bc]", long_a},
+        Case{"(\\s*\\s*\\s*\\s*)+[xy]", spaces}, Case{"(?=(a+)+[bc])[xy]|a", long_a}, Case{"(?:(?:a?){20}){20}[bc]|a", long_a}}) {
     const auto start = std::chrono::steady_clock::now();
     const std::string error = error_of([&] { found(c.pattern, c.text); });
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
