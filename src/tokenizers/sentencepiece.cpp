@@ -10,6 +10,7 @@
 #include "io/atomic_file.h"
 #include "io/checksum.h"
 #include "io/mapped_file.h"
+#include "tokenizers/added_tokens.h"
 #include "tokenizers/sentencepiece_library.h"
 #include "tokenizers/word_cache.h"
 
@@ -34,6 +35,8 @@ class SentencePiece final : public Tokenizer {
     if (processor_.GetPieceSize() < 1 || processor_.unk_id() < 0)
       fail({"sentencepiece", "a model with an unknown token", "none", where});
     lossless_ = model_.find(kLosslessMark) != std::string::npos;
+    for (int id = 0; id < vocab_size(); ++id)
+      if (processor_.IsControl(id)) special_.add({.id = id, .special = true}, processor_.IdToPiece(id));
     for (int id = 0; lossless_ && id < vocab_size(); ++id)
       if (crosses_words(processor_.IdToPiece(id)))
         fail({"sentencepiece", "pieces inside words", fmt::format("`{}`", processor_.IdToPiece(id)), where});
@@ -49,6 +52,7 @@ class SentencePiece final : public Tokenizer {
   SpecialTokens special() const override {
     return {processor_.bos_id(), processor_.eos_id(), processor_.unk_id(), processor_.pad_id()};
   }
+  bool is_special(int32_t id) const override { return check_id(id), processor_.IsControl(id); }
   uint64_t fingerprint() const override { return io::xxh64(model_); }
 
   std::vector<int32_t> encode(std::string_view text) const override {
@@ -70,6 +74,17 @@ class SentencePiece final : public Tokenizer {
       at += start.length;
     }
     append_words(text.substr(begin), ids);
+    return ids;
+  }
+
+  std::vector<int32_t> encode_prompt(std::string_view text, const PromptOptions& options) const override {
+    std::vector<int32_t> ids;
+    if (options.add_special && !lossless_ && processor_.bos_id() >= 0) ids.push_back(processor_.bos_id());
+    const auto plain = [&](std::string_view part) {
+      const std::vector<int32_t> more = encode(part);
+      ids.insert(ids.end(), more.begin(), more.end());
+    };
+    special_.split(text, options.parse_special, plain, [&](int32_t id) { ids.push_back(id); });
     return ids;
   }
 
@@ -138,6 +153,7 @@ class SentencePiece final : public Tokenizer {
   sentencepiece::SentencePieceProcessor processor_;
   bool lossless_ = false;
   int32_t byte_ids_[256] = {};
+  TokenFinder special_;
   mutable WordCache words_;
 };
 

@@ -1,11 +1,15 @@
 #include "tokenizers/tokenizer.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "io/json_file.h"
+#include "io/mapped_file.h"
 #include "tokenizers/sentencepiece.h"
+#include "tokenizers/tiktoken.h"
+#include "tokenizers/tokenizer_json.h"
 
 namespace sennit::tokenizers {
 
@@ -14,23 +18,46 @@ void Tokenizer::check_id(int32_t id) const {
     fail({"tokenizer", fmt::format("a token id from 0 to {}", vocab_size() - 1), fmt::format("{}", id), name()});
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  namespace fs = std::filesystem;
+std::vector<int32_t> Tokenizer::encode_prompt(std::string_view text, const PromptOptions&) const {
+  return encode(text);
+}
+
+bool Tokenizer::is_special(int32_t id) const {
+  return special().contains(id);
+}
+
+namespace {
+
+// The file of a folder that says how to make tokens.
+std::filesystem::path file_of(const std::string& folder) {
   std::error_code ignored;
-  if (path == "bytes" && !fs::exists(path, ignored)) return bytes_tokenizer();
-  fs::path file(path);
-  if (fs::is_directory(file, ignored)) {
-    file = fs::path(path) / "tokenizer.model";
-    if (!fs::exists(file, ignored)) file = fs::path(path) / kTokenizerFile;
-    if (!fs::exists(file, ignored))
-      fail({"tokenizer", fmt::format("tokenizer.model or {}", kTokenizerFile), "neither", path});
+  for (const char* name : {"tokenizer.json", "tokenizer.model", kTokenizerFile})
+    if (std::filesystem::exists(std::filesystem::path(folder) / name, ignored))
+      return std::filesystem::path(folder) / name;
+  fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model or {}", kTokenizerFile), "neither of them", folder});
+}
+
+bool is_sennit_json(const std::string& file, size_t bytes) {
+  constexpr size_t kMost = 1000;  // it names a tokenizer and no more
+  return bytes < kMost && io::read_json_file(file).contains("tokenizer");
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
+  std::error_code ignored;
+  if (path == "bytes" && !std::filesystem::exists(path, ignored)) return bytes_tokenizer();
+  const std::string file = std::filesystem::is_directory(path, ignored) ? file_of(path).string() : path;
+  const auto content = io::MappedFile::open(file);
+  const std::string_view text = content->text();
+  const size_t start = std::min(text.find_first_not_of(" \t\r\n\xEF\xBB\xBF"), text.size());
+  if (text.substr(start).starts_with('{')) {
+    if (!is_sennit_json(file, text.size())) return load_tokenizer_json(file);
+    if (io::read_json_file(file)["tokenizer"] != "bytes")
+      fail({"tokenizer", "\"tokenizer\": \"bytes\"", "something else", file});
+    return bytes_tokenizer();
   }
-  if (file.extension() != ".json") return load_sentencepiece(file.string());
-  const Json settings = io::read_json_file(file.string(), {.max_bytes = 1 << 20});
-  const auto kind = settings.is_object() ? settings.find("tokenizer") : settings.end();
-  if (kind == settings.end() || *kind != "bytes")
-    fail({"tokenizer", "\"tokenizer\": \"bytes\"", "something else", file.string()});
-  return bytes_tokenizer();
+  return looks_like_tiktoken(text) ? load_tiktoken(file) : load_sentencepiece(file);
 }
 
 std::string Utf8Stream::push(std::string_view bytes) {
@@ -56,7 +83,7 @@ std::string Utf8Stream::finish() {
 std::string StreamDecoder::push(int32_t id) {
   // The first token may lose the space that an encoder put before the text.
   const std::string bytes = first_ ? tokenizer_.decode({&id, 1}) : tokenizer_.bytes(id);
-  first_ = first_ && tokenizer_.special().contains(id);
+  first_ = first_ && tokenizer_.is_special(id);
   return stream_.push(bytes);
 }
 

@@ -1,0 +1,133 @@
+#include "tokenizers/normalizer.h"
+
+#include "base/error.h"
+#include "base/utf8.h"
+#include "tokenizers/byte_level.h"
+#include "tokenizers/pattern.h"
+#include "tokenizers/unicode.h"
+
+namespace sennit::tokenizers {
+namespace {
+
+template <class F>
+class Step final : public Normalizer {
+ public:
+  explicit Step(F f) : f_(std::move(f)) {}
+  std::string apply(std::string text, size_t most) const override {
+    if constexpr (std::is_invocable_v<F, std::string, size_t>)
+      return f_(std::move(text), most);
+    else
+      return f_(std::move(text));
+  }
+
+ private:
+  F f_;
+};
+
+template <class F>
+std::unique_ptr<Normalizer> step(F f) {
+  return std::make_unique<Step<F>>(std::move(f));
+}
+
+template <class F>
+std::string keep_if(std::string_view text, F&& wanted) {
+  std::string out;
+  out.reserve(text.size());
+  unicode::for_each_char(text, [&](char32_t c, std::string_view s) {
+    if (wanted(c)) out += s;
+  });
+  return out;
+}
+
+std::string strip(std::string text, bool left, bool right) {
+  size_t begin = text.size(), end = 0;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t start = at;
+    if (unicode::is_space(unicode::next(text, at))) continue;
+    begin = std::min(begin, start), end = at;
+  }
+  if (!left) begin = 0;
+  if (!right) end = text.size();
+  return begin < end ? text.substr(begin, end - begin) : "";
+}
+
+std::string replace_all(const Pattern& pattern, const std::string& by, const std::string& text, size_t most) {
+  RegexBudget budget(text.size());
+  std::string out;
+  size_t copied = 0;
+  pattern.each(text, budget, [&](Regex::Match m) {
+    out.append(text, copied, m.begin - copied);
+    out += by;
+    copied = m.end;
+    if (out.size() > most) fail({"tokenizer", fmt::format("a normalized text of {} bytes at most", most), "more"});
+  });
+  return out.append(text, copied);
+}
+
+std::unique_ptr<Normalizer> bert(const JsonPart& part) {
+  const bool clean = part.flag("clean_text", true), han = part.flag("handle_chinese_chars", true);
+  const bool lower = part.flag("lowercase", true), strip_accents = part.flag("strip_accents", lower);
+  return step([=](std::string text) {
+    std::string out;
+    unicode::for_each_char(text, [&](char32_t c, std::string_view s) {
+      const bool white = c == '\t' || c == '\n' || c == '\r' || unicode::is_space(c);
+      if (clean && (c == 0 || c == 0xfffd || (!white && unicode::is_control(c)))) return;
+      if (clean && white)
+        out += ' ';
+      else if (han && unicode::is_han(c))
+        out += ' ', out += s, out += ' ';
+      else
+        out += s;
+    });
+    if (strip_accents)
+      out = keep_if(unicode::normalize(unicode::Form::nfd, std::move(out)),
+                    [](char32_t c) { return !unicode::is_nonspacing_mark(c); });
+    return lower ? unicode::lower(out) : out;
+  });
+}
+
+std::unique_ptr<Normalizer> sequence(const JsonPart& part, int depth) {
+  if (depth > 8) part.refuse("type", "at most 8 sequences inside each other", "more");
+  std::vector<std::unique_ptr<Normalizer>> steps;
+  for (const JsonPart& p : part.list("normalizers")) steps.push_back(make_normalizer(p, depth + 1));
+  return step([steps = std::move(steps)](std::string text, size_t most) {
+    for (const auto& s : steps) text = s->apply(std::move(text), most);
+    return text;
+  });
+}
+
+std::unique_ptr<Normalizer> unicode_form(unicode::Form form) {
+  return step([form](std::string text) { return unicode::normalize(form, std::move(text)); });
+}
+
+}  // namespace
+
+std::unique_ptr<Normalizer> make_normalizer(const JsonPart& part, int depth) {
+  const std::string type = part.text("type");
+  if (type == "Sequence") return sequence(part, depth);
+  if (type == "NFC") return unicode_form(unicode::Form::nfc);
+  if (type == "NFD") return unicode_form(unicode::Form::nfd);
+  if (type == "NFKC") return unicode_form(unicode::Form::nfkc);
+  if (type == "NFKD") return unicode_form(unicode::Form::nfkd);
+  if (type == "Lowercase") return step([](std::string text) { return unicode::lower(text); });
+  if (type == "StripAccents")
+    return step([](std::string text) { return keep_if(text, [](char32_t c) { return !unicode::is_mark(c); }); });
+  if (type == "Strip")
+    return step([left = part.flag("strip_left", true), right = part.flag("strip_right", true)](std::string text) {
+      return strip(std::move(text), left, right);
+    });
+  if (type == "Prepend")
+    return step([prefix = part.text("prepend")](std::string text) { return text.empty() ? text : prefix + text; });
+  if (type == "Replace")
+    return step([pattern = Pattern(part), by = part.text("content")](const std::string& text, size_t most) {
+      return replace_all(pattern, by, text, most);
+    });
+  if (type == "BertNormalizer") return bert(part);
+  if (type == "ByteLevel") return step([](const std::string& text) { return byte_level::to_chars(text); });
+  if (type == "Precompiled") return make_precompiled(part);
+  part.refuse_type({"Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Prepend",
+                    "Replace", "BertNormalizer", "ByteLevel", "Precompiled"});
+}
+
+}  // namespace sennit::tokenizers
