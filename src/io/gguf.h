@@ -30,6 +30,7 @@ struct GgufValue {
   static GgufValue of(uint32_t value) { return {GgufType::u32, false, std::vector<int64_t>{value}}; }
   static GgufValue of(float value) { return {GgufType::f32, false, std::vector<double>{value}}; }
   static GgufValue of(bool value) { return {GgufType::boolean, false, std::vector<int64_t>{value}}; }
+  static GgufValue of(const char* value) { return of(std::string(value)); }
   static GgufValue of(std::string value) { return {GgufType::text, false, std::vector<std::string>{std::move(value)}}; }
   static GgufValue of(std::vector<std::string> values) { return {GgufType::text, true, std::move(values)}; }
   static GgufValue list_of(GgufType type, std::vector<int64_t> values) { return {type, true, std::move(values)}; }

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
+#include "model/stored_model.h"
 
 namespace sennit {
 namespace {
@@ -71,13 +72,8 @@ void load_weights(Model& model, const std::string& path) {
 
 LoadedModel load_checkpoint(const std::string& path) {
   LoadedModel loaded;
-  loaded.path = resolve_checkpoint(path);
-  const std::string config_path = loaded.path + "/config.json";
-  const Json config = io::read_json_file(config_path);
-  if (!config.is_object() || !config.contains("sennit"))
-    fail({"checkpoint", "a \"sennit\" object with the model file", config.is_object() ? "none" : config.type_name(), config_path});
-  loaded.model = std::make_unique<Model>(read_model_spec(config.at("sennit"), config_path), Rng(), config_path);
-  load_weights(*loaded.model, loaded.path);
+  loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
+  loaded.model = make_model(read_stored_model(loaded.path));
   if (!has_tokenizer(loaded.path)) return loaded;
   loaded.tokenizer = tokenizers::load_tokenizer(loaded.path);
   if (loaded.tokenizer->vocab_size() > loaded.model->spec().vocab)
