@@ -23,8 +23,14 @@ void write_checkpoint(const std::string& folder, Model& model, DType dtype = DTy
 // tokenizer does not fit the vocabulary.
 LoadedModel load_checkpoint(const std::string& path);
 
+// Throws Error when the tokenizer (if any) has more tokens than the model.
+void check_tokenizer(const LoadedModel& loaded);
+
 // The folder with config.json that `path` means: itself, or the newest of a run's checkpoints. Throws Error.
 std::string resolve_checkpoint(const std::string& path);
+
+// The tokenizer in a checkpoint's folder, or in the folder of a GGUF; null when there is none.
+std::shared_ptr<tokenizers::Tokenizer> tokenizer_beside(const std::string& path);
 
 // Fills every parameter from the tensors of a safetensors file or folder.
 void load_weights(Model& model, const std::string& path);
