@@ -39,7 +39,7 @@ Described::Block describe_block(const Json& block, const std::string& where) {
 }  // namespace
 
 const char* to_string(TensorRule::Change change) {
-  static constexpr const char* kNames[] = {"", "transposed", "rows interleaved", "rows separated", "-exp", "reshaped"};
+  static constexpr const char* kNames[] = {"", "transposed", "rows interleaved", "rows separated", "-exp"};
   return kNames[static_cast<int>(change)];
 }
 

@@ -26,13 +26,13 @@ struct TensorRule {
     transposed,   // [in, out]
     interleaved,  // the rows (i, i + half) of each head become neighbours (2i, 2i + 1)
     separated,    // the other way about
-    decay,        // -exp(ours)
-    middle        // a dimension of 1 between ours
+    decay         // -exp(ours)
   };
   std::string theirs;
   std::vector<std::string> ours;
   Change change = Change::none;
   int64_t heads = 0;  // of interleaved and separated
+  Shape shape = {};   // theirs, where it is not that of ours stacked
 };
 const char* to_string(TensorRule::Change change);
 

@@ -63,7 +63,8 @@ double GgufMetadata::number(std::string_view key) const {
   const auto& all = items<double>(key, "a number");
   if (all.size() != 1)
     fail({"GGUF", fmt::format("`{}` to be one number", key), fmt::format("{} of them", all.size()), where_});
-  return all[0];
+  // 1e-5f is meant as 1e-5: the shortest decimal that gives the float.
+  return get(key).type == GgufType::f32 ? std::stod(fmt::format("{}", static_cast<float>(all[0]))) : all[0];
 }
 
 std::string GgufMetadata::text(std::string_view key, std::string fallback) const {

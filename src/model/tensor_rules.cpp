@@ -82,11 +82,11 @@ std::vector<StoredTensor> from_theirs(const TensorRule& rule, const StoredTensor
   for (const Shape& s : ours) rows += s.rank() ? s[0] : 1, elements += s.elements();
   const int64_t columns = rows ? elements / rows : 0, lead = rule.change == Change::transposed ? columns : rows;
   StoredTensor t = as_matrix(theirs);
+  if (columns == 1 && !io::is_quantized(t.format)) t.shape = Shape{t.shape.elements(), 1};
   const bool fits = t.shape.elements() == elements && (t.shape[0] == lead || elements == 0) && (!io::is_quantized(t.format) || theirs.shape.rank() <= 2);
   if (!fits) fail({"model", fmt::format("tensor `{}` to be {} by {}", rule.theirs, lead, rows + columns - lead), theirs.shape.str(), where});
   switch (rule.change) {
-    case Change::none:
-    case Change::middle: break;
+    case Change::none: break;
     case Change::transposed: t = transposed(t); break;
     case Change::interleaved: t = separated(t, rule.heads); break;
     case Change::separated: t = interleaved(t, rule.heads); break;
@@ -108,15 +108,14 @@ StoredTensor to_theirs(const TensorRule& rule, std::span<const StoredTensor> our
   StoredTensor t = stacked(ours);
   const int rank = ours[0].shape.rank();
   switch (rule.change) {
-    case Change::none:
-    case Change::middle: break;
+    case Change::none: break;
     case Change::transposed: return transposed(t);
     case Change::interleaved: t = interleaved(t, rule.heads); break;
     case Change::separated: t = separated(t, rule.heads); break;
     case Change::decay: t = mapped(t, [](double x) { return -std::exp(x); }); break;
   }
   if (rank <= 1) t.shape = Shape{t.shape[0]};
-  if (rule.change == Change::middle) t.shape = Shape{t.shape[0], 1, t.shape[1]};
+  if (rule.shape.rank() > 0) t.shape = rule.shape;
   return t;
 }
 

@@ -98,7 +98,7 @@ TEST(Gguf, GoesRoundForEveryType) {
     EXPECT_EQ(value.type, value2.type);
     EXPECT_EQ(value.list, value2.list);
     if (value.type == GgufType::f32 && value.size()) {
-      EXPECT_EQ(static_cast<float>(file.metadata().number(key)), 0.1f);
+      EXPECT_EQ(file.metadata().number(key), 0.1);
     } else {
       EXPECT_TRUE(value.items == value2.items) << key;
     }
