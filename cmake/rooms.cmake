@@ -25,19 +25,21 @@ function(sennit_room name)
 endfunction()
 
 # sennit_registry(out room): writes a source that calls register_<file>() for each file of a socket's room, so that a
-# new idea is one new file. The contract's own sources, named like the room without its plural, are left out.
+# new idea is one new file. The contract's own sources (registry.cpp, the singular of the room's name, and x_settings.cpp,
+# which several ideas share) are left out.
 function(sennit_registry out room type)
+  string(REGEX REPLACE "s$" "" contract ${room})
+  string(REGEX REPLACE "ie$" "y" contract ${contract})
   file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${room}/*.cpp)
   set(declarations "")
   set(calls "")
   foreach(file ${files})
     get_filename_component(stem ${file} NAME_WE)
-    if(NOT stem STREQUAL "registry")
+    if(NOT stem MATCHES "^(registry|${contract}|.*_settings)$")
       string(APPEND declarations "void register_${stem}(Registry<${type}>&);\n")
       string(APPEND calls "    register_${stem}(r);\n")
     endif()
   endforeach()
-  string(REGEX REPLACE "s$" "" contract ${room})
   string(CONFIGURE [[#include "@room@/@contract@.h"
 
 namespace sennit::@room@ {

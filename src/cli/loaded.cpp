@@ -5,8 +5,9 @@
 namespace sennit::cli {
 
 void ModelChoice::add(CLI::App& app) {
-  app.add_option("checkpoint", checkpoint, "folder with config.json, or a training run (its newest checkpoint)")
+  app.add_option("checkpoint", checkpoint, "folder with config.json (ours or Hugging Face's), a training run (its newest checkpoint), or a GGUF file")
       ->required();
+  app.add_option("--tokenizer", tokenizer, "use this one: a file, folder, or bytes; default: the one beside the model");
   app.add_option("--precision", precision, "of the factors of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
@@ -26,8 +27,12 @@ LoadedModel ModelChoice::load() const {
 
 LoadedModel ModelChoice::load_with_tokenizer() const {
   LoadedModel loaded = load();
+  if (!tokenizer.empty()) {
+    loaded.tokenizer = tokenizers::load_tokenizer(tokenizer);
+    check_tokenizer(loaded);
+  }
   if (!loaded.tokenizer)
-    fail({"checkpoint", "a tokenizer (tokenizer.model or sennit_tokenizer.json)", "none", loaded.path});
+    fail({"checkpoint", "a tokenizer beside it or --tokenizer", "none", loaded.path});
   return loaded;
 }
 

@@ -21,14 +21,12 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr float kNormEpsilon = 1e-6f;
-
 struct Softmax : Mixer {
   struct Options {
     int64_t heads = 4, kv_heads = 0, head_dim = 0, window = 0, block = 0, power = 2;
-    double temperature = 1, clip_low = 4, clip_high = 1, count_bias = 1, epsilon = 1e-6;
+    double temperature = 1, clip_low = 4, clip_high = 1, count_bias = 1, epsilon = 1e-6, norm_epsilon = 1e-6;
     std::string score = "softmax";
-    bool qk_norm = false, bias = false, gate = false;
+    bool qk_norm = false, bias = false, out_bias = false, gate = false;
     Json position = "rope";
     Fields fields() {
       return {{"heads", &heads, "query heads", {.min = 1, .max = 1024}},
@@ -44,7 +42,9 @@ struct Softmax : Mixer {
               {"power", &power, "power: an even number", {.min = 2, .max = 16}},
               {"epsilon", &epsilon, "power: added to the sum of powers", {.min = 0, .max = 1}},
               {"qk_norm", &qk_norm, "normalise each query and key head by its root mean square"},
+              {"norm_epsilon", &norm_epsilon, "added to their mean square", {.min = 0, .max = 1}},
               {"bias", &bias, "shifts in the query, key and value maps"},
+              {"out_bias", &out_bias, "a shift in the output map"},
               {"gate", &gate, "multiply each head's output by sigmoid(W_g x), so that a head can say nothing (arXiv:2306.12929)"},
               {"position", &position, "how order is told: " + fmt::format("{}", fmt::join(positions::registry().names(), ", "))}};
     }
@@ -56,7 +56,7 @@ struct Softmax : Mixer {
             .cost = "O(n^2 d), O(n w d) with a window w",
             .patterns = {Pattern::causal, Pattern::bidirectional, Pattern::cross},
             .settings = {{"grouped queries", R"({"heads": 4, "kv_heads": 2, "qk_norm": true})"},
-                         {"sliding window", R"({"window": 7, "bias": true})"},
+                         {"sliding window", R"({"window": 7, "bias": true, "out_bias": true})"},
                          {"linear biases", R"({"position": "alibi"})"},
                          {"gated", R"({"gate": true})"},
                          {"clipped softmax", R"({"score": "clipped", "clip_high": 1.03})"},
@@ -81,7 +81,7 @@ struct Softmax : Mixer {
     q = Linear(d.d_model, rows, rng.fork("q"), {.bias = o.bias});
     k = Linear(d.d_model, kv_rows, rng.fork("k"), {.bias = o.bias});
     v = Linear(d.d_model, kv_rows, rng.fork("v"), {.bias = o.bias});
-    out = Linear(rows, d.d_model, rng.fork("out"), {.scale = d.out_scale});
+    out = Linear(rows, d.d_model, rng.fork("out"), {.bias = o.out_bias, .scale = d.out_scale});
     if (o.gate) gate = Linear(d.d_model, rows, rng.fork("gate"), {.bias = true});
     if (o.qk_norm)
       for (Parameter* norm : {&q_norm, &k_norm}) {
@@ -110,7 +110,7 @@ struct Softmax : Mixer {
 
   Var heads_of(Linear& map, const Parameter& norm, int64_t heads, const Var& x, std::span<const Segment> segments, const Context& c) {
     Var y = map(x, c);
-    if (norm.var) y = rmsnorm(y, norm, {.groups = heads, .epsilon = kNormEpsilon});
+    if (norm.var) y = rmsnorm(y, norm, {.groups = heads, .epsilon = static_cast<float>(options.norm_epsilon)});
     return position->turn(y, segments, heads);
   }
 
@@ -169,7 +169,7 @@ struct Softmax : Mixer {
 
   naive::Matrix naive_heads(const NaiveRun& run, const naive::Matrix& x, const std::string& name, int64_t heads, int64_t first) const {
     naive::Matrix y = naive::linear(x, run.w, name);
-    if (options.qk_norm) y = naive::rmsnorm(y, heads, kNormEpsilon, &run.w.at(name + "_norm"));
+    if (options.qk_norm) y = naive::rmsnorm(y, heads, options.norm_epsilon, &run.w.at(name + "_norm"));
     for (int64_t i = 0; i < y.rows; ++i)
       for (int64_t h = 0; h < heads; ++h) position->naive_turn(&y(i, h * options.head_dim), first + i);
     return y;

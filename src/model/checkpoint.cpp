@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
+#include "model/stored_model.h"
 
 namespace sennit {
 namespace {
@@ -75,19 +76,23 @@ void load_weights(Model& model, const std::string& path) {
     if (!expected.count(name)) fail({"checkpoint", "only tensors of the model file", fmt::format("`{}`", name), path});
 }
 
+std::shared_ptr<tokenizers::Tokenizer> tokenizer_beside(const std::string& path) {
+  const std::string folder = is_gguf(path) ? fs::path(path).parent_path().string() : path;
+  return has_tokenizer(folder) ? tokenizers::load_tokenizer(folder) : nullptr;
+}
+
+void check_tokenizer(const LoadedModel& loaded) {
+  const int64_t most = loaded.model->spec().vocab;
+  if (loaded.tokenizer && loaded.tokenizer->vocab_size() > most)
+    fail({"checkpoint", fmt::format("a tokenizer of at most {} tokens", most), fmt::format("{}", loaded.tokenizer->vocab_size()), loaded.path});
+}
+
 LoadedModel load_checkpoint(const std::string& path) {
   LoadedModel loaded;
-  loaded.path = resolve_checkpoint(path);
-  const std::string config_path = loaded.path + "/config.json";
-  const Json config = io::read_json_file(config_path);
-  if (!config.is_object() || !config.contains("sennit"))
-    fail({"checkpoint", "a \"sennit\" object with the model file", config.is_object() ? "none" : config.type_name(), config_path});
-  loaded.model = std::make_unique<Model>(read_model_spec(config.at("sennit"), config_path), Rng(), config_path);
-  load_weights(*loaded.model, loaded.path);
-  if (!has_tokenizer(loaded.path)) return loaded;
-  loaded.tokenizer = tokenizers::load_tokenizer(loaded.path);
-  if (loaded.tokenizer->vocab_size() > loaded.model->spec().vocab)
-    fail({"checkpoint", fmt::format("a tokenizer of at most {} tokens", loaded.model->spec().vocab), fmt::format("{}", loaded.tokenizer->vocab_size()), loaded.path});
+  loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
+  loaded.model = make_model(read_stored_model(loaded.path));
+  loaded.tokenizer = tokenizer_beside(loaded.path);
+  check_tokenizer(loaded);
   return loaded;
 }
 

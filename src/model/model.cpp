@@ -4,15 +4,31 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/init.h"
+#include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/products.h"
+#include "tensor/pooled.h"
 
 namespace sennit {
+namespace {
+
+Pooled<int32_t> positions_of(const Batch& batch, int64_t most) {
+  Pooled<int32_t> all(static_cast<size_t>(batch.rows()));
+  for (const Segment& s : batch.segments) {
+    if (s.position + s.length > most)
+      fail({"model", fmt::format("at most {} tokens, for each of which it has learned a position", most), fmt::format("{}", s.position + s.length)});
+    for (int64_t t = 0; t < s.length; ++t) all[s.begin + t] = static_cast<int32_t>(s.position + t);
+  }
+  return all;
+}
+
+}  // namespace
 
 Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::move(spec)) {
   const int64_t d = spec_.d_model;
   head_ = Linear(d, spec_.vocab, init.fork("head"), {.deviation = spec_.embedding_deviation});
   if (!spec_.tie_embeddings) embedding_.init(normal_init({spec_.vocab, d}, spec_.embedding_deviation, init.fork("embedding")));
+  if (spec_.learned_positions) positions_.init(normal_init({spec_.learned_positions, d}, spec_.embedding_deviation, init.fork("positions")));
   const double out_scale = 1 / std::sqrt(2.0 * static_cast<double>(spec_.blocks.size()));
   for (size_t i = 0; i < spec_.blocks.size(); ++i) {
     const BlockSpec& b = spec_.blocks[i];
@@ -28,6 +44,7 @@ Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::mo
 void Model::visit(const ParameterVisitor& v) {
   if (spec_.tie_embeddings) v("embedding.weight", head_.weight);
   else v("embedding.weight", embedding_), v("head", head_);
+  v("positions.weight", positions_);
   for (size_t i = 0; i < blocks_.size(); ++i) v(fmt::format("blocks.{}", i), *blocks_[i]);
   v("norm", *norm_);
 }
@@ -37,6 +54,7 @@ Var Model::hidden(std::span<const int32_t> tokens, const Batch& batch, bool chec
   if (checkpointed)  // the second run of a block would move the states on twice
     for (const Segment& s : batch.segments) SENNIT_CHECK(!s.state, "checkpointing with carried state");
   Var x = embedding(spec_.tie_embeddings ? head_.weight : embedding_, tokens);
+  if (spec_.learned_positions) x = add(x, embedding(positions_, positions_of(batch, spec_.learned_positions)));
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Batch at = batch.at(slots_[i]);
     if (checkpointed && recording()) {

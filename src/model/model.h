@@ -30,6 +30,7 @@ class Model : public Module {
  private:
   ModelSpec spec_;
   Parameter embedding_;  // undefined when tied
+  Parameter positions_;  // undefined when there are none
   Linear head_;
   std::vector<std::unique_ptr<Block>> blocks_;
   std::vector<size_t> slots_;  // the first of each block

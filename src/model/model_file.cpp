@@ -72,7 +72,8 @@ Fields ModelSpec::fields() {
   return {{"vocab", &vocab, "number of token ids", {.min = 1, .max = 1 << 24}},
           {"d_model", &d_model, "width of the residual stream", {.min = 1, .max = 1 << 17}},
           {"tie_embeddings", &tie_embeddings, "use the embedding as the output map"},
-          {"embedding_deviation", &embedding_deviation, "of its initial normal draw", {.min = 0, .max = 10}}};
+          {"embedding_deviation", &embedding_deviation, "of its initial normal draw", {.min = 0, .max = 10}},
+          {"learned_positions", &learned_positions, "add a learned vector for each of so many positions; 0: none", {.min = 0, .max = 1 << 24}}};
 }
 
 ModelSpec read_model_spec(const Json& file, const std::string& path) {

@@ -18,6 +18,7 @@ struct ModelSpec {
   int64_t vocab = 0, d_model = 0;
   bool tie_embeddings = true;
   double embedding_deviation = 0.02;
+  int64_t learned_positions = 0;
   std::shared_ptr<Json> norm;      // the last one
   std::vector<BlockSpec> blocks;  // one for each block: "repeat" is written out
 

@@ -6,6 +6,7 @@
 #include "base/parallel.h"
 #include "kernels/rotary.h"
 #include "ops/count.h"
+#include "tensor/pooled.h"
 
 namespace sennit {
 namespace {
@@ -16,13 +17,16 @@ struct Angles {
 
 Angles angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOptions& o) {
   const int64_t pairs = o.dims / 2;
+  Pooled<double> turns(static_cast<size_t>(pairs));
+  for (int64_t i = 0; i < pairs; ++i)
+    turns[i] = o.frequencies.empty() ? std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(o.dims)) : o.frequencies[i];
   Angles a{Tensor::zeros({rows, pairs}), Tensor::zeros({rows, pairs})};
   for (const Segment& s : segments)
     for (int64_t t = 0; t < s.length; ++t)
       for (int64_t i = 0; i < pairs; ++i) {
-        const double angle = static_cast<double>(s.position + t) * std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(o.dims));
-        a.cos.data()[(s.begin + t) * pairs + i] = static_cast<float>(std::cos(angle));
-        a.sin.data()[(s.begin + t) * pairs + i] = static_cast<float>(std::sin(angle));
+        const double angle = static_cast<double>(s.position + t) * turns[i];
+        a.cos.data()[(s.begin + t) * pairs + i] = static_cast<float>(o.magnitude * std::cos(angle));
+        a.sin.data()[(s.begin + t) * pairs + i] = static_cast<float>(o.magnitude * std::sin(angle));
       }
   return a;
 }
@@ -41,6 +45,7 @@ void turn(Tensor& x, const Angles& a, const RotaryOptions& o, bool inverse) {
 }  // namespace
 
 Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions& o) {
+  SENNIT_CHECK(o.frequencies.empty() || std::ssize(o.frequencies) == o.dims / 2, "{} frequencies", o.frequencies.size());
   SENNIT_CHECK(o.heads > 0 && x.columns() % o.heads == 0 && o.dims % 2 == 0 && o.dims <= x.columns() / o.heads, "rotary: {} of {} by {} heads",
                o.dims, x.shape().str(), o.heads);
   const Angles a = angles_of(x.rows(), segments, o);

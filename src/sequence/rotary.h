@@ -12,6 +12,8 @@ struct RotaryOptions {
   int64_t dims;  // even, at most the head's size
   double base = 10000;
   bool interleaved = false;
+  std::span<const double> frequencies = {};  // dims / 2 angles to turn by instead of base^(-2i/dims); they outlive the call
+  double magnitude = 1;                      // multiplies what turned
 };
 Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions& options);
 

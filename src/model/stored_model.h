@@ -1,0 +1,43 @@
+#pragma once
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "io/gguf.h"
+#include "model/model.h"
+
+namespace sennit {
+
+// What became of one tensor of a file.
+struct TensorUse {
+  std::string theirs, ours;  // "" where there is no counterpart
+  std::string how;           // "", "transposed", "rows interleaved", "split", "not used: ..."
+  std::string format;
+};
+
+// A model as a file holds it: settings, and tensors under our names, left as they are stored until they are used.
+struct StoredModel {
+  Json model_file;                                  // complete: what write_model_spec() gives
+  std::map<std::string, io::StoredTensor> tensors;  // one for each parameter
+  std::string path, origin;                         // "Hugging Face llama", "GGUF qwen2", "Sennit"
+  int64_t context_length = 0;                       // that it was trained for; 0 where nothing says so
+  std::vector<TensorUse> uses;
+  std::vector<std::string> unread;         // settings that nobody understood
+  std::shared_ptr<const io::GgufFile> gguf;  // where it comes from one: its vocabulary is there
+};
+
+// Reads a GGUF file, a folder as Hugging Face lays them out (sharded or not), or a checkpoint or training run of ours.
+// Throws Error naming the file for an unknown architecture, a tensor that is missing or has the wrong shape, and settings
+// that cannot be said in a model file.
+StoredModel read_stored_model(const std::string& path);
+bool is_gguf(const std::string& path);
+
+// The parameters of a model file and their shapes, without their numbers.
+std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std::string& where);
+
+// The model with its numbers as f32.
+std::unique_ptr<Model> make_model(const StoredModel& stored);
+
+}  // namespace sennit

@@ -1,0 +1,54 @@
+#include "model/vocabulary.h"
+
+namespace sennit {
+namespace {
+
+using Value = io::GgufValue;
+
+// GGUF's kinds of token.
+enum Kind : int64_t { normal = 1, unknown = 2, control = 3, unused = 5, byte = 6 };
+
+Kind kind_of(const tokenizers::Tokenizer& t, int32_t id, const std::string& piece) {
+  if (t.special().contains(id)) return control;
+  if (id == t.special().unk) return unknown;
+  return piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with(">") ? byte : normal;
+}
+
+}  // namespace
+
+io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) {
+  io::GgufMetadata m;
+  const bool known = t && (t->name() == "bytes" || t->name() == "sentencepiece");
+  m.set("tokenizer.ggml.model", Value::of(known ? "llama" : "none"));
+  if (!known) return m;
+  std::vector<std::string> tokens;
+  std::vector<double> scores;
+  std::vector<int64_t> kinds;
+  for (int32_t id = 0; id < vocab; ++id) {
+    const bool there = id < t->vocab_size();
+    tokens.push_back(there ? t->piece(id) : fmt::format("[PAD{}]", id));
+    kinds.push_back(there ? kind_of(*t, id, tokens.back()) : unused);
+    scores.push_back(-id);  // merges apply in the order of their ids
+  }
+  m.set("tokenizer.ggml.tokens", Value::of(std::move(tokens)));
+  m.set("tokenizer.ggml.scores", Value::list_of(std::move(scores)));
+  m.set("tokenizer.ggml.token_type", Value::list_of(io::GgufType::i32, std::move(kinds)));
+  const auto set = [&](const char* key, int32_t id) {
+    if (id >= 0) m.set(fmt::format("tokenizer.ggml.{}_token_id", key), Value::of(static_cast<uint32_t>(id)));
+  };
+  const tokenizers::SpecialTokens s = t->special();
+  set("bos", s.bos), set("eos", s.eos), set("unknown", s.unk), set("padding", s.pad);
+  m.set("tokenizer.ggml.add_bos_token", Value::of(false));
+  m.set("tokenizer.ggml.add_eos_token", Value::of(false));
+  m.set("tokenizer.ggml.add_space_prefix", Value::of(t->name() == "sentencepiece"));
+  return m;
+}
+
+io::GgufMetadata gguf_vocabulary(const io::GgufMetadata& from) {
+  io::GgufMetadata m;
+  for (const auto& [key, value] : from.entries())
+    if (key.starts_with("tokenizer.")) m.set(key, value);
+  return m;
+}
+
+}  // namespace sennit

@@ -1,0 +1,14 @@
+#pragma once
+#include "io/gguf.h"
+#include "model/stored_model.h"
+#include "tokenizers/tokenizer.h"
+
+namespace sennit {
+
+// The keys tokenizer.* of a GGUF for a tokenizer of bytes or a SentencePiece one of merges (BPE), padded to `vocab`
+// tokens; for any other, "none" as the kind of vocabulary, so that ids work and text does not.
+io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* tokenizer, int64_t vocab);
+// The same keys of another GGUF.
+io::GgufMetadata gguf_vocabulary(const io::GgufMetadata& from);
+
+}  // namespace sennit
