@@ -49,7 +49,7 @@ struct Report {
 
 struct Options {
   int repeats = 9;
-  std::string filter;             // part of a case's name
+  std::vector<std::string> filters;  // parts of cases' names; empty: all
   std::vector<std::string> peer;  // a command that answers names with seconds (peer.h); empty: none
   bool peer_is_sennit = false;    // it is asked for the case's own name
 };

@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <istream>
@@ -45,6 +45,10 @@ struct Timed {
   }
 };
 
+bool wanted(const std::string& name, const std::vector<std::string>& filters) {
+  return filters.empty() || std::any_of(filters.begin(), filters.end(), [&](const std::string& part) { return name.find(part) != std::string::npos; });
+}
+
 struct Samples {
   std::vector<double> one, all;
 };
@@ -78,8 +82,8 @@ Report run(const Options& options, const Progress& progress) {
   FlushDenormals flush;
   std::vector<Timed> timed;
   for (Case& c : all_cases())
-    if (c.name.find(options.filter) != std::string::npos) timed.push_back({.c = std::move(c), .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}});
-  if (timed.empty()) fail({"bench", "part of a case's name (see --list)", options.filter});
+    if (wanted(c.name, options.filters)) timed.push_back({.c = std::move(c), .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}});
+  if (timed.empty()) fail({"bench", "part of a case's name (see --list)", fmt::format("{}", fmt::join(options.filters, ", "))});
   std::unique_ptr<Peer> peer;
   if (!options.peer.empty()) peer = std::make_unique<Peer>(options.peer);
   const auto ask = [&](Timed& t) {

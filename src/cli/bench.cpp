@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 
@@ -10,7 +11,10 @@
 #include "bench/case.h"
 #include "cli/ceilings_table.h"
 #include "cli/command.h"
+#include "cli/growth_report.h"
 #include "cli/progress_bar.h"
+#include "io/atomic_file.h"
+#include "report/table.h"
 
 namespace sennit::cli {
 namespace {
@@ -39,7 +43,7 @@ std::string program_at(const std::string& ref) {
 
 struct Bench {
   bench::Options options;
-  std::string against;
+  std::string against, markdown, html, lengths;
   bool json = false, list = false, peers = false, answers = false;
 
   int run() {
@@ -48,13 +52,35 @@ struct Bench {
       for (const auto& c : bench::all_cases()) fmt::print("{}\n", c.name);
       return 0;
     }
+    if (!lengths.empty()) return run_growth();
     if (peers) options.peer = {"/usr/bin/python3", torch_peer()};
     if (!against.empty()) options.peer = {program_at(against), "bench", "--answer"}, options.peer_is_sennit = true;
     ProgressBar bar(json);
     const bench::Report report = bench::run(options, [&](int done, int total, const std::string& name) { bar.update(done, total, name); });
     bar.finish();
+    if (!markdown.empty()) io::write_file(markdown, fmt::format("{}\n\n{}\n{}", heading(), ceilings_table(report.ceilings).markdown(), table(report).markdown()));
     if (json) print_json(report);
     else print_table(report);
+    return 0;
+  }
+
+  int run_growth() {
+    bench::GrowthOptions growth{.lengths = parse_lengths(lengths), .repeats = options.repeats, .filter = options.filters.empty() || options.filters[0] == "mixers" ? "" : options.filters[0]};
+    ProgressBar bar(json);
+    const auto growths = bench::measure_growth(growth, [&](int done, int total, const std::string& what) { bar.update(done, total, what); });
+    bar.finish();
+    const report::Table table = growth_table(growths, growth.lengths);
+    if (!markdown.empty()) io::write_file(markdown, heading() + "\n\n" + table.markdown());
+    if (!html.empty()) io::write_file(html, growth_html(growths, growth));
+    if (!json) return fmt::print("{}\n\n{}", heading(), table.text()), 0;
+    Json rows = Json::array();
+    for (const auto& g : growths) {
+      Json row{{"mixer", g.mixer}, {"exponent", g.measured}, {"declared_exponent", g.declared}, {"points", Json::array()}};
+      row["crossover"] = std::isinf(g.crossover) ? Json() : Json(g.crossover);
+      for (const auto& p : g.points) row["points"].push_back({{"length", p.length}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});
+      rows.push_back(row);
+    }
+    fmt::print("{}\n", Json{{"cpu", cpu_name()}, {"threads", thread_count()}, {"mixers", rows}}.dump(2));
     return 0;
   }
 
@@ -73,13 +99,19 @@ struct Bench {
                             {"ceilings", ceilings_json(report.ceilings)}, {"cases", rows}}.dump(2));
   }
 
-  void print_table(const bench::Report& report) const {
-    fmt::print("{}, {}, {} threads, medians of {} interleaved runs\n\n{}\n", cpu_name(), level_text(), thread_count(), options.repeats, ceilings_table(report.ceilings));
-    fmt::print("{:<52} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>8} {:>7}\n", "case", "floor ms", "cold ms", "warm ms", "of floor", "G/s", "us/token", "error", "x peer");
+  std::string heading() const { return fmt::format("{}, {}, {} threads, medians of {} interleaved runs", cpu_name(), level_text(), thread_count(), options.repeats); }
+
+  report::Table table(const bench::Report& report) const {
+    report::Table t{{{"case"}, {"floor ms", true}, {"cold ms", true}, {"warm ms", true}, {"of floor", true}, {"G/s", true}, {"us/token", true}, {"error", true}, {"x peer", true}}, {}};
     for (const auto& r : report.results)
-      fmt::print("{:<52} {:>9.3f} {:>9} {:>9.3f} {:>7.1f}% {:>8.1f} {:>9} {:>8.0e} {:>7}\n", r.name, 1e3 * r.floor, r.cold > 0 ? fmt::format("{:.3f}", 1e3 * r.cold) : "",
-                 1e3 * r.warm, 100 * r.floor / r.warm, 1e-9 * (r.bytes > 0 ? r.bytes : r.flops) / r.warm,
-                 r.tokens > 0 ? fmt::format("{:.2f}", 1e6 * r.warm / r.tokens) : "", r.error, r.peer > 0 ? fmt::format("{:.2f}", r.peer / r.warm) : "");
+      t.add({r.name, fmt::format("{:.3f}", 1e3 * r.floor), r.cold > 0 ? fmt::format("{:.3f}", 1e3 * r.cold) : "", fmt::format("{:.3f}", 1e3 * r.warm),
+             fmt::format("{:.1f} %", 100 * r.floor / r.warm), fmt::format("{:.1f}", 1e-9 * (r.bytes > 0 ? r.bytes : r.flops) / r.warm),
+             r.tokens > 0 ? fmt::format("{:.2f}", 1e6 * r.warm / r.tokens) : "", fmt::format("{:.0e}", r.error), r.peer > 0 ? fmt::format("{:.2f}", r.peer / r.warm) : ""});
+    return t;
+  }
+
+  void print_table(const bench::Report& report) const {
+    fmt::print("{}\n\n{}\n{}", heading(), ceilings_table(report.ceilings).text(), table(report).text());
   }
 };
 
@@ -88,16 +120,20 @@ struct Bench {
 void add_bench(Commands& commands) {
   auto b = std::make_shared<Bench>();
   CLI::App& app = commands.add("bench", "Time the kernels, mixers and a training step against the machine's floor and a peer", [b] { return b->run(); });
-  app.add_option("filter", b->options.filter, "only cases whose name has this part");
+  app.add_option("filters", b->options.filters, "only cases whose name has one of these parts");
   app.add_option("--repeats", b->options.repeats, "runs of each case")->capture_default_str()->check(CLI::Range(1, 1000));
   auto* peers = app.add_flag("--peers", b->peers, "run the same work with PyTorch (python3-torch) in the same minutes");
   app.add_option("--against", b->against, "build another commit of this checkout and run its program in the same minutes")->excludes(peers);
+  app.add_option("--markdown", b->markdown, "write the tables");
+  app.add_option("--lengths", b->lengths, "time a token of every mixer (or those the filter names) at these lengths: 1k..64k");
+  app.add_option("--html", b->html, "with --lengths: write a report with plots");
   app.add_flag("--list", b->list, "name the cases");
   app.add_flag("--answer", b->answers, "read names of cases and answer with seconds, as the peer of another program");
   add_json_flag(app, b->json);
   app.footer("Floor: operations over the peak of the unit that does them, or bytes over the read bandwidth, whichever is more; both are measured beside every run.\n"
              "Cold: after a pass over memory larger than the caches. Error: against the definition in double; nothing is timed that is wrong.\n"
-             "Example: sennit bench attention --peers");
+             "Example: sennit bench attention --peers\n"
+             "Example: sennit bench mixers --lengths 1k..64k --html growth.html");
 }
 
 }  // namespace sennit::cli

@@ -15,13 +15,13 @@ std::string level_text() {
   return s + fmt::format(" ({}: {})", to_string(above), why.empty() ? "not asked for by SENNIT_ISA" : why);
 }
 
-std::string ceilings_table(const std::vector<bench::Ceiling>& ceilings) {
-  std::string s = fmt::format("{:<26} {:>12} {:>12} {:>12}\n", "ceiling", "one thread", "all", "all, lowest");
+report::Table ceilings_table(const std::vector<bench::Ceiling>& ceilings) {
+  report::Table t{{{"ceiling"}, {"one thread", true}, {"all", true}, {"all, lowest", true}}, {}};
   for (const auto& c : ceilings) {
-    const char* unit = c.bytes ? "GB/s" : "G/s";
-    if (c.all > 0) s += fmt::format("{:<26} {:>7.1f} {:<4} {:>7.1f} {:<4} {:>7.1f} {:<4}\n", c.name, 1e-9 * c.one, unit, 1e-9 * c.all, unit, 1e-9 * c.all_least, unit);
+    const auto text = [&](double rate) { return fmt::format("{:.1f} {}", 1e-9 * rate, c.bytes ? "GB/s" : "G/s"); };
+    if (c.all > 0) t.add({c.name, text(c.one), text(c.all), text(c.all_least)});
   }
-  return s;
+  return t;
 }
 
 nlohmann::json ceilings_json(const std::vector<bench::Ceiling>& ceilings) {

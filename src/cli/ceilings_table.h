@@ -4,12 +4,13 @@
 #include <vector>
 
 #include "bench/case.h"
+#include "report/table.h"
 
 namespace sennit::cli {
 
 // "level avx512 (amx: the CPU lacks AMX tiles, bf16 or int8)": the level in use, and why none above it is.
 std::string level_text();
-std::string ceilings_table(const std::vector<bench::Ceiling>& ceilings);
+report::Table ceilings_table(const std::vector<bench::Ceiling>& ceilings);
 nlohmann::json ceilings_json(const std::vector<bench::Ceiling>& ceilings);
 
 }  // namespace sennit::cli

@@ -111,7 +111,7 @@ void add_doctor(Commands& commands) {
     const Json report = examine(d->json && !d->quick ? kRepeats : 0);
     if (d->json) return fmt::print("{}\n", report.dump(2)), 0;
     print(report);
-    if (!d->quick) fmt::print("\n{}", ceilings_table(bench::measure_ceilings(kRepeats)));
+    if (!d->quick) fmt::print("\n{}", ceilings_table(bench::measure_ceilings(kRepeats)).text());
     return 0;
   });
   app.add_flag("--quick", d->quick, "leave out the measurement of the ceilings (some 10 s)");

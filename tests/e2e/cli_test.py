@@ -122,6 +122,13 @@ class Cli(Workspace):
         self.assertGreater(case["seconds"], 0)
         self.assertTrue(all(c["all_threads"] > 0 for c in report["ceilings"]))
         self.refused("bench", "no such case", "--repeats", 1, says="--list")
+        page = self.root / "growth.html"
+        grown = {m["mixer"]: m for m in answer("bench", "gla", "--lengths", "64..256", "--repeats", 1, "--html", page)["mixers"]}
+        self.assertEqual(set(grown), {"softmax", "gla"})
+        self.assertEqual([p["length"] for p in grown["gla"]["points"]], [64, 128, 256])
+        self.assertAlmostEqual(grown["gla"]["declared_exponent"], 1, places=2)
+        self.assertIn("time ~ n^", page.read_text())
+        self.refused("bench", "mixers", "--lengths", "64..x", says="1k..64k")
         asked = subprocess.run([SENNIT, "bench", "--answer"], input="gelu 8192x1024 forward\nnothing\n", capture_output=True, text=True, timeout=120)
         ready, seconds, none = asked.stdout.split()
         self.assertEqual((ready, none), ("ready", "none"))
