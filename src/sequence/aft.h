@@ -11,6 +11,6 @@ namespace sennit {
 Var aft(const Var& k, const Var& v, const Var& w, const Batch& batch, size_t field);
 
 // What stands in k's state for tokens before the first: no key that is trained comes near it.
-inline constexpr float kAftNothing = -1e4f;
+inline constexpr float kAftNothing = -1e3f;
 
 }  // namespace sennit
