@@ -27,7 +27,7 @@ LoadedModel ModelChoice::load() const {
 LoadedModel ModelChoice::load_with_tokenizer() const {
   LoadedModel loaded = load();
   if (!loaded.tokenizer)
-    fail({"checkpoint", "a tokenizer (tokenizer.model or sennit_tokenizer.json)", "none", loaded.path});
+    fail({"checkpoint", "a tokenizer (tokenizer.json, tokenizer.model or sennit_tokenizer.json)", "none", loaded.path});
   return loaded;
 }
 
