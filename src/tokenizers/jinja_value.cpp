@@ -151,7 +151,7 @@ std::string to_json(const Value& v, int64_t indent, int depth) {
   if (v.is_number()) return to_repr(v);
   if (!v.is<List>() && !v.is<Dict>()) fail({"chat template", "a value that JSON has", v.type()});
   const auto line = [indent](int level) {
-    return indent < 0 ? std::string() : "\n" + std::string(static_cast<size_t>(indent * level), ' ');
+    return indent < 0 ? std::string() : std::string(1, '\n').append(static_cast<size_t>(indent * level), ' ');
   };
   const std::string between = (indent < 0 ? ", " : ",") + line(depth + 1);
   std::string out;

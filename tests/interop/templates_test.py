@@ -54,7 +54,7 @@ SMALL = [
     "{{ x | default('d') }} {{ '' | default('d', true) }} {{ none | default('d') }} {{ x is defined }} {{ 3.7 | int }} {{ 'z' | int }} {{ '2' | float }} {{ 2.5 | round }}",
     "{{ 'abcdef'[1:4] }} {{ 'abcdef'[::-2] }} {{ [1, 2, 3][-2:] }} {{ [1, 2, 3][5:] }} {{ 'abc'[-1] }} {{ [1, 2, 3][:-1] }} {{ 'abc'[3:0:-1] }}",
     "{{ {'b': 1, 'a': [1, {'c': none}]} | tojson }} {{ [] | tojson }} {{ {'a': [1, 2]} | tojson(indent=2) }} {{ '\\u00e9\"' | tojson }} {{ 1.0 | tojson }}",
-    "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}{{ v }}{% endfor %}{{ {'a': 1}.get('z') }}{{ {'a': 1} | dictsort }}{{ {'a': 1}.keys() | list }}",
+    "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}{{ v }}{% endfor %}{{ {'a': 1}.get('z') }}{{ {'b': 1, 'a': 2} | dictsort | map('first') | join }}{{ {'a': 1}.keys() | list }}",
     "{{ 1 is odd }} {{ 'a' in 'abc' }} {{ 1 in [1, 2] }} {{ 'k' in {'k': 1} }} {{ not 1 == 2 }} {{ 1 < 2 and 2 < 3 or false }} {{ '' or 'x' }} {{ 1 and 0 }}",
     "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}{% set t %} {{ 1 }} {% endset %}{{ t }}|",
     "{{ 'a\nb\n\nc' | indent(2) }} {{ 'a\nb' | indent(2, true) }} {{ 'a' * 3 }} {{ [1] + [2] }} {{ 'abc' | list }} {{ 'abc' | first }} {{ [1, 2] | last }} {{ 'é' | length }}",
