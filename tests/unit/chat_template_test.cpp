@@ -197,7 +197,7 @@ TEST(ChatTemplate, RendersAConversation) {
 {{- ns.last }}
 )";
   EXPECT_EQ(rendered(source),
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n "
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
             "Hi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
             "<|im_start|>assistant\n1");
 }
