@@ -164,6 +164,9 @@ TEST(ChatTemplate, HostileTemplatesEndSoon) {
       "{{ ('x' * 1000000) * 1000000 }}",
       "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
       "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == [] "
+      "}}{{ ns.l }}",
+      "{% set ns = namespace() %}{% set ns.l = [ns] %}",
       "{% set l = [1] %}{{ l.append(l) }}{{ l }}",
       "{% set l = 'x' * 3000000 %}{% for i in range(1000) %}{{ l | replace('x', l) }}{% endfor %}"};
   for (const std::string& source : cases) {
