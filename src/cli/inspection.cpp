@@ -29,10 +29,6 @@ bool present(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
-bool holds_tokenizer(const std::string& folder) {
-  return present(folder + "/tokenizer.model") || present(folder + "/sennit_tokenizer.json");
-}
-
 Json stats_of(const Tensor& stored) {
   const Tensor t = stored.to(DType::f32);
   double low = std::numeric_limits<double>::infinity(), high = -low, sum = 0, squares = 0;
@@ -91,7 +87,7 @@ Json tokens_json(const std::string& path) {
          {"end_token", file.end_token()},
          {"tokenizer_fingerprint", fmt::format("{:016x}", file.fingerprint())}};
   const std::string folder = fs::path(path).parent_path().string();
-  if (holds_tokenizer(folder)) {
+  if (tokenizers::has_tokenizer(folder)) {
     const auto t = tokenizers::load_tokenizer(folder);
     j["fits_the_tokenizer_beside_it"] = t->fingerprint() == file.fingerprint();
     std::vector<int32_t> head(static_cast<size_t>(std::min<int64_t>(file.tokens(), 48)));
@@ -135,7 +131,7 @@ Json checkpoint_json(const std::string& folder, bool stats) {
   } else {
     j["config"] = file;
   }
-  if (holds_tokenizer(folder)) j["tokenizer"] = tokenizer_json(folder);
+  if (tokenizers::has_tokenizer(folder)) j["tokenizer"] = tokenizer_json(folder);
   const Json weights = safetensors_json(folder, stats);
   for (const char* key : {"bytes", "checksum", "tensors"}) j[key] = weights.at(key);
   return j;
@@ -163,7 +159,7 @@ Json folder_json(const std::string& path, bool stats) {
   Json j{{"kind", "token files"}, {"path", path}};
   for (const char* split : {"train", "valid", "test"})
     if (const std::string file = fmt::format("{}/{}.tokens", path, split); present(file)) j[split] = tokens_json(file);
-  if (holds_tokenizer(path)) {
+  if (tokenizers::has_tokenizer(path)) {
     if (j.size() == 2) j["kind"] = "tokenizer";
     j["tokenizer"] = tokenizer_json(path);
   }
@@ -182,14 +178,14 @@ Json inspection(const std::string& path, bool stats) {
   if (head.size() > 8 && head[8] == '{' && name.find(".json") == std::string::npos)
     return safetensors_json(path, stats);
   if (name.ends_with(".index.json")) return safetensors_json(path, stats);
-  if (name.ends_with(".model") || name == "sennit_tokenizer.json") {
+  if (name.ends_with(".model") || name.ends_with(".tiktoken") || name == "tokenizer.json" || name == "sennit_tokenizer.json") {
     Json j{{"kind", "tokenizer"}, {"path", path}};
     j.update(tokenizer_json(path));
     return j;
   }
   const size_t first = head.find_first_not_of(" \t\r\n");
   if (first == std::string::npos || head[first] != '{')
-    fail({"inspect", "a model file, safetensors, token or state file, or tokenizer.model", "none of these", path});
+    fail({"inspect", "a model file, safetensors, token or state file, or tokenizer", "none of these", path});
   const Json file = io::read_json_file(path);
   return model_json(file.is_object() && file.contains("sennit") ? file.at("sennit") : file, path);
 }

@@ -32,7 +32,11 @@ LoadedModel ModelChoice::load_with_tokenizer() const {
     check_tokenizer(loaded);
   }
   if (!loaded.tokenizer)
+<<<<<<< HEAD
     fail({"checkpoint", "a tokenizer beside it or --tokenizer", "none", loaded.path});
+=======
+    fail({"checkpoint", "a tokenizer (tokenizer.json, tokenizer.model or sennit_tokenizer.json)", "none", loaded.path});
+>>>>>>> tok
   return loaded;
 }
 

@@ -70,7 +70,7 @@ void add_tokenize(Commands& commands) {
   CLI::App& encode = own.add("encode", "Turn train, valid and test (.txt or .jsonl) into token files", [e] { return e->run(); });
   encode.add_option("input", e->input, "folder with train.txt, valid.txt and test.txt (or .jsonl)")->required();
   encode.add_option("--out", e->output, "folder for the token files")->required();
-  encode.add_option("--tokenizer", e->tokenizer, "\"bytes\", a folder, or a tokenizer.model")->capture_default_str();
+  encode.add_option("--tokenizer", e->tokenizer, "\"bytes\", a folder, or the file of a tokenizer")->capture_default_str();
   add_json_flag(encode, e->json);
   encode.footer("Example: sennit tokenize encode data/text --tokenizer data/tokens --out data/tokens");
 }

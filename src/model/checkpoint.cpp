@@ -21,10 +21,6 @@ bool present(const fs::path& p) {
   return fs::exists(p, ignored);
 }
 
-bool has_tokenizer(const std::string& folder) {
-  return present(fs::path(folder) / "tokenizer.model") || present(fs::path(folder) / "sennit_tokenizer.json");
-}
-
 }  // namespace
 
 void write_checkpoint(const std::string& folder, Model& model, DType dtype) {
@@ -89,10 +85,24 @@ void check_tokenizer(const LoadedModel& loaded) {
 
 LoadedModel load_checkpoint(const std::string& path) {
   LoadedModel loaded;
+<<<<<<< HEAD
   loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
   loaded.model = make_model(read_stored_model(loaded.path));
   loaded.tokenizer = tokenizer_beside(loaded.path);
   check_tokenizer(loaded);
+=======
+  loaded.path = resolve_checkpoint(path);
+  const std::string config_path = loaded.path + "/config.json";
+  const Json config = io::read_json_file(config_path);
+  if (!config.is_object() || !config.contains("sennit"))
+    fail({"checkpoint", "a \"sennit\" object with the model file", config.is_object() ? "none" : config.type_name(), config_path});
+  loaded.model = std::make_unique<Model>(read_model_spec(config.at("sennit"), config_path), Rng(), config_path);
+  load_weights(*loaded.model, loaded.path);
+  if (!tokenizers::has_tokenizer(loaded.path)) return loaded;
+  loaded.tokenizer = tokenizers::load_tokenizer(loaded.path);
+  if (loaded.tokenizer->vocab_size() > loaded.model->spec().vocab)
+    fail({"checkpoint", fmt::format("a tokenizer of at most {} tokens", loaded.model->spec().vocab), fmt::format("{}", loaded.tokenizer->vocab_size()), loaded.path});
+>>>>>>> tok
   return loaded;
 }
 

@@ -57,6 +57,7 @@ class Evaluator {
   Evaluator(std::string_view source, std::tm now) : source_(source), now_(now) {}
 
   std::string run(const std::vector<Statement>& statements, const Value& context) {
+    reset_visits();
     scopes_.emplace_back();
     for (const char* name : {"range", "namespace", "raise_exception", "strftime_now", "dict"})
       scopes_[0][name] = Value::Data(Callable{nullptr, name});
@@ -148,7 +149,7 @@ class Evaluator {
     const Value holder = value(*s.target->parts[0]);
     if (!holder.is<Dict>() || !holder.as<Dict>()->is_namespace)
       refuse(source_, s.at, "a namespace whose member is set", holder.type());
-    if (v.is<Dict>() && v.as<Dict>()->is_namespace) refuse(source_, s.at, "no namespace inside another", "one");
+    placed(s.at, [&] { check_apart(v, holder.as<Dict>().get()); });
     holder.set(s.target->name, v);
   }
 

@@ -38,6 +38,9 @@ bool apply_test(const std::string& name, const Value& v, const Arguments& a);
 // Throws Complaint when values of this kind have no such method.
 Value call_method(const Value& of, const std::string& name, const Arguments& a, Budget& budget);
 
+// Complains when `v` holds the list or dictionary at `holder`, into which it is to be put.
+void check_apart(const Value& v, const void* holder, int depth = 0);
+
 // The member of a dictionary or item of a list or text; an undefined value when there is none.
 Value item_of(const Value& of, const Value& key);
 // of[from:to:step], where bounds may be absent.

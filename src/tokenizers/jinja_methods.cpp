@@ -149,16 +149,6 @@ Value of_text(const std::string& s, const std::string& name, const Arguments& a,
   return method->second();
 }
 
-// A list or dictionary may not come to hold itself.
-void check_apart(const Value& v, const void* holder, int depth = 0) {
-  const bool same = (v.is<List>() && v.as<List>().get() == holder) || (v.is<Dict>() && v.as<Dict>().get() == holder);
-  if (same || depth > 32) throw Complaint{"lists that do not hold themselves, at most 32 deep", "another"};
-  if (v.is<List>())
-    for (const Value& item : *v.as<List>()) check_apart(item, holder, depth + 1);
-  if (v.is<Dict>())
-    for (const auto& member : v.as<Dict>()->members) check_apart(member.second, holder, depth + 1);
-}
-
 Value of_list(const Value& v, const std::string& name, const Arguments& a, Budget& budget) {
   std::vector<Value>& items = *v.as<List>();
   if (name == "append" && a.positional.size() == 1) {
@@ -210,6 +200,16 @@ Value of_dict(const Value& v, const std::string& name, const Arguments& a, Budge
 }
 
 }  // namespace
+
+void check_apart(const Value& v, const void* holder, int depth) {
+  count_visit(depth);
+  const bool same = (v.is<List>() && v.as<List>().get() == holder) || (v.is<Dict>() && v.as<Dict>().get() == holder);
+  if (same) throw Complaint{"lists and dictionaries that do not hold themselves", "one that would"};
+  if (v.is<List>())
+    for (const Value& item : *v.as<List>()) check_apart(item, holder, depth + 1);
+  if (v.is<Dict>())
+    for (const auto& member : v.as<Dict>()->members) check_apart(member.second, holder, depth + 1);
+}
 
 Value call_method(const Value& of, const std::string& name, const Arguments& a, Budget& budget) {
   if (of.is<std::string>()) return of_text(of.as<std::string>(), name, a, budget);

@@ -192,7 +192,7 @@ class Parser {
     need_mark("=");
     s.expression = expression();
     if (s.targets.size() > 1 && is_mark(",")) {
-      ExpressionPtr all = make(Expression::list, s.expression->at, "", std::move(s.expression));
+      ExpressionPtr all = make(Expression::list, at, "", std::move(s.expression));
       while (take_mark(",")) all->parts.push_back(expression());
       s.expression = std::move(all);
     }
@@ -260,7 +260,8 @@ class Parser {
       if (negated) {
         ++next_;
         e = binary(std::move(e), &Parser::sum);
-        e = make(Expression::unary, e->at, "not", std::move(e));
+        const size_t at = e->at;
+        e = make(Expression::unary, at, "not", std::move(e));
       } else if (is_name("in") || is_any({"==", "!=", "<", "<=", ">", ">="})) {
         e = binary(std::move(e), &Parser::sum);
       } else {

@@ -10,11 +10,7 @@
 namespace sennit::tokenizers::jinja {
 namespace {
 
-constexpr int kDeepest = 64;
-
-void check_depth(int depth) {
-  if (depth > kDeepest) fail({"chat template", fmt::format("values of at most {} levels", kDeepest), "deeper ones"});
-}
+thread_local int64_t visits = 0;
 
 // The shortest digits that give the same double, with a point, as Python writes them.
 std::string float_text(double d) {
@@ -45,6 +41,17 @@ std::string quoted(const std::string& s) {
 }
 
 }  // namespace
+
+void reset_visits() {
+  visits = 0;
+}
+
+void count_visit(int depth) {
+  constexpr int kDeepest = 64;
+  constexpr int64_t kMost = 16'000'000;
+  if (depth > kDeepest) fail({"chat template", fmt::format("values of at most {} levels", kDeepest), "deeper ones"});
+  if (++visits > kMost) fail({"chat template", fmt::format("values that are looked at {} times", kMost), "more"});
+}
 
 Value Value::of_json(const Json& json) {
   if (json.is_boolean()) return json.get<bool>();
@@ -100,7 +107,7 @@ void Value::set(const std::string& key, Value value) const {
 }
 
 bool equal(const Value& a, const Value& b, int depth) {
-  check_depth(depth);
+  count_visit(depth);
   if (a.is_number() && b.is_number()) {
     if (a.is<int64_t>() && b.is<int64_t>()) return a.as<int64_t>() == b.as<int64_t>();
     return a.number() == b.number();
@@ -125,7 +132,7 @@ std::string to_text(const Value& v) {
 }
 
 std::string to_repr(const Value& v, int depth) {
-  check_depth(depth);
+  count_visit(depth);
   if (v.is<Undefined>()) return "";
   if (v.is<None>()) return "None";
   if (v.is<bool>()) return v.as<bool>() ? "True" : "False";
@@ -144,14 +151,14 @@ std::string to_repr(const Value& v, int depth) {
 }
 
 std::string to_json(const Value& v, int64_t indent, int depth) {
-  check_depth(depth);
+  count_visit(depth);
   if (v.is<None>()) return "null";
   if (v.is<bool>()) return v.as<bool>() ? "true" : "false";
   if (v.is<std::string>()) return Json(v.as<std::string>()).dump(-1, ' ', false, Json::error_handler_t::replace);
   if (v.is_number()) return to_repr(v);
   if (!v.is<List>() && !v.is<Dict>()) fail({"chat template", "a value that JSON has", v.type()});
   const auto line = [indent](int level) {
-    return indent < 0 ? std::string() : "\n" + std::string(static_cast<size_t>(indent * level), ' ');
+    return indent < 0 ? std::string() : std::string(1, '\n').append(static_cast<size_t>(indent * level), ' ');
   };
   const std::string between = (indent < 0 ? ", " : ",") + line(depth + 1);
   std::string out;

@@ -68,6 +68,11 @@ class Value {
   Data data_;
 };
 
+// Lists that share parts can be small and yet take for ever to walk through: every visit to a value counts, up to a
+// bound since the last reset on this thread. Throws Error beyond it, and for values that are too deep.
+void reset_visits();
+void count_visit(int depth);
+
 bool equal(const Value& a, const Value& b, int depth = 0);
 // As Python's str() and repr() write it; an undefined value is "".
 std::string to_text(const Value& v);

@@ -71,9 +71,9 @@ std::unique_ptr<Normalizer> bert(const JsonPart& part) {
   return step([=](std::string text) {
     std::string out;
     unicode::for_each_char(text, [&](char32_t c, std::string_view s) {
-      const bool white = c == '\t' || c == '\n' || c == '\r' || unicode::is_space(c);
-      if (clean && (c == 0 || c == 0xfffd || (!white && unicode::is_control(c)))) return;
-      if (clean && white)
+      const bool tab_or_line = c == '\t' || c == '\n' || c == '\r';
+      if (clean && (c == 0xfffd || (!tab_or_line && unicode::is_control(c)))) return;
+      if (clean && unicode::is_space(c))
         out += ' ';
       else if (han && unicode::is_han(c))
         out += ' ', out += s, out += ' ';

@@ -28,13 +28,13 @@ bool Tokenizer::is_special(int32_t id) const {
 
 namespace {
 
-// The file of a folder that says how to make tokens.
-std::filesystem::path file_of(const std::string& folder) {
+// The file of a folder that says how to make tokens; "" when there is none.
+std::string file_of(const std::string& folder) {
   std::error_code ignored;
   for (const char* name : {"tokenizer.json", "tokenizer.model", kTokenizerFile})
-    if (std::filesystem::exists(std::filesystem::path(folder) / name, ignored))
-      return std::filesystem::path(folder) / name;
-  fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model or {}", kTokenizerFile), "neither of them", folder});
+    if (const auto file = std::filesystem::path(folder) / name; std::filesystem::exists(file, ignored))
+      return file.string();
+  return "";
 }
 
 bool is_sennit_json(const std::string& file, size_t bytes) {
@@ -44,10 +44,16 @@ bool is_sennit_json(const std::string& file, size_t bytes) {
 
 }  // namespace
 
+bool has_tokenizer(const std::string& folder) {
+  return !file_of(folder).empty();
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   std::error_code ignored;
   if (path == "bytes" && !std::filesystem::exists(path, ignored)) return bytes_tokenizer();
-  const std::string file = std::filesystem::is_directory(path, ignored) ? file_of(path).string() : path;
+  const std::string file = std::filesystem::is_directory(path, ignored) ? file_of(path) : path;
+  if (file.empty())
+    fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model or {}", kTokenizerFile), "neither of them", path});
   const auto content = io::MappedFile::open(file);
   const std::string_view text = content->text();
   const size_t start = std::min(text.find_first_not_of(" \t\r\n\xEF\xBB\xBF"), text.size());

@@ -60,6 +60,8 @@ std::unique_ptr<Tokenizer> bytes_tokenizer();
 // the name "bytes". What a file is shows in what it holds: a tokenizer.json of Hugging Face's library, a SentencePiece
 // model, or tiktoken's ranks, whose patterns go by the file's name (cl100k_base.tiktoken).
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
+// Whether a folder holds one of these files.
+bool has_tokenizer(const std::string& folder);
 
 // Turns a stream of bytes into whole UTF-8 characters. Bytes that begin a character wait until it is complete; what can
 // no longer become one is replaced by U+FFFD, one for each longest broken run (as WHATWG decoders do).

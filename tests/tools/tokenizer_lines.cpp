@@ -1,7 +1,8 @@
-// tokenizer_lines TOKENIZER: answers each line of standard input, a JSON object, with one line. {"hex": bytes} asks for
-// the ids of a text as a prompt and as plain text, and for what both decode to; {"unassigned": true} for the ranges of
-// characters that the engine's patterns take for unassigned, and {"time": path} for megabytes of a file in a second of
-// processor time.
+// tokenizer_lines TOKENIZER: answers each line of standard input, a JSON object, with one line.
+//   {"hex": bytes}            the ids of a text as a prompt and as plain text, and what both decode to
+//   {"unassigned": true}      ranges of characters that the engine's patterns take for unassigned
+//   {"time": path}            megabytes of a file in a second of processor time
+//   {"template", "context"}   the text of a chat template
 #include <fmt/format.h>
 
 #include <charconv>
@@ -12,6 +13,8 @@
 #include "base/fields.h"
 #include "base/utf8.h"
 #include "io/mapped_file.h"
+#include "sennit/error.h"
+#include "tokenizers/chat_template.h"
 #include "tokenizers/regex.h"
 #include "tokenizers/tokenizer.h"
 
@@ -66,8 +69,17 @@ Json timed(const Tokenizer& t, const std::string& path) {
   return {{"mb_per_second", 1e-6 * static_cast<double>(text.size()) / seconds}, {"tokens", tokens}};
 }
 
+Json rendered(const Json& ask) {
+  try {
+    return {{"text", ChatTemplate(ask["template"]).render(ask["context"])}};
+  } catch (const Error& e) {
+    return {{"error", e.what()}};
+  }
+}
+
 Json answer(const Tokenizer& t, const Json& ask) {
   if (ask.contains("unassigned")) return unassigned();
+  if (ask.contains("template")) return rendered(ask);
   if (ask.contains("time")) return timed(t, ask["time"]);
   const std::string text = from_hex(ask["hex"]);
   const auto prompt = t.encode_prompt(text), plain = t.encode(text);
