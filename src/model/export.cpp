@@ -24,15 +24,6 @@ bool is_matrix(const std::string& name, const Shape& shape) {
   return weight && name.find("conv") == name.npos && name != "positions.weight";
 }
 
-// The format that a matrix gets when `wanted` is asked for.
-BlockFormat suited(BlockFormat wanted, bool output, int64_t row) {
-  const bool four = wanted == BlockFormat::q4_0 || wanted == BlockFormat::q4_1 || wanted == BlockFormat::q4_k;
-  if (output && four) wanted = BlockFormat::q6_k;
-  if (row % io::layout_of(wanted).numbers == 0) return wanted;
-  const BlockFormat smaller = wanted == BlockFormat::q4_k ? BlockFormat::q5_0 : wanted == BlockFormat::q5_k ? BlockFormat::q5_1 : BlockFormat::q8_0;
-  return row % io::layout_of(smaller).numbers == 0 ? smaller : BlockFormat::f16;
-}
-
 bool finite(const StoredTensor& t) {
   const Tensor x = io::decoded(t);
   return std::all_of(x.span().begin(), x.span().end(), [](float v) { return std::isfinite(v); });
@@ -77,7 +68,7 @@ class Exporter {
       if (!matrix) return io::encoded(t, BlockFormat::f32);
       if (!options_.weights) return t;
       const bool output = name == "head.weight" || (name == "embedding.weight" && described_.tied);
-      const BlockFormat format = suited(*options_.weights, output, t.row_size());
+      const BlockFormat format = matrix_format(*options_.weights, output, t.row_size());
       if (io::is_quantized(format) && format != t.format && !finite(t)) fail({"convert", fmt::format("finite numbers in `{}`", name), "others", model_.path});
       return io::encoded(t, format);
     }

@@ -12,6 +12,7 @@
 #include "model/checkpoint.h"
 #include "model/tensor_rules.h"
 #include "nn/init.h"
+#include "products/quantized.h"
 
 namespace sennit {
 namespace {
@@ -177,15 +178,28 @@ std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std:
   return shapes;
 }
 
-std::unique_ptr<Model> make_model(const StoredModel& stored) {
+io::BlockFormat matrix_format(io::BlockFormat wanted, bool output, int64_t row) {
+  using io::BlockFormat;
+  const bool four = wanted == BlockFormat::q4_0 || wanted == BlockFormat::q4_1 || wanted == BlockFormat::q4_k;
+  if (output && four) wanted = BlockFormat::q6_k;
+  if (row % io::layout_of(wanted).numbers == 0) return wanted;
+  const BlockFormat smaller = wanted == BlockFormat::q4_k ? BlockFormat::q5_0 : wanted == BlockFormat::q5_k ? BlockFormat::q5_1 : BlockFormat::q8_0;
+  return row % io::layout_of(smaller).numbers == 0 ? smaller : BlockFormat::f16;
+}
+
+std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOptions& options) {
   std::unique_ptr<Model> model;
   {
     const BlankInit blank;
     model = std::make_unique<Model>(read_model_spec(stored.model_file, stored.path), Rng(), stored.path);
   }
+  const bool tied = model->spec().tie_embeddings;
   model->parameters([&](const std::string& name, Parameter& p) {
-    const io::StoredTensor& t = stored.tensors.at(name);
-    p.init(t.format == io::BlockFormat::f32 ? tensor_of(t).clone() : io::decoded(t));
+    io::StoredTensor t = stored.tensors.at(name);
+    if (options.weights && p.quantizable && !io::is_quantized(t.format))
+      t = io::encoded(t, matrix_format(*options.weights, name == "head.weight" || (tied && name == "embedding.weight"), t.row_size()));
+    if (p.quantizable && io::is_quantized(t.format) && !options.as_floats) p.quantize(std::make_shared<QuantizedMatrix>(t));
+    else p.init(t.format == io::BlockFormat::f32 ? tensor_of(t).clone() : io::decoded(t));
   });
   return model;
 }
