@@ -24,7 +24,7 @@ struct Convert {
     for (const TensorUse& u : r.read) out["read"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
     for (const TensorUse& u : r.written) out["written"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
     if (unchecked) return out;
-    const LogitDifference d = logit_difference(conversion.in, conversion.out);
+    const LogitDifference d = logit_difference(*make_model(read_stored_model(conversion.in)), *make_model(read_stored_model(conversion.out)));
     out["logits"] = {{"tokens", d.tokens}, {"largest_difference", d.largest}, {"kl_divergence", d.divergence}, {"same_top_token", d.same_top}};
     return out;
   }
