@@ -17,9 +17,9 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kTokens = 64, kWindow = 512;
 // What a folder says of its tokenizer and of how to generate.
-constexpr const char* kCompanions[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                                       "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
-                                       "generation_config.json", "sennit_tokenizer.json"};
+constexpr const char* kCompanions[] = {
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json",     "merges.txt",      "chat_template.jinja",   "generation_config.json",  "sennit_tokenizer.json"};
 
 std::string copy_companions(const std::string& from, const std::string& to) {
   int copied = 0;
@@ -42,7 +42,9 @@ io::GgufMetadata vocabulary_for(const StoredModel& model, std::string& said) {
   const auto tokenizer = tokenizer_beside(model.path);
   const io::GgufMetadata m = gguf_vocabulary(tokenizer.get(), vocab);
   const bool none = m.text("tokenizer.ggml.model") == "none";
-  said = !none ? fmt::format("{} tokens written", vocab) : tokenizer ? "not written: a kind that GGUF is not given yet" : "none";
+  said = !none       ? fmt::format("{} tokens written", vocab)
+         : tokenizer ? "not written: a kind that GGUF is not given yet"
+                     : "none";
   return m;
 }
 
@@ -81,17 +83,25 @@ void compare_rows(std::span<float> a, std::span<float> b, int32_t next, LogitDif
 
 ConversionReport convert(const Conversion& c) {
   const StoredModel model = read_stored_model(c.in);
-  ConversionReport r{.origin = model.origin, .container = Container::huggingface, .read = model.uses, .written = {}, .unread = model.unread, .tokenizer = {}};
+  ConversionReport r{.origin = model.origin,
+                     .container = Container::huggingface,
+                     .read = model.uses,
+                     .written = {},
+                     .unread = model.unread,
+                     .tokenizer = {}};
   ExportOptions options;
   if (!c.weights.empty()) options.weights = io::parse_block_format(c.weights);
-  options.container = fs::path(c.out).extension() == ".gguf" ? Container::gguf : c.to == "hf" ? Container::huggingface : Container::sennit;
+  options.container = fs::path(c.out).extension() == ".gguf" ? Container::gguf
+                      : c.to == "hf"                         ? Container::huggingface
+                                                             : Container::sennit;
   if (options.container == Container::gguf) {
     options.vocabulary = vocabulary_for(model, r.tokenizer);
     r.written = export_model(model, c.out, options);
   } else {
     io::AtomicFolder folder(c.out);
     r.written = export_model(model, folder.path(), options);
-    r.tokenizer = model.gguf ? "not written: GGUF vocabularies do not become files yet" : copy_companions(model.path, folder.path());
+    r.tokenizer = model.gguf ? "not written: GGUF vocabularies do not become files yet"
+                             : copy_companions(model.path, folder.path());
     folder.commit();
   }
   r.container = options.container;
@@ -102,7 +112,8 @@ ConversionReport convert(const Conversion& c) {
 
 LogitDifference logit_difference(Model& first, Model& second, std::vector<int32_t> tokens) {
   const int64_t vocab = first.spec().vocab;
-  if (vocab != second.spec().vocab) fail({"convert", fmt::format("a vocabulary of {}", vocab), fmt::format("{}", second.spec().vocab)});
+  if (vocab != second.spec().vocab)
+    fail({"convert", fmt::format("a vocabulary of {}", vocab), fmt::format("{}", second.spec().vocab)});
   const NoGrad off;
   const FlushDenormals flush;
   Rng rng(1);
@@ -111,7 +122,8 @@ LogitDifference logit_difference(Model& first, Model& second, std::vector<int32_
   LogitDifference d{.tokens = std::ssize(tokens)};
   int64_t followed = 0;
   for (int64_t begin = 0; begin < d.tokens; begin += kWindow) {
-    const std::span<const int32_t> window = std::span<const int32_t>(tokens).subspan(begin, std::min(kWindow, d.tokens - begin));
+    const std::span<const int32_t> window =
+        std::span<const int32_t>(tokens).subspan(begin, std::min(kWindow, d.tokens - begin));
     Tensor a = logits_of(first, window), b = logits_of(second, window);
     for (int64_t i = 0; i < a.rows(); ++i) {
       const int32_t next = i + 1 < a.rows() ? window[i + 1] : -1;

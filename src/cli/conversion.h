@@ -25,9 +25,9 @@ ConversionReport convert(const Conversion& conversion);
 // How two models answer the same tokens.
 struct LogitDifference {
   int64_t tokens = 0;
-  double largest = 0;           // of a logit
-  double divergence = 0;        // mean KL divergence of the second's next token from the first's, in nats
-  double same_top = 0;          // share of places with the same likeliest token
+  double largest = 0;             // of a logit
+  double divergence = 0;          // mean KL divergence of the second's next token from the first's, in nats
+  double same_top = 0;            // share of places with the same likeliest token
   double perplexity[2] = {0, 0};  // of the tokens that follow
 };
 // Tokens are cut into windows of 512; without any, some are drawn at random.
