@@ -1,5 +1,6 @@
 #include "cli/conversion.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -14,11 +15,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kTokens = 64;
+constexpr int64_t kTokens = 64, kWindow = 512;
 // What a folder says of its tokenizer and of how to generate.
-constexpr const char* kCompanions[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                                       "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
-                                       "generation_config.json", "sennit_tokenizer.json"};
+constexpr const char* kCompanions[] = {
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json",     "merges.txt",      "chat_template.jinja",   "generation_config.json",  "sennit_tokenizer.json"};
 
 std::string copy_companions(const std::string& from, const std::string& to) {
   int copied = 0;
@@ -41,7 +42,9 @@ io::GgufMetadata vocabulary_for(const StoredModel& model, std::string& said) {
   const auto tokenizer = tokenizer_beside(model.path);
   const io::GgufMetadata m = gguf_vocabulary(tokenizer.get(), vocab);
   const bool none = m.text("tokenizer.ggml.model") == "none";
-  said = !none ? fmt::format("{} tokens written", vocab) : tokenizer ? "not written: a kind that GGUF is not given yet" : "none";
+  said = !none       ? fmt::format("{} tokens written", vocab)
+         : tokenizer ? "not written: a kind that GGUF is not given yet"
+                     : "none";
   return m;
 }
 
@@ -53,34 +56,52 @@ int64_t bytes_under(const std::string& path) {
   return sum;
 }
 
-Tensor logits_of(const std::string& path, std::vector<int32_t>& tokens) {
-  const NoGrad off;
-  const FlushDenormals flush;
-  const auto model = make_model(read_stored_model(path));
-  if (tokens.empty()) {
-    Rng rng(1);
-    for (int64_t i = 0; i < kTokens; ++i) tokens.push_back(static_cast<int32_t>(rng.below(model->spec().vocab)));
-  }
+Tensor logits_of(Model& model, std::span<const int32_t> tokens) {
   const Context context;
   const Segment whole[] = {{0, std::ssize(tokens), 0, nullptr}};
-  return model->logits(model->hidden(tokens, {whole, &context}), context).value();
+  return model.logits(model.hidden(tokens, {whole, &context}), context).value();
+}
+
+// The log-probabilities of a row of logits, in place.
+void normalize(std::span<float> row) {
+  const float top = *std::max_element(row.begin(), row.end());
+  double sum = 0;
+  for (const float x : row) sum += std::exp(double{x} - top);
+  for (float& x : row) x = static_cast<float>(x - top - std::log(sum));
+}
+
+// Adds a place's share; `next` is the token that follows, -1 where none does.
+void compare_rows(std::span<float> a, std::span<float> b, int32_t next, LogitDifference& d) {
+  for (size_t j = 0; j < a.size(); ++j) d.largest = std::max(d.largest, std::fabs(double{a[j]} - b[j]));
+  normalize(a), normalize(b);
+  for (size_t j = 0; j < a.size(); ++j) d.divergence += std::exp(double{a[j]}) * (double{a[j]} - b[j]);
+  d.same_top += std::max_element(a.begin(), a.end()) - a.begin() == std::max_element(b.begin(), b.end()) - b.begin();
+  if (next >= 0) d.perplexity[0] -= a[next], d.perplexity[1] -= b[next];
 }
 
 }  // namespace
 
 ConversionReport convert(const Conversion& c) {
   const StoredModel model = read_stored_model(c.in);
-  ConversionReport r{.origin = model.origin, .container = Container::huggingface, .read = model.uses, .written = {}, .unread = model.unread, .tokenizer = {}};
+  ConversionReport r{.origin = model.origin,
+                     .container = Container::huggingface,
+                     .read = model.uses,
+                     .written = {},
+                     .unread = model.unread,
+                     .tokenizer = {}};
   ExportOptions options;
   if (!c.weights.empty()) options.weights = io::parse_block_format(c.weights);
-  options.container = fs::path(c.out).extension() == ".gguf" ? Container::gguf : c.to == "hf" ? Container::huggingface : Container::sennit;
+  options.container = fs::path(c.out).extension() == ".gguf" ? Container::gguf
+                      : c.to == "hf"                         ? Container::huggingface
+                                                             : Container::sennit;
   if (options.container == Container::gguf) {
     options.vocabulary = vocabulary_for(model, r.tokenizer);
     r.written = export_model(model, c.out, options);
   } else {
     io::AtomicFolder folder(c.out);
     r.written = export_model(model, folder.path(), options);
-    r.tokenizer = model.gguf ? "not written: GGUF vocabularies do not become files yet" : copy_companions(model.path, folder.path());
+    r.tokenizer = model.gguf ? "not written: GGUF vocabularies do not become files yet"
+                             : copy_companions(model.path, folder.path());
     folder.commit();
   }
   r.container = options.container;
@@ -89,24 +110,29 @@ ConversionReport convert(const Conversion& c) {
   return r;
 }
 
-LogitDifference logit_difference(const std::string& first, const std::string& second) {
-  std::vector<int32_t> tokens;
-  const Tensor a = logits_of(first, tokens), b = logits_of(second, tokens);
-  if (a.shape() != b.shape()) fail({"convert", "logits " + a.shape().str(), b.shape().str(), second});
-  LogitDifference d{.tokens = a.rows()};
-  const int64_t vocab = a.row_size();
-  for (int64_t i = 0; i < a.rows(); ++i) {
-    const float *x = a.data() + i * vocab, *y = b.data() + i * vocab;
-    const float top_x = *std::max_element(x, x + vocab), top_y = *std::max_element(y, y + vocab);
-    double sum_x = 0, sum_y = 0, mean = 0;
-    for (int64_t j = 0; j < vocab; ++j) {
-      sum_x += std::exp(double{x[j]} - top_x), sum_y += std::exp(double{y[j]} - top_y);
-      d.largest = std::max(d.largest, std::fabs(double{x[j]} - y[j]));
+LogitDifference logit_difference(Model& first, Model& second, std::vector<int32_t> tokens) {
+  const int64_t vocab = first.spec().vocab;
+  if (vocab != second.spec().vocab)
+    fail({"convert", fmt::format("a vocabulary of {}", vocab), fmt::format("{}", second.spec().vocab)});
+  const NoGrad off;
+  const FlushDenormals flush;
+  Rng rng(1);
+  if (tokens.empty())
+    for (int64_t i = 0; i < kTokens; ++i) tokens.push_back(static_cast<int32_t>(rng.below(vocab)));
+  LogitDifference d{.tokens = std::ssize(tokens)};
+  int64_t followed = 0;
+  for (int64_t begin = 0; begin < d.tokens; begin += kWindow) {
+    const std::span<const int32_t> window =
+        std::span<const int32_t>(tokens).subspan(begin, std::min(kWindow, d.tokens - begin));
+    Tensor a = logits_of(first, window), b = logits_of(second, window);
+    for (int64_t i = 0; i < a.rows(); ++i) {
+      const int32_t next = i + 1 < a.rows() ? window[i + 1] : -1;
+      compare_rows(a.span().subspan(i * vocab, vocab), b.span().subspan(i * vocab, vocab), next, d);
+      followed += next >= 0;
     }
-    for (int64_t j = 0; j < vocab; ++j) mean += std::exp(double{x[j]} - top_x) / sum_x * ((double{x[j]} - top_x) - (double{y[j]} - top_y));
-    d.divergence += (mean - std::log(sum_x) + std::log(sum_y)) / static_cast<double>(a.rows());
-    d.same_top += (std::max_element(x, x + vocab) - x == std::max_element(y, y + vocab) - y) / static_cast<double>(a.rows());
   }
+  d.divergence /= static_cast<double>(d.tokens), d.same_top /= static_cast<double>(d.tokens);
+  for (double& p : d.perplexity) p = followed ? std::exp(p / static_cast<double>(followed)) : 0;
   return d;
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,13 +22,15 @@ struct ConversionReport {
 // Reads, writes and takes the tokenizer along.
 ConversionReport convert(const Conversion& conversion);
 
-// How two models answer the same random tokens.
+// How two models answer the same tokens.
 struct LogitDifference {
   int64_t tokens = 0;
-  double largest = 0;     // of a logit
-  double divergence = 0;  // mean KL divergence of the second's next token from the first's, in nats
-  double same_top = 0;    // share of places with the same likeliest token
+  double largest = 0;             // of a logit
+  double divergence = 0;          // mean KL divergence of the second's next token from the first's, in nats
+  double same_top = 0;            // share of places with the same likeliest token
+  double perplexity[2] = {0, 0};  // of the tokens that follow
 };
-LogitDifference logit_difference(const std::string& first, const std::string& second);
+// Tokens are cut into windows of 512; without any, some are drawn at random.
+LogitDifference logit_difference(Model& first, Model& second, std::vector<int32_t> tokens = {});
 
 }  // namespace sennit::cli

@@ -19,13 +19,21 @@ struct Convert {
 
   Json run_json() {
     const ConversionReport r = convert(conversion);
-    Json out{{"from", r.origin}, {"to", to_string(r.container)}, {"out", conversion.out}, {"parameters", r.parameters}, {"bytes", r.bytes},
-             {"settings_not_understood", r.unread}, {"tokenizer", r.tokenizer}};
-    for (const TensorUse& u : r.read) out["read"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
-    for (const TensorUse& u : r.written) out["written"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
+    Json out{{"from", r.origin},        {"to", to_string(r.container)},
+             {"out", conversion.out},   {"parameters", r.parameters},
+             {"bytes", r.bytes},        {"settings_not_understood", r.unread},
+             {"tokenizer", r.tokenizer}};
+    for (const TensorUse& u : r.read)
+      out["read"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
+    for (const TensorUse& u : r.written)
+      out["written"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
     if (unchecked) return out;
-    const LogitDifference d = logit_difference(conversion.in, conversion.out);
-    out["logits"] = {{"tokens", d.tokens}, {"largest_difference", d.largest}, {"kl_divergence", d.divergence}, {"same_top_token", d.same_top}};
+    const LogitDifference d =
+        logit_difference(*make_model(read_stored_model(conversion.in)), *make_model(read_stored_model(conversion.out)));
+    out["logits"] = {{"tokens", d.tokens},
+                     {"largest_difference", d.largest},
+                     {"kl_divergence", d.divergence},
+                     {"same_top_token", d.same_top}};
     return out;
   }
 
@@ -51,12 +59,15 @@ struct Convert {
     print_tensors("read", r.at("read"), tensors);
     if (tensors) print_tensors("written", r.at("written"), true);
     if (!r.at("settings_not_understood").empty())
-      fmt::print("settings not understood: {}\n", fmt::join(r.at("settings_not_understood").get<std::vector<std::string>>(), ", "));
+      fmt::print("settings not understood: {}\n",
+                 fmt::join(r.at("settings_not_understood").get<std::vector<std::string>>(), ", "));
     fmt::print("tokenizer: {}\n", r.at("tokenizer").get<std::string>());
     if (r.contains("logits")) {
       const Json& l = r.at("logits");
-      fmt::print("logits over {} tokens: largest difference {:.3g}, KL divergence {:.3g}, same likeliest token {:.1f} %\n", l.at("tokens").get<int64_t>(),
-                 l.at("largest_difference").get<double>(), l.at("kl_divergence").get<double>(), 100 * l.at("same_top_token").get<double>());
+      fmt::print(
+          "logits over {} tokens: largest difference {:.3g}, KL divergence {:.3g}, same likeliest token {:.1f} %\n",
+          l.at("tokens").get<int64_t>(), l.at("largest_difference").get<double>(), l.at("kl_divergence").get<double>(),
+          100 * l.at("same_top_token").get<double>());
     }
     return 0;
   }
@@ -66,15 +77,19 @@ struct Convert {
 
 void add_convert(Commands& commands) {
   auto c = std::make_shared<Convert>();
-  CLI::App& app = commands.add("convert", "Turn a model into another format, and say what became of it", [c] { return c->run(); });
-  app.add_option("in", c->conversion.in, "a GGUF file, a Hugging Face folder, or a checkpoint or training run")->required();
+  CLI::App& app =
+      commands.add("convert", "Turn a model into another format, and say what became of it", [c] { return c->run(); });
+  app.add_option("in", c->conversion.in, "a GGUF file, a Hugging Face folder, or a checkpoint or training run")
+      ->required();
   app.add_option("out", c->conversion.out, "a file that ends in .gguf, or a folder")->required();
-  app.add_option("--to", c->conversion.to, "how a folder is laid out: as Hugging Face does, or with a model file of Sennit's")
+  app.add_option("--to", c->conversion.to,
+                 "how a folder is laid out: as Hugging Face does, or with a model file of Sennit's")
       ->capture_default_str()
       ->check(CLI::IsMember({"hf", "sennit"}));
   std::vector<std::string> formats;
   for (const io::BlockFormat f : io::block_formats()) formats.push_back(io::layout_of(f).name);
-  app.add_option("--weights", c->conversion.weights, "format of the matrices; default: as they are")->check(CLI::IsMember(formats));
+  app.add_option("--weights", c->conversion.weights, "format of the matrices; default: as they are")
+      ->check(CLI::IsMember(formats));
   app.add_flag("--tensors", c->tensors, "list every tensor");
   app.add_flag("--no-check", c->unchecked, "do not run both models to compare their logits");
   add_json_flag(app, c->json);

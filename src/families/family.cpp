@@ -12,11 +12,35 @@ namespace sennit {
 namespace {
 
 // Keys that say nothing about what the model computes, or that are told by the tensors.
-const std::set<std::string> kWithoutEffect = {
-    "architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range", "bos_token_id", "eos_token_id",
-    "pad_token_id", "attention_dropout", "hidden_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "pretraining_tp", "_name_or_path",
-    "output_attentions", "output_hidden_states", "return_dict", "task_specific_params", "auto_map", "quantization_config",
-    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "n_ctx", "model_type"};
+const std::set<std::string> kWithoutEffect = {"architectures",
+                                              "torch_dtype",
+                                              "dtype",
+                                              "transformers_version",
+                                              "use_cache",
+                                              "initializer_range",
+                                              "bos_token_id",
+                                              "eos_token_id",
+                                              "pad_token_id",
+                                              "attention_dropout",
+                                              "hidden_dropout",
+                                              "attn_pdrop",
+                                              "embd_pdrop",
+                                              "resid_pdrop",
+                                              "pretraining_tp",
+                                              "_name_or_path",
+                                              "output_attentions",
+                                              "output_hidden_states",
+                                              "return_dict",
+                                              "task_specific_params",
+                                              "auto_map",
+                                              "quantization_config",
+                                              "summary_activation",
+                                              "summary_first_dropout",
+                                              "summary_proj_to_labels",
+                                              "summary_type",
+                                              "summary_use_proj",
+                                              "n_ctx",
+                                              "model_type"};
 
 template <class Socket>
 Json filled(const Json& part, const Registry<Socket>& sockets, const std::string& where) {
@@ -30,8 +54,9 @@ Json filled(const Json& part, const Registry<Socket>& sockets, const std::string
 }
 
 Described::Block describe_block(const Json& block, const std::string& where) {
-  Described::Block b{filled(block.at("block"), blocks::registry(), where), filled(block.at("mixer"), mixers::registry(), where),
-                     filled(block.at("channel"), channels::registry(), where), filled(block.at("norm"), norms::registry(), where)};
+  Described::Block b{
+      filled(block.at("block"), blocks::registry(), where), filled(block.at("mixer"), mixers::registry(), where),
+      filled(block.at("channel"), channels::registry(), where), filled(block.at("norm"), norms::registry(), where)};
   if (b.mixer.contains("position")) b.mixer["position"] = filled(b.mixer["position"], positions::registry(), where);
   return b;
 }
@@ -58,7 +83,8 @@ const Json* Config::find(const std::string& key) {
 }
 
 void Config::refuse(const std::string& key, const std::string& expected) const {
-  fail({"config", fmt::format("`{}` to be {}", key, expected), has(key) ? object_.at(key).dump().substr(0, 60) : "none", where_});
+  fail({"config", fmt::format("`{}` to be {}", key, expected), has(key) ? object_.at(key).dump().substr(0, 60) : "none",
+        where_});
 }
 
 int64_t Config::integer(const std::string& key) {
@@ -115,16 +141,22 @@ const Registry<Family>::Entry* find(Layout layout, const std::string& target) {
 }
 
 Described describe(const Json& model_file, std::map<std::string, Shape> shapes) {
-  Described d{.vocab = model_file.at("vocab"), .d_model = model_file.at("d_model"), .learned_positions = model_file.at("learned_positions"),
-              .tied = model_file.at("tie_embeddings"), .norm = filled(model_file.at("norm"), norms::registry(), "norm"), .blocks = {},
+  Described d{.vocab = model_file.at("vocab"),
+              .d_model = model_file.at("d_model"),
+              .learned_positions = model_file.at("learned_positions"),
+              .tied = model_file.at("tie_embeddings"),
+              .norm = filled(model_file.at("norm"), norms::registry(), "norm"),
+              .blocks = {},
               .shapes = std::move(shapes)};
   for (const Json& block : model_file.at("blocks"))
-    d.blocks.insert(d.blocks.end(), block.value("repeat", size_t{1}), describe_block(block, fmt::format("block {}", d.blocks.size())));
+    d.blocks.insert(d.blocks.end(), block.value("repeat", size_t{1}),
+                    describe_block(block, fmt::format("block {}", d.blocks.size())));
   return d;
 }
 
 void require(const char* family, const std::string& what, const Json& expected, const Json& found) {
-  if (found != expected) fail({fmt::format("family {}", family), fmt::format("{} {}", what, expected.dump()), found.dump().substr(0, 80)});
+  if (found != expected)
+    fail({fmt::format("family {}", family), fmt::format("{} {}", what, expected.dump()), found.dump().substr(0, 80)});
 }
 
 }  // namespace families

@@ -14,14 +14,16 @@ struct Gpt2 : Family {
   static Info info() { return {"GPT-2", "Radford et al., 2019", {"gpt2"}, {"gpt2"}}; }
   Gpt2(const Dims&, const Options&, Rng) {}
 
-  static Json model_file(int64_t vocab, int64_t d_model, int64_t positions, int64_t layers, int64_t heads, int64_t hidden, bool tied, double epsilon,
-                         const std::string& activation) {
+  static Json model_file(int64_t vocab, int64_t d_model, int64_t positions, int64_t layers, int64_t heads,
+                         int64_t hidden, bool tied, double epsilon, const std::string& activation) {
     const Json norm{{"name", "layernorm"}, {"epsilon", epsilon}};
-    const Json block{{"repeat", layers},
-                     {"mixer", {{"name", "softmax"}, {"heads", heads}, {"bias", true}, {"out_bias", true}, {"position", "none"}}},
-                     {"channel", {{"name", "mlp"}, {"hidden", hidden}, {"activation", activation}}},
-                     {"norm", norm}};
-    return Json{{"vocab", vocab}, {"d_model", d_model}, {"learned_positions", positions}, {"tie_embeddings", tied}, {"norm", norm}, {"blocks", {block}}};
+    const Json block{
+        {"repeat", layers},
+        {"mixer", {{"name", "softmax"}, {"heads", heads}, {"bias", true}, {"out_bias", true}, {"position", "none"}}},
+        {"channel", {{"name", "mlp"}, {"hidden", hidden}, {"activation", activation}}},
+        {"norm", norm}};
+    return Json{{"vocab", vocab},         {"d_model", d_model}, {"learned_positions", positions},
+                {"tie_embeddings", tied}, {"norm", norm},       {"blocks", {block}}};
   }
 
   Json from_config(Config& c) const override {
@@ -30,19 +32,23 @@ struct Gpt2 : Family {
     c.flag("reorder_and_upcast_attn", false);
     const std::string f = c.text("activation_function", "gelu_new");
     const bool gelu = f == "gelu_new" || f == "gelu_pytorch_tanh";
-    if (!gelu && f != "relu" && f != "silu") c.refuse("activation_function", "gelu_new, gelu_pytorch_tanh, relu or silu");
+    if (!gelu && f != "relu" && f != "silu")
+      c.refuse("activation_function", "gelu_new, gelu_pytorch_tanh, relu or silu");
     const int64_t d_model = c.integer("n_embd"), layers = c.integer("n_layer");
     if (layers < 1 || layers > 4096) c.refuse("n_layer", "from 1 to 4096");
-    return model_file(c.integer("vocab_size"), d_model, c.integer("n_positions"), layers, c.integer("n_head"), c.integer("n_inner", 4 * d_model),
-                      c.flag("tie_word_embeddings", true), c.number("layer_norm_epsilon", 1e-5), gelu ? "gelu" : f);
+    return model_file(c.integer("vocab_size"), d_model, c.integer("n_positions"), layers, c.integer("n_head"),
+                      c.integer("n_inner", 4 * d_model), c.flag("tie_word_embeddings", true),
+                      c.number("layer_norm_epsilon", 1e-5), gelu ? "gelu" : f);
   }
 
   Json from_gguf(const io::GgufFile& file) const override {
     const io::GgufMetadata& m = file.metadata();
     const int64_t layers = m.integer("gpt2.block_count");
-    if (layers < 1 || layers > 4096) fail({"GGUF", "`gpt2.block_count` from 1 to 4096", fmt::format("{}", layers), file.path()});
-    return model_file(file.tensor("token_embd.weight").shape[0], m.integer("gpt2.embedding_length"), file.tensor("position_embd.weight").shape[0], layers,
-                      m.integer("gpt2.attention.head_count"), m.integer("gpt2.feed_forward_length"), !file.find("output.weight"),
+    if (layers < 1 || layers > 4096)
+      fail({"GGUF", "`gpt2.block_count` from 1 to 4096", fmt::format("{}", layers), file.path()});
+    return model_file(file.tensor("token_embd.weight").shape[0], m.integer("gpt2.embedding_length"),
+                      file.tensor("position_embd.weight").shape[0], layers, m.integer("gpt2.attention.head_count"),
+                      m.integer("gpt2.feed_forward_length"), !file.find("output.weight"),
                       m.number("gpt2.attention.layer_norm_epsilon"), "gelu");
   }
 
@@ -64,7 +70,8 @@ struct Gpt2 : Family {
       require("gpt2", "the same channel in each block:", d.blocks[0].channel, b.channel);
       require("gpt2", "the same norm in each block:", d.norm, b.norm);
     }
-    for (const char* map : {"q", "k"}) require("gpt2", fmt::format("rows of {}", map), d.d_model, d.rows(fmt::format("blocks.0.mixer.{}.weight", map)));
+    for (const char* map : {"q", "k"})
+      require("gpt2", fmt::format("rows of {}", map), d.d_model, d.rows(fmt::format("blocks.0.mixer.{}.weight", map)));
   }
 
   Json to_config(const Described& d) const override {
@@ -90,7 +97,9 @@ struct Gpt2 : Family {
     require("gpt2", "activation", "gelu", d.blocks[0].channel.at("activation"));
     io::GgufMetadata m;
     m.set("general.architecture", Value::of("gpt2"));
-    const auto set = [&](const char* name, int64_t n) { m.set(fmt::format("gpt2.{}", name), Value::of(static_cast<uint32_t>(n))); };
+    const auto set = [&](const char* name, int64_t n) {
+      m.set(fmt::format("gpt2.{}", name), Value::of(static_cast<uint32_t>(n)));
+    };
     set("block_count", std::ssize(d.blocks));
     set("context_length", d.learned_positions);
     set("embedding_length", d.d_model);
@@ -107,26 +116,34 @@ struct Gpt2 : Family {
                                    {hf ? "transformer.wpe.weight" : "position_embd.weight", {"positions.weight"}}};
     for (size_t i = 0; i < d.blocks.size(); ++i)
       for (const std::string part : {".weight", ".bias"}) {
-        const std::string block = fmt::format("blocks.{}.", i), mixer = block + "mixer.", at = fmt::format(fmt::runtime(hf ? "transformer.h.{}." : "blk.{}."), i);
+        const std::string block = fmt::format("blocks.{}.", i), mixer = block + "mixer.",
+                          at = fmt::format(fmt::runtime(hf ? "transformer.h.{}." : "blk.{}."), i);
         const Change turn = hf && part == ".weight" ? Change::transposed : Change::none;
         all.push_back({at + (hf ? "ln_1" : "attn_norm") + part, {block + "mixer_norm" + part}});
-        all.push_back({at + (hf ? "attn.c_attn" : "attn_qkv") + part, {mixer + "q" + part, mixer + "k" + part, mixer + "v" + part}, turn});
+        all.push_back({at + (hf ? "attn.c_attn" : "attn_qkv") + part,
+                       {mixer + "q" + part, mixer + "k" + part, mixer + "v" + part},
+                       turn});
         all.push_back({at + (hf ? "attn.c_proj" : "attn_output") + part, {mixer + "out" + part}, turn});
         all.push_back({at + (hf ? "ln_2" : "ffn_norm") + part, {block + "channel_norm" + part}});
         all.push_back({at + (hf ? "mlp.c_fc" : "ffn_up") + part, {block + "channel.up" + part}, turn});
         all.push_back({at + (hf ? "mlp.c_proj" : "ffn_down") + part, {block + "channel.down" + part}, turn});
       }
-    for (const char* part : {".weight", ".bias"}) all.push_back({std::string(hf ? "transformer.ln_f" : "output_norm") + part, {std::string("norm") + part}});
+    for (const char* part : {".weight", ".bias"})
+      all.push_back({std::string(hf ? "transformer.ln_f" : "output_norm") + part, {std::string("norm") + part}});
     if (!d.tied) all.push_back({hf ? "lm_head.weight" : "output.weight", {"head.weight"}});
     return all;
   }
 
   // The causal mask, which some files keep.
-  bool ignores(const std::string& theirs) const override { return theirs.ends_with(".attn.bias") || theirs.ends_with(".attn.masked_bias"); }
+  bool ignores(const std::string& theirs) const override {
+    return theirs.ends_with(".attn.bias") || theirs.ends_with(".attn.masked_bias");
+  }
 };
 
 }  // namespace
 
-void register_gpt2(Registry<Family>& r) { r.add<Gpt2>("gpt2"); }
+void register_gpt2(Registry<Family>& r) {
+  r.add<Gpt2>("gpt2");
+}
 
 }  // namespace sennit::families

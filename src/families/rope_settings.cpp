@@ -28,11 +28,13 @@ void read_scaling(Config& s, const std::string& kind, int64_t context, Json& rop
     rope["low"] = s.number("beta_slow", 1), rope["high"] = s.number("beta_fast", 32);
     if (!s.flag("truncate", true)) s.refuse("truncate", "true");
     const double up = s.number("mscale", 0), down = s.number("mscale_all_dim", 0), factor = rope["factor"];
-    if (up > 0 && down > 0 && !s.has("attention_factor")) rope["attention"] = yarn_magnitude(factor, up) / yarn_magnitude(factor, down);
+    if (up > 0 && down > 0 && !s.has("attention_factor"))
+      rope["attention"] = yarn_magnitude(factor, up) / yarn_magnitude(factor, down);
   } else if (kind == "llama3") {
     rope["low"] = s.number("low_freq_factor", 1), rope["high"] = s.number("high_freq_factor", 4);
   } else if (kind == "longrope") {
-    if (!s.has("factor")) rope["factor"] = original > 0 ? static_cast<double>(context) / static_cast<double>(original) : 1;
+    if (!s.has("factor"))
+      rope["factor"] = original > 0 ? static_cast<double>(context) / static_cast<double>(original) : 1;
     rope["factors"] = {{"short", numbers_of(s, "short_factor")}, {"long", numbers_of(s, "long_factor")}};
   }
 }
@@ -53,10 +55,11 @@ Json factors_of(const io::GgufFile& file, const char* name) {
 // The factors by which llama3 divides frequencies; GGUF keeps only these.
 Json llama3_factors(const Json& position, int64_t dims) {
   Json all = Json::array();
-  const double base = position.at("base"), factor = position.at("factor"), original = position.at("original"), low = position.at("low"),
-               high = position.at("high");
+  const double base = position.at("base"), factor = position.at("factor"), original = position.at("original"),
+               low = position.at("low"), high = position.at("high");
   for (int64_t i = 0; i < dims / 2; ++i) {
-    const double turns = original * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(dims)) / (2 * M_PI);
+    const double turns =
+        original * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(dims)) / (2 * M_PI);
     const double share = std::clamp((turns - low) / (high - low), 0.0, 1.0);
     all.push_back(1 / (share + (1 - share) / factor));
   }
@@ -78,8 +81,10 @@ Json rope_from_config(Config& config) {
     rope["base"] = s.number("rope_theta", rope["base"]);
     fraction = s.number("partial_rotary_factor", fraction);
     static const std::set<std::string> kKinds = {"linear", "dynamic", "yarn", "llama3", "longrope"};
-    if (kKinds.count(kind)) read_scaling(s, kind, context, rope);
-    else if (kind != "default") s.refuse("rope_type", "default, linear, dynamic, yarn, llama3 or longrope");
+    if (kKinds.count(kind))
+      read_scaling(s, kind, context, rope);
+    else if (kind != "default")
+      s.refuse("rope_type", "default, linear, dynamic, yarn, llama3 or longrope");
     if (const auto rest = s.unread(); !rest.empty()) s.refuse(rest[0], "absent, as nothing is known of it");
   }
   if (fraction != 1) rope["fraction"] = fraction;
@@ -97,7 +102,8 @@ void rope_to_config(const Json& p, int64_t context_length, Json& config) {
   if (p.at("attention").get<double>() > 0) s["attention_factor"] = p.at("attention");
   if (kind == "yarn") s["beta_slow"] = p.at("low"), s["beta_fast"] = p.at("high");
   if (kind == "llama3") s["low_freq_factor"] = p.at("low"), s["high_freq_factor"] = p.at("high");
-  if (kind == "longrope") s["short_factor"] = p.at("factors").at("short"), s["long_factor"] = p.at("factors").at("long");
+  if (kind == "longrope")
+    s["short_factor"] = p.at("factors").at("short"), s["long_factor"] = p.at("factors").at("long");
   config["rope_scaling"] = s;
 }
 
@@ -106,19 +112,30 @@ Json rope_from_gguf(const io::GgufFile& file, const std::string& architecture) {
   const auto key = [&](const char* name) { return architecture + ".rope." + name; };
   Json rope{{"name", "rope"}, {"base", m.number(key("freq_base"), 10000)}};
   const std::string kind = m.text(key("scaling.type"), "none");
-  const int64_t original = m.integer(key("scaling.original_context_length"), m.integer(architecture + ".context_length"));
+  const int64_t original =
+      m.integer(key("scaling.original_context_length"), m.integer(architecture + ".context_length"));
   if (file.find("rope_freqs.weight")) {
     const Json factors = factors_of(file, "rope_freqs.weight");
-    rope.update(Json{{"scaling", "longrope"}, {"original", original}, {"factors", {{"short", factors}, {"long", factors}}}});
+    rope.update(
+        Json{{"scaling", "longrope"}, {"original", original}, {"factors", {{"short", factors}, {"long", factors}}}});
   } else if (file.find("rope_factors_short.weight")) {
-    const double factor = static_cast<double>(m.integer(architecture + ".context_length")) / static_cast<double>(std::max<int64_t>(1, original));
-    rope.update(Json{{"scaling", "longrope"}, {"original", original}, {"factor", factor}, {"attention", m.number(key("scaling.attn_factor"), 0)},
-                     {"factors", {{"short", factors_of(file, "rope_factors_short.weight")}, {"long", factors_of(file, "rope_factors_long.weight")}}}});
+    const double factor = static_cast<double>(m.integer(architecture + ".context_length")) /
+                          static_cast<double>(std::max<int64_t>(1, original));
+    rope.update(Json{{"scaling", "longrope"},
+                     {"original", original},
+                     {"factor", factor},
+                     {"attention", m.number(key("scaling.attn_factor"), 0)},
+                     {"factors",
+                      {{"short", factors_of(file, "rope_factors_short.weight")},
+                       {"long", factors_of(file, "rope_factors_long.weight")}}}});
   } else if (kind == "linear") {
     rope.update(Json{{"scaling", kind}, {"factor", m.number(key("scaling.factor"))}});
   } else if (kind == "yarn") {
-    rope.update(Json{{"scaling", kind}, {"factor", m.number(key("scaling.factor"))}, {"original", original},
-                     {"low", m.number(key("scaling.yarn_beta_slow"), 1)}, {"high", m.number(key("scaling.yarn_beta_fast"), 32)}});
+    rope.update(Json{{"scaling", kind},
+                     {"factor", m.number(key("scaling.factor"))},
+                     {"original", original},
+                     {"low", m.number(key("scaling.yarn_beta_slow"), 1)},
+                     {"high", m.number(key("scaling.yarn_beta_fast"), 32)}});
   } else if (kind != "none") {
     fail({"GGUF", fmt::format("`{}` to be none, linear, yarn or longrope", key("scaling.type")), kind, file.path()});
   }
@@ -126,11 +143,15 @@ Json rope_from_gguf(const io::GgufFile& file, const std::string& architecture) {
 }
 
 void rope_to_gguf(const Json& p, const std::string& architecture, io::GgufMetadata& into) {
-  const auto set = [&](const char* name, io::GgufValue value) { into.set(architecture + ".rope." + name, std::move(value)); };
+  const auto set = [&](const char* name, io::GgufValue value) {
+    into.set(architecture + ".rope." + name, std::move(value));
+  };
   using Value = io::GgufValue;
   set("freq_base", Value::of(p.at("base").get<float>()));
   const std::string kind = p.at("scaling");
-  if (kind == "none" || kind == "llama3" || (kind == "longrope" && p.at("factors").at("short") == p.at("factors").at("long"))) return;
+  if (kind == "none" || kind == "llama3" ||
+      (kind == "longrope" && p.at("factors").at("short") == p.at("factors").at("long")))
+    return;
   if (kind == "dynamic") fail({"GGUF", "a scaling of positions that the format can say", "dynamic"});
   set("scaling.type", Value::of(kind));
   set("scaling.factor", Value::of(p.at("factor").get<float>()));
@@ -148,7 +169,8 @@ std::vector<io::NamedStored> rope_extras(const Json& p, int64_t head_dim) {
   if (kind != "longrope") return {};
   const Json& factors = p.at("factors");
   if (factors.at("short") == factors.at("long")) return {factors_tensor("rope_freqs.weight", factors.at("short"))};
-  return {factors_tensor("rope_factors_long.weight", factors.at("long")), factors_tensor("rope_factors_short.weight", factors.at("short"))};
+  return {factors_tensor("rope_factors_long.weight", factors.at("long")),
+          factors_tensor("rope_factors_short.weight", factors.at("short"))};
 }
 
 }  // namespace sennit::families

@@ -32,6 +32,12 @@ inline int byte_at(const std::byte* p, int64_t i) {
   return std::to_integer<int>(p[i]);
 }
 
+// Scale and minimum j of the eight that q4_k and q5_k pack into 12 bytes, six bits each.
+struct ScalePair {
+  int scale, minimum;
+};
+ScalePair unpack_pair(const std::byte* packed, int j);
+
 // To the nearest whole number, ties to even, for |x| < 2^22.
 inline float nearest(float x) {
   return (x + 0x1.8p23f) - 0x1.8p23f;

@@ -7,15 +7,6 @@ namespace {
 
 constexpr int kPacked = 12;  // bytes of eight 6-bit scales and eight 6-bit minima
 
-// Pair j < 4: the low six bits of bytes j and j + 4. Pair j >= 4: four bits each in byte j + 4, and their upper two in
-// the upper bits of bytes j - 4 and j.
-struct ScalePair {
-  int scale, minimum;
-};
-ScalePair unpack_pair(const std::byte* s, int j) {
-  if (j < 4) return {byte_at(s, j) & 63, byte_at(s, j + 4) & 63};
-  return {(byte_at(s, j + 4) & 15) | (byte_at(s, j - 4) >> 6) << 4, byte_at(s, j + 4) >> 4 | (byte_at(s, j) >> 6) << 4};
-}
 void pack_pairs(const ScalePair (&pairs)[8], std::byte* s) {
   for (int j = 0; j < 4; ++j) {
     s[j] = static_cast<std::byte>(pairs[j].scale | pairs[j + 4].scale >> 4 << 6);
@@ -105,6 +96,13 @@ void encode_q6_k(const float* x, const float* w, std::byte* b) {
 }
 
 }  // namespace
+
+// Pair j < 4: the low six bits of bytes j and j + 4. Pair j >= 4: four bits each in byte j + 4, and their upper two in
+// the upper bits of bytes j - 4 and j.
+ScalePair unpack_pair(const std::byte* s, int j) {
+  if (j < 4) return {byte_at(s, j) & 63, byte_at(s, j + 4) & 63};
+  return {(byte_at(s, j + 4) & 15) | (byte_at(s, j - 4) >> 6) << 4, byte_at(s, j + 4) >> 4 | (byte_at(s, j) >> 6) << 4};
+}
 
 const Code q4_k{Parts<4>::decode, Parts<4>::encode};
 const Code q5_k{Parts<5>::decode, Parts<5>::encode};

@@ -83,11 +83,11 @@ void check_tokenizer(const LoadedModel& loaded) {
     fail({"checkpoint", fmt::format("a tokenizer of at most {} tokens", most), fmt::format("{}", loaded.tokenizer->vocab_size()), loaded.path});
 }
 
-LoadedModel load_checkpoint(const std::string& path) {
+LoadedModel load_checkpoint(const std::string& path, const LoadingOptions& options) {
   LoadedModel loaded;
 <<<<<<< HEAD
   loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
-  loaded.model = make_model(read_stored_model(loaded.path));
+  loaded.model = make_model(read_stored_model(loaded.path), options);
   loaded.tokenizer = tokenizer_beside(loaded.path);
   check_tokenizer(loaded);
 =======

@@ -2,7 +2,7 @@
 #include <memory>
 #include <string>
 
-#include "model/model.h"
+#include "model/stored_model.h"
 #include "tokenizers/tokenizer.h"
 
 // Models in folders as Hugging Face lays them out: config.json (the model file is its "sennit" object), model.safetensors
@@ -21,7 +21,7 @@ void write_checkpoint(const std::string& folder, Model& model, DType dtype = DTy
 // Reads the folder (ours, or one of a family of families/), the newest checkpoint of a training run's folder, or a GGUF
 // file. Throws Error when a file is missing, damaged (checksum), or does not hold the tensors of its model, or when the
 // tokenizer does not fit the vocabulary.
-LoadedModel load_checkpoint(const std::string& path);
+LoadedModel load_checkpoint(const std::string& path, const LoadingOptions& options = {});
 
 // Throws Error when the tokenizer (if any) has more tokens than the model.
 void check_tokenizer(const LoadedModel& loaded);

@@ -24,15 +24,6 @@ bool is_matrix(const std::string& name, const Shape& shape) {
   return weight && name.find("conv") == name.npos && name != "positions.weight";
 }
 
-// The format that a matrix gets when `wanted` is asked for.
-BlockFormat suited(BlockFormat wanted, bool output, int64_t row) {
-  const bool four = wanted == BlockFormat::q4_0 || wanted == BlockFormat::q4_1 || wanted == BlockFormat::q4_k;
-  if (output && four) wanted = BlockFormat::q6_k;
-  if (row % io::layout_of(wanted).numbers == 0) return wanted;
-  const BlockFormat smaller = wanted == BlockFormat::q4_k ? BlockFormat::q5_0 : wanted == BlockFormat::q5_k ? BlockFormat::q5_1 : BlockFormat::q8_0;
-  return row % io::layout_of(smaller).numbers == 0 ? smaller : BlockFormat::f16;
-}
-
 bool finite(const StoredTensor& t) {
   const Tensor x = io::decoded(t);
   return std::all_of(x.span().begin(), x.span().end(), [](float v) { return std::isfinite(v); });
@@ -48,13 +39,15 @@ BlockFormat main_format(const StoredModel& model) {
 
 // In `format` if that loses nothing, else in f32.
 StoredTensor without_loss(const StoredTensor& t, BlockFormat format) {
-  const StoredTensor wide = io::encoded(t, BlockFormat::f32), narrow = io::encoded(wide, format), back = io::encoded(narrow, BlockFormat::f32);
+  const StoredTensor wide = io::encoded(t, BlockFormat::f32), narrow = io::encoded(wide, format),
+                     back = io::encoded(narrow, BlockFormat::f32);
   return std::equal(wide.bytes.begin(), wide.bytes.end(), back.bytes.begin()) ? narrow : wide;
 }
 
 class Exporter {
  public:
-  Exporter(const StoredModel& model, const ExportOptions& options) : model_(model), options_(options), main_(main_format(model)) {
+  Exporter(const StoredModel& model, const ExportOptions& options)
+      : model_(model), options_(options), main_(main_format(model)) {
     if (options.weights && io::is_quantized(*options.weights) && options.container != Container::gguf)
       fail({"convert", "f32, bf16 or f16 in a folder of safetensors", io::layout_of(*options.weights).name});
     described_ = families::describe(model.model_file, parameter_shapes(model.model_file, model.path));
@@ -63,9 +56,15 @@ class Exporter {
 
   std::vector<TensorUse> write(const std::string& path) {
     switch (options_.container) {
-      case Container::sennit: write_sennit(path); break;
-      case Container::huggingface: write_huggingface(path); break;
-      case Container::gguf: write_gguf(path); break;
+      case Container::sennit:
+        write_sennit(path);
+        break;
+      case Container::huggingface:
+        write_huggingface(path);
+        break;
+      case Container::gguf:
+        write_gguf(path);
+        break;
     }
     return std::move(uses_);
   }
@@ -77,8 +76,9 @@ class Exporter {
       if (!matrix) return io::encoded(t, BlockFormat::f32);
       if (!options_.weights) return t;
       const bool output = name == "head.weight" || (name == "embedding.weight" && described_.tied);
-      const BlockFormat format = suited(*options_.weights, output, t.row_size());
-      if (io::is_quantized(format) && format != t.format && !finite(t)) fail({"convert", fmt::format("finite numbers in `{}`", name), "others", model_.path});
+      const BlockFormat format = matrix_format(*options_.weights, output, t.row_size());
+      if (io::is_quantized(format) && format != t.format && !finite(t))
+        fail({"convert", fmt::format("finite numbers in `{}`", name), "others", model_.path});
       return io::encoded(t, format);
     }
     if (options_.weights) return io::encoded(t, *options_.weights);
@@ -113,7 +113,9 @@ class Exporter {
     int64_t narrow = 0;
     for (const io::NamedStored& t : tensors) {
       all.push_back({t.name, tensor_of(t.tensor)});
-      narrow = std::max<int64_t>(narrow, t.tensor.format == BlockFormat::bf16 ? 2 : t.tensor.format == BlockFormat::f16 ? 1 : 0);
+      narrow = std::max<int64_t>(narrow, t.tensor.format == BlockFormat::bf16  ? 2
+                                         : t.tensor.format == BlockFormat::f16 ? 1
+                                                                               : 0);
     }
     config["torch_dtype"] = narrow == 2 ? "bfloat16" : narrow == 1 ? "float16" : "float32";
     io::write_safetensors_folder(path, all);
@@ -122,9 +124,13 @@ class Exporter {
 
   void write_sennit(const std::string& path) {
     write_folder(path, arranged(own_rules()),
-                 Json{{"model_type", "sennit"}, {"architectures", {"SennitForCausalLM"}}, {"vocab_size", described_.vocab},
-                      {"hidden_size", described_.d_model}, {"num_hidden_layers", described_.blocks.size()},
-                      {"tie_word_embeddings", described_.tied}, {"sennit", model_.model_file}});
+                 Json{{"model_type", "sennit"},
+                      {"architectures", {"SennitForCausalLM"}},
+                      {"vocab_size", described_.vocab},
+                      {"hidden_size", described_.d_model},
+                      {"num_hidden_layers", described_.blocks.size()},
+                      {"tie_word_embeddings", described_.tied},
+                      {"sennit", model_.model_file}});
   }
 
   // The first family that has a place for the model, with what it says of it.
@@ -160,7 +166,8 @@ class Exporter {
       m.set("sennit.context_length", io::GgufValue::of(static_cast<uint32_t>(described_.context_length)));
       m.set("sennit.model_file", io::GgufValue::of(model_.model_file.dump()));
     }
-    auto tensors = arranged(family ? family->rules(described_, Layout::gguf, m.text("general.architecture")) : own_rules());
+    auto tensors =
+        arranged(family ? family->rules(described_, Layout::gguf, m.text("general.architecture")) : own_rules());
     if (family)
       for (io::NamedStored& extra : family->gguf_extras(described_)) tensors.push_back(std::move(extra));
     m.set("general.name", io::GgufValue::of("sennit"));

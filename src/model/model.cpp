@@ -3,14 +3,18 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "kernels/loss.h"
 #include "nn/init.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/products.h"
+#include "products/quantized.h"
 #include "tensor/pooled.h"
 
 namespace sennit {
 namespace {
+
+constexpr int64_t kLossRows = 64;  // of logits at a time, where the output map is quantized
 
 Pooled<int32_t> positions_of(const Batch& batch, int64_t most) {
   Pooled<int32_t> all(static_cast<size_t>(batch.rows()));
@@ -28,6 +32,7 @@ Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::mo
   const int64_t d = spec_.d_model;
   head_ = Linear(d, spec_.vocab, init.fork("head"), {.deviation = spec_.embedding_deviation});
   if (!spec_.tie_embeddings) embedding_.init(normal_init({spec_.vocab, d}, spec_.embedding_deviation, init.fork("embedding")));
+  embedding_.quantizable = true;
   if (spec_.learned_positions) positions_.init(normal_init({spec_.learned_positions, d}, spec_.embedding_deviation, init.fork("positions")));
   const double out_scale = 1 / std::sqrt(2.0 * static_cast<double>(spec_.blocks.size()));
   for (size_t i = 0; i < spec_.blocks.size(); ++i) {
@@ -49,11 +54,23 @@ void Model::visit(const ParameterVisitor& v) {
   v("norm", *norm_);
 }
 
+Var Model::embedded(std::span<const int32_t> tokens) const {
+  const Parameter& table = spec_.tie_embeddings ? head_.weight : embedding_;
+  if (!table.quantized) return embedding(table, tokens);
+  Tensor x({std::ssize(tokens), spec_.d_model});
+  for (int64_t i = 0; i < x.rows(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= spec_.vocab)
+      fail({"embedding", fmt::format("token ids from 0 to {}", spec_.vocab - 1), fmt::format("{}", tokens[i]), fmt::format("token {}", i)});
+    table.quantized->row(tokens[i], x.data() + i * spec_.d_model);
+  }
+  return Var(std::move(x));
+}
+
 Var Model::hidden(std::span<const int32_t> tokens, const Batch& batch, bool checkpointed) {
   SENNIT_CHECK(batch.rows() == std::ssize(tokens), "{} tokens in a batch of {}", tokens.size(), batch.rows());
   if (checkpointed)  // the second run of a block would move the states on twice
     for (const Segment& s : batch.segments) SENNIT_CHECK(!s.state, "checkpointing with carried state");
-  Var x = embedding(spec_.tie_embeddings ? head_.weight : embedding_, tokens);
+  Var x = embedded(tokens);
   if (spec_.learned_positions) x = add(x, embedding(positions_, positions_of(batch, spec_.learned_positions)));
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Batch at = batch.at(slots_[i]);
@@ -72,7 +89,20 @@ Var Model::hidden(std::span<const int32_t> tokens, const Batch& batch, bool chec
 Var Model::logits(const Var& hidden, const Context& context) { return head_(hidden, context); }
 
 Var Model::loss(const Var& hidden, std::span<const int32_t> targets, const Context& context, Tensor* losses) {
-  return linear_cross_entropy(hidden, head_.weight, targets, context.precision, losses);
+  if (!head_.weight.quantized) return linear_cross_entropy(hidden, head_.weight, targets, context.precision, losses);
+  Tensor each({hidden.rows()});
+  double sum = 0, counted = 0;
+  for (int64_t first = 0; first < hidden.rows(); first += kLossRows) {
+    const int64_t n = std::min(kLossRows, hidden.rows() - first);
+    const Var y = logits(rows(hidden.detach(), first, n), context);
+    for (int64_t i = first; i < first + n; ++i) {
+      const float* row = y.value().data() + (i - first) * spec_.vocab;
+      each.data()[i] = targets[i] < 0 ? 0 : kernels::loss().cross_entropy(row, spec_.vocab, targets[i]);
+      sum += each.data()[i], counted += targets[i] >= 0;
+    }
+  }
+  if (losses) *losses = each;
+  return Var(Tensor::full({1}, counted > 0 ? static_cast<float>(sum / counted) : 0));
 }
 
 int64_t Model::state_bytes(int64_t tokens) const {

@@ -28,6 +28,7 @@ class Model : public Module {
   void visit(const ParameterVisitor& v) override;
 
  private:
+  Var embedded(std::span<const int32_t> tokens) const;
   ModelSpec spec_;
   Parameter embedding_;  // undefined when tied
   Parameter positions_;  // undefined when there are none

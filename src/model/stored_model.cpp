@@ -12,6 +12,7 @@
 #include "model/checkpoint.h"
 #include "model/tensor_rules.h"
 #include "nn/init.h"
+#include "products/quantized.h"
 
 namespace sennit {
 namespace {
@@ -22,7 +23,9 @@ namespace fs = std::filesystem;
 class Tensors {
  public:
   explicit Tensors(std::shared_ptr<const io::GgufFile> file) : gguf_(std::move(file)) {}
-  explicit Tensors(const std::string& folder) : safetensors_(std::make_shared<io::Safetensors>(folder)) { safetensors_->verify(); }
+  explicit Tensors(const std::string& folder) : safetensors_(std::make_shared<io::Safetensors>(folder)) {
+    safetensors_->verify();
+  }
 
   std::vector<std::string> names() const {
     if (safetensors_) return safetensors_->names();
@@ -30,7 +33,9 @@ class Tensors {
     for (const io::GgufEntry& e : gguf_->entries()) all.push_back(e.name);
     return all;
   }
-  bool contains(const std::string& name) const { return safetensors_ ? safetensors_->contains(name) : gguf_->find(name) != nullptr; }
+  bool contains(const std::string& name) const {
+    return safetensors_ ? safetensors_->contains(name) : gguf_->find(name) != nullptr;
+  }
   io::StoredTensor get(const std::string& name, const std::string& where) const {
     if (gguf_) return gguf_->tensor(name);
     const Tensor t = safetensors_->tensor(name);
@@ -45,13 +50,14 @@ class Tensors {
 };
 
 // Finds each rule's tensor, whatever prefix of the known ones the file uses, and takes it apart.
-void take_tensors(const Family& family, const std::vector<TensorRule>& rules, const Tensors& tensors, const std::map<std::string, Shape>& shapes,
-                  StoredModel& into) {
+void take_tensors(const Family& family, const std::vector<TensorRule>& rules, const Tensors& tensors,
+                  const std::map<std::string, Shape>& shapes, StoredModel& into) {
   std::set<std::string> used;
   std::string missing;
   for (const TensorRule& rule : rules) {
     std::string name = rule.theirs;
-    if (!tensors.contains(name) && tensors.contains(name.substr(name.find('.') + 1))) name = name.substr(name.find('.') + 1);
+    if (!tensors.contains(name) && tensors.contains(name.substr(name.find('.') + 1)))
+      name = name.substr(name.find('.') + 1);
     if (!tensors.contains(name)) {
       if (missing.empty()) missing = rule.theirs;
       continue;
@@ -74,20 +80,22 @@ void take_tensors(const Family& family, const std::vector<TensorRule>& rules, co
     if (!ignored && unknown.empty()) unknown = name;
   }
   if (!missing.empty())
-    fail({"model", fmt::format("a tensor `{}`", missing), unknown.empty() ? "none" : fmt::format("none, but an unknown `{}`", unknown), into.path});
+    fail({"model", fmt::format("a tensor `{}`", missing),
+          unknown.empty() ? "none" : fmt::format("none, but an unknown `{}`", unknown), into.path});
 }
 
 // Our parameters that no rule names are a fault of the family; rules name each at most once.
 void check_rules(const std::vector<TensorRule>& rules, const std::map<std::string, Shape>& shapes) {
   std::set<std::string> named;
   for (const TensorRule& rule : rules)
-    for (const std::string& ours : rule.ours) SENNIT_CHECK(shapes.count(ours) && named.insert(ours).second, "rule for `{}`", ours);
+    for (const std::string& ours : rule.ours)
+      SENNIT_CHECK(shapes.count(ours) && named.insert(ours).second, "rule for `{}`", ours);
   SENNIT_CHECK(named.size() == shapes.size(), "{} rules for {} parameters", named.size(), shapes.size());
 }
 
 // Fills `model` from a model file in their settings and their tensors.
-void read_theirs(const Registry<Family>::Entry& entry, Layout layout, const std::string& target, const Json& model_file, const Tensors& tensors,
-                 StoredModel& model) {
+void read_theirs(const Registry<Family>::Entry& entry, Layout layout, const std::string& target, const Json& model_file,
+                 const Tensors& tensors, StoredModel& model) {
   const auto family = families::registry().make(entry.name, {}, Rng(), model.path);
   model.model_file = write_model_spec(read_model_spec(model_file, model.path));
   const auto shapes = parameter_shapes(model.model_file, model.path);
@@ -108,14 +116,18 @@ void read_ours(const Json& model_file, const Tensors& tensors, StoredModel& mode
   model.origin = "Sennit";
   std::set<std::string> names;
   for (const auto& [name, shape] : parameter_shapes(model.model_file, model.path)) {
-    if (!tensors.contains(name)) fail({"checkpoint", fmt::format("a tensor `{}` {}", name, shape.str()), "none of that name", model.path});
+    if (!tensors.contains(name))
+      fail({"checkpoint", fmt::format("a tensor `{}` {}", name, shape.str()), "none of that name", model.path});
     model.tensors[name] = tensors.get(name, model.path);
-    if (model.tensors[name].shape != shape) fail({"checkpoint", fmt::format("`{}` to be {}", name, shape.str()), model.tensors[name].shape.str(), model.path});
+    if (model.tensors[name].shape != shape)
+      fail(
+          {"checkpoint", fmt::format("`{}` to be {}", name, shape.str()), model.tensors[name].shape.str(), model.path});
     model.uses.push_back({name, name, "", io::layout_of(model.tensors[name].format).name});
     names.insert(name);
   }
   for (const std::string& name : tensors.names())
-    if (!names.count(name)) fail({"checkpoint", "only tensors of the model file", fmt::format("`{}`", name), model.path});
+    if (!names.count(name))
+      fail({"checkpoint", "only tensors of the model file", fmt::format("`{}`", name), model.path});
 }
 
 StoredModel read_gguf_model(const std::string& path) {
@@ -133,7 +145,8 @@ StoredModel read_gguf_model(const std::string& path) {
   const auto* entry = families::find(Layout::gguf, target);
   if (!entry) fail({"GGUF", "general.architecture to be " + known_names(Layout::gguf), target, path});
   model.origin = "GGUF " + target;
-  read_theirs(*entry, Layout::gguf, target, families::registry().make(entry->name, {}, Rng(), path)->from_gguf(*model.gguf), tensors, model);
+  read_theirs(*entry, Layout::gguf, target,
+              families::registry().make(entry->name, {}, Rng(), path)->from_gguf(*model.gguf), tensors, model);
   return model;
 }
 
@@ -177,15 +190,33 @@ std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std:
   return shapes;
 }
 
-std::unique_ptr<Model> make_model(const StoredModel& stored) {
+io::BlockFormat matrix_format(io::BlockFormat wanted, bool output, int64_t row) {
+  using io::BlockFormat;
+  const bool four = wanted == BlockFormat::q4_0 || wanted == BlockFormat::q4_1 || wanted == BlockFormat::q4_k;
+  if (output && four) wanted = BlockFormat::q6_k;
+  if (row % io::layout_of(wanted).numbers == 0) return wanted;
+  const BlockFormat smaller = wanted == BlockFormat::q4_k   ? BlockFormat::q5_0
+                              : wanted == BlockFormat::q5_k ? BlockFormat::q5_1
+                                                            : BlockFormat::q8_0;
+  return row % io::layout_of(smaller).numbers == 0 ? smaller : BlockFormat::f16;
+}
+
+std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOptions& options) {
   std::unique_ptr<Model> model;
   {
     const BlankInit blank;
     model = std::make_unique<Model>(read_model_spec(stored.model_file, stored.path), Rng(), stored.path);
   }
+  const bool tied = model->spec().tie_embeddings;
   model->parameters([&](const std::string& name, Parameter& p) {
-    const io::StoredTensor& t = stored.tensors.at(name);
-    p.init(t.format == io::BlockFormat::f32 ? tensor_of(t).clone() : io::decoded(t));
+    io::StoredTensor t = stored.tensors.at(name);
+    if (options.weights && p.quantizable && !io::is_quantized(t.format))
+      t = io::encoded(t, matrix_format(*options.weights, name == "head.weight" || (tied && name == "embedding.weight"),
+                                       t.row_size()));
+    if (p.quantizable && io::is_quantized(t.format) && !options.as_floats)
+      p.quantize(std::make_shared<QuantizedMatrix>(t));
+    else
+      p.init(t.format == io::BlockFormat::f32 ? tensor_of(t).clone() : io::decoded(t));
   });
   return model;
 }

@@ -2,6 +2,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,16 @@ bool is_gguf(const std::string& path);
 // The parameters of a model file and their shapes, without their numbers.
 std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std::string& where);
 
-// The model with its numbers as f32.
-std::unique_ptr<Model> make_model(const StoredModel& stored);
+// The model. Matrices that are stored quantized stay so (products/quantized.h) unless `as_floats`; `weights` names a format
+// for the others. All the rest is f32.
+struct LoadingOptions {
+  bool as_floats = false;
+  std::optional<io::BlockFormat> weights;
+};
+std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOptions& options = {});
+
+// The format that a matrix gets when `wanted` is asked for: the output map q6_k instead of a format of 4 bits, and rows
+// that are no multiple of a block the nearest format that fits.
+io::BlockFormat matrix_format(io::BlockFormat wanted, bool output, int64_t row);
 
 }  // namespace sennit

@@ -29,7 +29,8 @@ StoredTensor transposed(const StoredTensor& in) {
   const int64_t rows = t.shape[0], columns = t.shape[1], size = io::layout_of(t.format).bytes;
   const io::FreshTensor out = io::fresh(t.format, {columns, rows});
   for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; ++j) std::memcpy(out.bytes + (j * rows + i) * size, t.bytes.data() + (i * columns + j) * size, size);
+    for (int64_t j = 0; j < columns; ++j)
+      std::memcpy(out.bytes + (j * rows + i) * size, t.bytes.data() + (i * columns + j) * size, size);
   return out.tensor;
 }
 
@@ -38,7 +39,8 @@ template <class Source>
 StoredTensor gathered(const StoredTensor& t, Source&& source) {
   const io::FreshTensor out = io::fresh(t.format, t.shape);
   const int64_t bytes = bytes_of_row(t);
-  for (int64_t r = 0; r < t.shape[0]; ++r) std::memcpy(out.bytes + r * bytes, t.bytes.data() + source(r) * bytes, bytes);
+  for (int64_t r = 0; r < t.shape[0]; ++r)
+    std::memcpy(out.bytes + r * bytes, t.bytes.data() + source(r) * bytes, bytes);
   return out.tensor;
 }
 
@@ -77,20 +79,33 @@ StoredTensor stacked(std::span<const StoredTensor> parts) {
 
 }  // namespace
 
-std::vector<StoredTensor> from_theirs(const TensorRule& rule, const StoredTensor& theirs, std::span<const Shape> ours, const std::string& where) {
+std::vector<StoredTensor> from_theirs(const TensorRule& rule, const StoredTensor& theirs, std::span<const Shape> ours,
+                                      const std::string& where) {
   int64_t rows = 0, elements = 0;
   for (const Shape& s : ours) rows += s.rank() ? s[0] : 1, elements += s.elements();
   const int64_t columns = rows ? elements / rows : 0, lead = rule.change == Change::transposed ? columns : rows;
   StoredTensor t = as_matrix(theirs);
   if (columns == 1 && !io::is_quantized(t.format)) t.shape = Shape{t.shape.elements(), 1};
-  const bool fits = t.shape.elements() == elements && (t.shape[0] == lead || elements == 0) && (!io::is_quantized(t.format) || theirs.shape.rank() <= 2);
-  if (!fits) fail({"model", fmt::format("tensor `{}` to be {} by {}", rule.theirs, lead, rows + columns - lead), theirs.shape.str(), where});
+  const bool fits = t.shape.elements() == elements && (t.shape[0] == lead || elements == 0) &&
+                    (!io::is_quantized(t.format) || theirs.shape.rank() <= 2);
+  if (!fits)
+    fail({"model", fmt::format("tensor `{}` to be {} by {}", rule.theirs, lead, rows + columns - lead),
+          theirs.shape.str(), where});
   switch (rule.change) {
-    case Change::none: break;
-    case Change::transposed: t = transposed(t); break;
-    case Change::interleaved: t = separated(t, rule.heads); break;
-    case Change::separated: t = interleaved(t, rule.heads); break;
-    case Change::decay: t = mapped(t, [](double x) { return std::log(-x); }); break;
+    case Change::none:
+      break;
+    case Change::transposed:
+      t = transposed(t);
+      break;
+    case Change::interleaved:
+      t = separated(t, rule.heads);
+      break;
+    case Change::separated:
+      t = interleaved(t, rule.heads);
+      break;
+    case Change::decay:
+      t = mapped(t, [](double x) { return std::log(-x); });
+      break;
   }
   std::vector<StoredTensor> parts;
   size_t at = 0;
@@ -108,11 +123,19 @@ StoredTensor to_theirs(const TensorRule& rule, std::span<const StoredTensor> our
   StoredTensor t = stacked(ours);
   const int rank = ours[0].shape.rank();
   switch (rule.change) {
-    case Change::none: break;
-    case Change::transposed: return transposed(t);
-    case Change::interleaved: t = interleaved(t, rule.heads); break;
-    case Change::separated: t = separated(t, rule.heads); break;
-    case Change::decay: t = mapped(t, [](double x) { return -std::exp(x); }); break;
+    case Change::none:
+      break;
+    case Change::transposed:
+      return transposed(t);
+    case Change::interleaved:
+      t = interleaved(t, rule.heads);
+      break;
+    case Change::separated:
+      t = separated(t, rule.heads);
+      break;
+    case Change::decay:
+      t = mapped(t, [](double x) { return -std::exp(x); });
+      break;
   }
   if (rank <= 1) t.shape = Shape{t.shape[0]};
   if (rule.shape.rank() > 0) t.shape = rule.shape;
@@ -123,7 +146,9 @@ Tensor tensor_of(const StoredTensor& t) {
   using Owner = std::shared_ptr<const void>;
   SENNIT_CHECK(!io::is_quantized(t.format), "{}", io::layout_of(t.format).name);
   const auto dtype = parse_dtype(io::layout_of(t.format).name);
-  return Tensor::adopt(const_cast<std::byte*>(t.bytes.data()), t.shape, *dtype, [](void* owner) { delete static_cast<Owner*>(owner); }, new Owner(t.owner));
+  return Tensor::adopt(
+      const_cast<std::byte*>(t.bytes.data()), t.shape, *dtype, [](void* owner) { delete static_cast<Owner*>(owner); },
+      new Owner(t.owner));
 }
 
 }  // namespace sennit

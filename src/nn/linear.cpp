@@ -6,12 +6,14 @@
 #include "nn/init.h"
 #include "ops/count.h"
 #include "ops/products.h"
+#include "products/quantized.h"
 
 namespace sennit {
 
-Linear::Linear(int64_t in, int64_t out, Rng rng, Init init) {
+Linear::Linear(int64_t in, int64_t out, Rng rng, Init init) : in_(in), out_(out) {
   const double deviation = init.deviation < 0 ? init.scale / std::sqrt(static_cast<double>(in)) : init.deviation;
   weight.init(normal_init({out, in}, deviation, rng.fork("weight")));
+  weight.quantizable = true;
   if (init.bias) {
     bias.init(Tensor::zeros({out}));
     bias.decays = false;
@@ -24,6 +26,14 @@ void Linear::visit(const ParameterVisitor& v) {
 }
 
 Var Linear::operator()(const Var& x, const Context& context) {
+  if (weight.quantized) {
+    SENNIT_CHECK(x.columns() == in(), "linear: {} into [{}, {}]", x.shape().str(), out(), in());
+    if (recording() && x.needs_grad()) fail({"linear", "weights of floats to train", "quantized ones"});
+    Tensor y({x.rows(), out()});
+    count_flops(2 * x.rows() * in() * out());
+    multiply(x.value().data(), x.rows(), *weight.quantized, y.data(), bias.var ? bias.value().data() : nullptr);
+    return Var(std::move(y));
+  }
   if (recording() || context.training) return linear(x, weight, bias.var, context.precision);
   if (packed_version_ != weight.version || packed_.precision() != context.precision) {
     packed_ = PackedMatrix({weight.value().data(), in(), out(), in(), true}, context.precision);

@@ -7,7 +7,8 @@
 namespace sennit {
 
 // y = x W^T + b: x [N, in], W [out, in], b [out]. Outside recording and training, where it
-// changes with every step, the weight is packed once, at the first call.
+// changes with every step, the weight is packed once, at the first call. A quantized weight (products/quantized.h) is used
+// as it is; no gradient flows through it.
 class Linear : public Module {
  public:
   struct Init {
@@ -21,12 +22,13 @@ class Linear : public Module {
 
   Var operator()(const Var& x, const Context& context);
   void visit(const ParameterVisitor& v) override;
-  int64_t in() const { return weight.value().row_size(); }
-  int64_t out() const { return weight.value().rows(); }
+  int64_t in() const { return in_; }
+  int64_t out() const { return out_; }
 
   Parameter weight, bias;
 
  private:
+  int64_t in_ = 0, out_ = 0;
   PackedMatrix packed_;
   uint64_t packed_version_ = 0;
 };

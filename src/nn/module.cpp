@@ -1,5 +1,8 @@
 #include "nn/module.h"
 
+#include "base/error.h"
+#include "products/quantized.h"
+
 namespace sennit {
 namespace {
 
@@ -9,6 +12,14 @@ std::string join(const std::string& prefix, std::string_view name) {
 }
 
 }  // namespace
+
+void Parameter::quantize(std::shared_ptr<const QuantizedMatrix> matrix) {
+  SENNIT_CHECK(quantizable && value().rows() == matrix->out() && value().row_size() == matrix->in(), "{} as [{}, {}]", value().shape().str(),
+               matrix->out(), matrix->in());
+  quantized = std::move(matrix);
+  var = Var();
+  ++version;
+}
 
 void ParameterVisitor::operator()(std::string_view name, Parameter& p) const {
   if (p.var.defined()) action_(join(prefix_, name), p);

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -7,13 +8,20 @@
 
 namespace sennit {
 
+class QuantizedMatrix;
+
 // A learned tensor. `version` rises with every change of the value: whoever keeps something derived from it (a packed
 // copy) holds it against that.
 struct Parameter {
   Var var;
   uint64_t version = 0;
   bool decays = true;  // whether weight decay applies
+  // A matrix that only multiplies rows or is looked up by rows may be kept quantized instead: it has no value then, and
+  // visitors pass it by.
+  bool quantizable = false;
+  std::shared_ptr<const QuantizedMatrix> quantized = nullptr;
 
+  void quantize(std::shared_ptr<const QuantizedMatrix> matrix);  // in place of the value
   void init(Tensor value) {
     var = Var::leaf(std::move(value));
     ++version;

@@ -20,7 +20,8 @@ double stretched_base(int64_t dims, double base, const RopeScaling& s) {
 // The share of pair i that stays as it is: 1 for fast pairs, 0 for slow ones, a ramp over the pairs between.
 double yarn_share(int64_t i, int64_t dims, double base, const RopeScaling& s) {
   const auto pair_of = [&](double turns) {
-    return static_cast<double>(dims) * std::log(static_cast<double>(s.original) / (turns * kTurn)) / (2 * std::log(base));
+    return static_cast<double>(dims) * std::log(static_cast<double>(s.original) / (turns * kTurn)) /
+           (2 * std::log(base));
   };
   const double first = std::max(std::floor(pair_of(s.high)), 0.0);
   const double last = std::min(std::ceil(pair_of(s.low)), static_cast<double>(dims - 1));
@@ -60,7 +61,8 @@ std::vector<double> rope_frequencies(int64_t dims, double base, const RopeScalin
 double rope_magnitude(const RopeScaling& s) {
   if (s.attention > 0) return s.attention;
   if (s.kind == "yarn" && s.factor > 1) return 0.1 * std::log(s.factor) + 1;
-  if (s.kind == "longrope" && s.factor > 1) return std::sqrt(1 + std::log(s.factor) / std::log(static_cast<double>(s.original)));
+  if (s.kind == "longrope" && s.factor > 1)
+    return std::sqrt(1 + std::log(s.factor) / std::log(static_cast<double>(s.original)));
   return 1;
 }
 

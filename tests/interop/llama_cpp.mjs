@@ -1,3 +1,4 @@
+// One thread: several wait for one another by spinning, which takes long on a busy machine.
 // Prints, as JSON, what llama.cpp makes of some tokens: the logits after each, and the likeliest continuation.
 //   node llama_cpp.mjs FOLDER_WITH_NODE_MODULES MODEL.gguf TOKEN,TOKEN,... CONTINUATION_LENGTH
 import {createRequire} from "node:module";
@@ -8,10 +9,10 @@ const [folder, modelPath, list, length] = process.argv.slice(2);
 const entry = createRequire(path.join(folder, "package.json")).resolve("node-llama-cpp");
 const {getLlama, LlamaLogLevel} = await import(pathToFileURL(entry));
 const tokens = list.split(",").map(Number);
-const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: 2});
+const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: 1});
 const model = await llama.loadModel({modelPath, useMmap: true});
 const context = await model.createContext({
-  contextSize: 512, batchSize: 512, threads: 2, flashAttention: false,
+  contextSize: 512, batchSize: 512, threads: 1, flashAttention: false,
   experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"
 });
 const sequence = context.getSequence();

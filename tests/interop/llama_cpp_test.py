@@ -22,7 +22,8 @@ VOCAB, D, LAYERS, GREEDY = 288, 256, 2, 200
 TOKENS = [(37 * i * i + 11 * i + 5) % 256 for i in range(40)]
 # The largest difference allowed between next-token log-probabilities. Floats differ by the order of sums (and F16 by
 # llama.cpp rounding the activations to it); in quantized formats llama.cpp also rounds the activations, to 8 bits.
-ALLOWED = {"f32": 1e-3, "f16": 1e-2, "q8_0": 0.15, "q4_0": 0.15, "q4_k": 0.2}
+# GPT-2's f32: ggml looks GELU up in a table of f16.
+ALLOWED = {"gpt2 f32": 2e-2, "f32": 1e-3, "f16": 1e-2, "q8_0": 0.15, "q4_0": 0.15, "q4_k": 0.2}
 
 
 def skip(reason):
@@ -153,7 +154,7 @@ def main():
                 for a, b in zip(ours["logits"], theirs["logits"], strict=True):
                     worst = max(worst, max(abs(x - y) for x, y in zip(log_probabilities(a), log_probabilities(b), strict=True)))
                 same = ours["continuation"] == theirs["continuation"]
-                good = worst <= ALLOWED[form] and same
+                good = worst <= ALLOWED.get(f"{name} {form}", ALLOWED.get(form)) and same
                 print(f"{name} {form}: log-probabilities differ by at most {worst:.3g}" + (f", {length} likeliest tokens {'the same' if same else 'DIFFER'}" if length else "")
                       + ("" if good else "  FAILED"), flush=True)
                 if not good:

@@ -82,9 +82,11 @@ TEST_P(Golden, RoundTripKeepsTheBits) {
   TempFolder dir;
   const io::Safetensors first(folder());
   for (const auto format : {io::BlockFormat::f32, io::BlockFormat::f16, io::BlockFormat::bf16}) {
-    const std::string name = io::layout_of(format).name, start = dir / ("start_" + name), gguf = dir / (name + ".gguf"), back = dir / ("back_" + name);
+    const std::string name = io::layout_of(format).name, start = dir / ("start_" + name), gguf = dir / (name + ".gguf"),
+                      back = dir / ("back_" + name);
     fs::create_directory(start), fs::create_directory(back);
-    export_model(read_stored_model(folder()), start, {.container = Container::huggingface, .weights = format, .vocabulary = io::GgufMetadata()});
+    export_model(read_stored_model(folder()), start,
+                 {.container = Container::huggingface, .weights = format, .vocabulary = io::GgufMetadata()});
     const StoredModel from = read_stored_model(start);
     export_model(from, gguf, {.container = Container::gguf, .weights = {}, .vocabulary = gguf_vocabulary(nullptr, 40)});
     const StoredModel middle = read_stored_model(gguf);
@@ -96,7 +98,8 @@ TEST_P(Golden, RoundTripKeepsTheBits) {
       const Tensor x = a.tensor(tensor), y = b.tensor(tensor);
       ASSERT_EQ(x.shape(), y.shape()) << tensor;
       if (tensor.ends_with("A_log")) {  // GGUF keeps -exp of it
-        for (int64_t i = 0; i < x.elements(); ++i) ASSERT_NEAR(x.to(DType::f32).data()[i], y.to(DType::f32).data()[i], 3e-7) << tensor;
+        for (int64_t i = 0; i < x.elements(); ++i)
+          ASSERT_NEAR(x.to(DType::f32).data()[i], y.to(DType::f32).data()[i], 3e-7) << tensor;
         continue;
       }
       ASSERT_EQ(x.dtype(), y.dtype()) << tensor;
@@ -123,19 +126,32 @@ TEST_P(Golden, MissingTensorsAreNamed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
-                         testing::Values("llama3", "llama_linear", "llama_yarn", "llama_longrope", "mistral", "qwen2", "qwen3", "gpt2", "mamba"),
+                         testing::Values("llama3", "llama_linear", "llama_yarn", "llama_longrope", "mistral", "qwen2",
+                                         "qwen3", "gpt2", "mamba"),
                          [](const auto& i) { return i.param; });
 
 TEST(Families, AnyModelOfOursGoesThroughGguf) {
   TempFolder dir;
   Model model = hybrid();
-  StoredModel stored{.model_file = write_model_spec(model.spec()), .tensors = {}, .path = "test", .origin = "", .context_length = 0, .uses = {}, .unread = {}, .gguf = {}};
+  StoredModel stored{.model_file = write_model_spec(model.spec()),
+                     .tensors = {},
+                     .path = "test",
+                     .origin = "",
+                     .context_length = 0,
+                     .uses = {},
+                     .unread = {},
+                     .gguf = {}};
   model.parameters([&](const std::string& name, Parameter& p) { stored.tensors[name] = io::stored(p.value()); });
-  export_model(stored, dir / "m.gguf", {.container = Container::gguf, .weights = {}, .vocabulary = gguf_vocabulary(nullptr, 60)});
+  export_model(stored, dir / "m.gguf",
+               {.container = Container::gguf, .weights = {}, .vocabulary = gguf_vocabulary(nullptr, 60)});
   const auto back = make_model(read_stored_model(dir / "m.gguf"));
   const auto tokens = some_tokens(30);
   EXPECT_TRUE(same_bits(logits_of(model, tokens).span(), logits_of(*back, tokens).span()));
-  EXPECT_NE(error_of([&] { export_model(stored, dir.path(), {.container = Container::huggingface, .weights = {}, .vocabulary = io::GgufMetadata()}); }).find("family llama"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              export_model(stored, dir.path(),
+                           {.container = Container::huggingface, .weights = {}, .vocabulary = io::GgufMetadata()});
+            }).find("family llama"),
+            std::string::npos);
 }
 
 TEST(Families, BadConfigsAreOneError) {
@@ -144,7 +160,8 @@ TEST(Families, BadConfigsAreOneError) {
     Json config = io::read_json_file((kGolden / "llama3" / "config.json").string());
     config.update(change);
     io::write_json_file(dir / "config.json", config);
-    fs::copy_file(kGolden / "llama3" / "model.safetensors", dir / "model.safetensors", fs::copy_options::overwrite_existing);
+    fs::copy_file(kGolden / "llama3" / "model.safetensors", dir / "model.safetensors",
+                  fs::copy_options::overwrite_existing);
     const std::string e = error_of([&] { read_stored_model(dir.path()); });
     EXPECT_NE(e.find(words), std::string::npos) << e;
     EXPECT_NE(e.find(dir.path()), std::string::npos) << e;
@@ -161,14 +178,16 @@ TEST(Families, BadConfigsAreOneError) {
 }
 
 TEST(Families, InfinityIsReadInBothForms) {
-  const Json v4 = io::parse_json(R"({"a": Infinity})", "t", {.non_finite = true}), v5 = io::parse_json(R"({"a": {"__float__": "Infinity"}})", "t");
+  const Json v4 = io::parse_json(R"({"a": Infinity})", "t", {.non_finite = true}),
+             v5 = io::parse_json(R"({"a": {"__float__": "Infinity"}})", "t");
   Config first(v4, "t"), second(v5, "t");
   EXPECT_EQ(first.number("a", 0), INFINITY);
   EXPECT_EQ(second.number("a", 0), INFINITY);
 }
 
 TEST(RopeScaling, DynamicIsPlainUpToItsLengthAndStretchedBeyond) {
-  RopeScaling s{.kind = "dynamic", .factor = 4, .original = 100, .length = 100, .short_factors = {}, .long_factors = {}};
+  RopeScaling s{
+      .kind = "dynamic", .factor = 4, .original = 100, .length = 100, .short_factors = {}, .long_factors = {}};
   const auto plain = rope_frequencies(8, 10000, {});
   EXPECT_EQ(rope_frequencies(8, 10000, s), plain);
   s.length = 300;
@@ -178,7 +197,8 @@ TEST(RopeScaling, DynamicIsPlainUpToItsLengthAndStretchedBeyond) {
 }
 
 TEST(RopeScaling, LongRopeTakesTheFactorsForItsLength) {
-  RopeScaling s{.kind = "longrope", .factor = 4, .original = 100, .length = 0, .short_factors = {1, 2}, .long_factors = {3, 4}};
+  RopeScaling s{
+      .kind = "longrope", .factor = 4, .original = 100, .length = 0, .short_factors = {1, 2}, .long_factors = {3, 4}};
   EXPECT_EQ(rope_frequencies(4, 100, s), (std::vector<double>{1, 0.05}));
   s.length = 101;
   EXPECT_EQ(rope_frequencies(4, 100, s)[1], 0.1 / 4);

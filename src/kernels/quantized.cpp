@@ -1,0 +1,319 @@
+#include "kernels/quantized.h"
+
+#include "kernels/simd.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+constexpr int kGroups = 8;  // of four columns in a block
+
+#if defined(SENNIT_LEVEL_avx512)
+
+// Sixteen sums, one for each row of a panel, and as floats.
+struct Sums {
+  __m512i v;
+};
+struct Floats {
+  __m512 v;
+};
+struct Codes {
+  __m512i v;
+};
+SENNIT_INLINE Sums no_sums() {
+  return {_mm512_setzero_si512()};
+}
+SENNIT_INLINE Floats no_floats() {
+  return {_mm512_setzero_ps()};
+}
+SENNIT_INLINE Codes load_codes(const uint8_t* p) {
+  return {_mm512_loadu_si512(p)};
+}
+SENNIT_INLINE Codes low_half(Codes c) {
+  return {_mm512_and_si512(c.v, _mm512_set1_epi8(15))};
+}
+SENNIT_INLINE Codes high_half(Codes c) {
+  return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(15))};
+}
+// Adds four products a row.
+template <int kBits>
+SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
+  int four;
+  __builtin_memcpy(&four, x, 4);
+  return {_mm512_dpbusd_epi32(s.v, c.v, _mm512_set1_epi32(four))};
+}
+SENNIT_INLINE Floats load_halves(const uint8_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+SENNIT_INLINE Floats to_floats(Sums s) {
+  return {_mm512_cvtepi32_ps(s.v)};
+}
+SENNIT_INLINE Floats times(Floats a, float b) {
+  return {_mm512_mul_ps(a.v, _mm512_set1_ps(b))};
+}
+SENNIT_INLINE Floats add_product(Floats s, Floats a, Floats b) {
+  return {_mm512_fmadd_ps(a.v, b.v, s.v)};
+}
+SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
+  return {_mm512_fnmadd_ps(a.v, _mm512_set1_ps(b), s.v)};
+}
+SENNIT_INLINE void put(Floats s, float* y) {
+  _mm512_storeu_ps(y, s.v);
+}
+constexpr int kTile = 6;  // rows of x at a time
+
+#elif defined(SENNIT_LEVEL_avx2)
+
+struct Sums {
+  __m256i
+      v[4];  // of 8 bits: pairs of columns of rows 0-3, 4-7, 8-11, 12-15; of 4 bits: rows 0-7, 8-15 in the first two
+};
+struct Floats {
+  __m256 v[2];
+};
+struct Codes {
+  __m256i v[2];
+};
+SENNIT_INLINE Sums no_sums() {
+  const __m256i z = _mm256_setzero_si256();
+  return {{z, z, z, z}};
+}
+SENNIT_INLINE Floats no_floats() {
+  return {{_mm256_setzero_ps(), _mm256_setzero_ps()}};
+}
+SENNIT_INLINE Codes load_codes(const uint8_t* p) {
+  return {{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))}};
+}
+SENNIT_INLINE Codes low_half(Codes c) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {{_mm256_and_si256(c.v[0], mask), _mm256_and_si256(c.v[1], mask)}};
+}
+SENNIT_INLINE Codes high_half(Codes c) {
+  return low_half({{_mm256_srli_epi16(c.v[0], 4), _mm256_srli_epi16(c.v[1], 4)}});
+}
+template <int kBits>
+SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
+  int four;
+  __builtin_memcpy(&four, x, 4);
+  for (int h = 0; h < 2; ++h) {
+    if constexpr (kBits == 4) {  // codes up to 15: pairs of products fit 16 bits
+      const __m256i pairs = _mm256_maddubs_epi16(c.v[h], _mm256_set1_epi32(four));
+      s.v[h] = _mm256_add_epi32(s.v[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    } else {
+      const __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
+      const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(c.v[h]));
+      const __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(c.v[h], 1));
+      s.v[2 * h] = _mm256_add_epi32(s.v[2 * h], _mm256_madd_epi16(low, wide));
+      s.v[2 * h + 1] = _mm256_add_epi32(s.v[2 * h + 1], _mm256_madd_epi16(high, wide));
+    }
+  }
+  return s;
+}
+SENNIT_INLINE Floats load_halves(const uint8_t* p) {
+  return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+           _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)))}};
+}
+template <int kBits>
+SENNIT_INLINE Floats floats_of(Sums s) {
+  if constexpr (kBits == 4) return {{_mm256_cvtepi32_ps(s.v[0]), _mm256_cvtepi32_ps(s.v[1])}};
+  Floats f;
+  for (int h = 0; h < 2; ++h) {
+    const __m256i mixed = _mm256_hadd_epi32(s.v[2 * h], s.v[2 * h + 1]);
+    f.v[h] = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(mixed, 0xD8));
+  }
+  return f;
+}
+SENNIT_INLINE Floats times(Floats a, float b) {
+  return {{_mm256_mul_ps(a.v[0], _mm256_set1_ps(b)), _mm256_mul_ps(a.v[1], _mm256_set1_ps(b))}};
+}
+SENNIT_INLINE Floats add_product(Floats s, Floats a, Floats b) {
+  return {{_mm256_fmadd_ps(a.v[0], b.v[0], s.v[0]), _mm256_fmadd_ps(a.v[1], b.v[1], s.v[1])}};
+}
+SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
+  return {{_mm256_fnmadd_ps(a.v[0], _mm256_set1_ps(b), s.v[0]), _mm256_fnmadd_ps(a.v[1], _mm256_set1_ps(b), s.v[1])}};
+}
+SENNIT_INLINE void put(Floats s, float* y) {
+  _mm256_storeu_ps(y, s.v[0]);
+  _mm256_storeu_ps(y + 8, s.v[1]);
+}
+constexpr int kTile = 2;
+
+#else
+
+struct Sums {
+  int32_t v[kQuantizedRows];
+};
+struct Floats {
+  float v[kQuantizedRows];
+};
+struct Codes {
+  uint8_t v[4 * kQuantizedRows];
+};
+SENNIT_INLINE Sums no_sums() {
+  return {};
+}
+SENNIT_INLINE Floats no_floats() {
+  return {};
+}
+SENNIT_INLINE Codes load_codes(const uint8_t* p) {
+  Codes c;
+  __builtin_memcpy(c.v, p, sizeof c.v);
+  return c;
+}
+SENNIT_INLINE Codes low_half(Codes c) {
+  for (uint8_t& b : c.v) b &= 15;
+  return c;
+}
+SENNIT_INLINE Codes high_half(Codes c) {
+  for (uint8_t& b : c.v) b = static_cast<uint8_t>(b >> 4);
+  return c;
+}
+template <int kBits>
+SENNIT_INLINE Sums add_group(Sums s, const Codes& c, const int8_t* x) {
+  for (int r = 0; r < kQuantizedRows; ++r)
+    for (int j = 0; j < 4; ++j) s.v[r] += c.v[4 * r + j] * x[j];
+  return s;
+}
+SENNIT_INLINE float from_half(uint16_t h) {
+  const uint32_t sign = uint32_t{h & 0x8000u} << 16, exponent = (h >> 10) & 31, fraction = h & 0x3ff;
+  if (exponent == 31) return __builtin_bit_cast(float, sign | 0x7f800000 | fraction << 13);
+  if (exponent) return __builtin_bit_cast(float, sign | (exponent + 112) << 23 | fraction << 13);
+  const float tiny = static_cast<float>(fraction) * 0x1p-24f;
+  return sign ? -tiny : tiny;
+}
+SENNIT_INLINE Floats load_halves(const uint8_t* p) {
+  Floats f;
+  for (int r = 0; r < kQuantizedRows; ++r) {
+    uint16_t h;
+    __builtin_memcpy(&h, p + 2 * r, 2);
+    f.v[r] = from_half(h);
+  }
+  return f;
+}
+SENNIT_INLINE Floats to_floats(const Sums& s) {
+  Floats f;
+  for (int r = 0; r < kQuantizedRows; ++r) f.v[r] = static_cast<float>(s.v[r]);
+  return f;
+}
+SENNIT_INLINE Floats times(Floats a, float b) {
+  for (float& x : a.v) x *= b;
+  return a;
+}
+SENNIT_INLINE Floats add_product(Floats s, const Floats& a, const Floats& b) {
+  for (int r = 0; r < kQuantizedRows; ++r) s.v[r] = __builtin_fmaf(a.v[r], b.v[r], s.v[r]);
+  return s;
+}
+SENNIT_INLINE Floats subtract_product(Floats s, const Floats& a, float b) {
+  for (int r = 0; r < kQuantizedRows; ++r) s.v[r] = __builtin_fmaf(-a.v[r], b, s.v[r]);
+  return s;
+}
+SENNIT_INLINE void put(const Floats& s, float* y) {
+  __builtin_memcpy(y, s.v, sizeof s.v);
+}
+constexpr int kTile = 1;
+
+#endif
+
+#if !defined(SENNIT_LEVEL_avx2)
+template <int>
+SENNIT_INLINE Floats floats_of(const Sums& s) {
+  return to_floats(s);
+}
+#endif
+
+template <int kBits>
+SENNIT_INLINE Codes group_codes(const uint8_t* block, int g) {
+  if constexpr (kBits == 8) return load_codes(block + 64 * g);
+  const Codes both = load_codes(block + 64 * (g % 4));
+  return g < 4 ? low_half(both) : high_half(both);
+}
+
+// The sums of one panel with R rows of x that start at row i.
+template <int kBits, int kParts, int R>
+SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, float (*y)[kQuantizedRows]) {
+  constexpr int64_t kBytes = QuantizedLayout{kBits, kParts}.block_bytes();
+  constexpr int kRun = kGroups / kParts;
+  Floats sums[R];
+  for (int r = 0; r < R; ++r) sums[r] = no_floats();
+  for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
+    const uint8_t* scales = panel + 64 * kBits;
+    __builtin_prefetch(panel + 4 * kBytes);
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      Sums whole[R];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) whole[r] = no_sums();
+#pragma GCC unroll 8
+      for (int g = part * kRun; g < (part + 1) * kRun; ++g) {
+        const Codes codes = group_codes<kBits>(panel, g);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+          whole[r] = add_group<kBits>(whole[r], codes, t.x.q + ((i + r) * t.blocks + b) * kQuantizedColumns + 4 * g);
+      }
+      const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const int64_t at = (i + r) * t.blocks + b;
+        const float by = t.x.scale[at],
+                    total = kParts == 2 ? t.x.sums[2 * at + part] : t.x.sums[2 * at] + t.x.sums[2 * at + 1];
+        sums[r] = add_product(sums[r], floats_of<kBits>(whole[r]), times(scale, by));
+        sums[r] = subtract_product(sums[r], minimum, by * total);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) put(sums[r], y[r]);
+}
+
+template <int kBits, int kParts, int R>
+[[gnu::noinline]] void panel_tile(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
+  float y[R][kQuantizedRows];
+  panel_rows<kBits, kParts, R>(t, panel, i, y);
+  const int64_t width = t.n - j < kQuantizedRows ? t.n - j : kQuantizedRows;
+  for (int r = 0; r < R; ++r)
+    for (int64_t c = 0; c < width; ++c) t.y[(i + r) * t.y_stride + j + c] = y[r][c] + (t.bias ? t.bias[j + c] : 0);
+}
+
+template <int kBits, int kParts>
+void multiply_all(const QuantizedTask& t) {
+  constexpr int64_t kBytes = QuantizedLayout{kBits, kParts}.block_bytes();
+  for (int64_t j = 0; j < t.n; j += kQuantizedRows) {
+    const uint8_t* panel = t.panels + j / kQuantizedRows * t.blocks * kBytes;
+    int64_t i = 0;
+    for (; i + kTile <= t.m; i += kTile) panel_tile<kBits, kParts, kTile>(t, panel, i, j);
+    for (; i < t.m; ++i) panel_tile<kBits, kParts, 1>(t, panel, i, j);
+  }
+}
+
+void multiply(const QuantizedTask& t) {
+  if (t.layout.bits == 4) return multiply_all<4, 1>(t);
+  if (t.layout.parts == 1) return multiply_all<8, 1>(t);
+  multiply_all<8, 2>(t);
+}
+
+void round_row(const float* x, int64_t k, int8_t* q, float* scale, float* sums) {
+  for (int64_t b = 0; b * kQuantizedColumns < k; ++b, q += kQuantizedColumns) {
+    const float* from = x + b * kQuantizedColumns;
+    const int64_t n = k - b * kQuantizedColumns < kQuantizedColumns ? k - b * kQuantizedColumns : kQuantizedColumns;
+    float most = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const float a = __builtin_fabsf(from[i]);
+      most = a > most ? a : most;
+    }
+    const float by = most > 1e-30f ? 127 / most : 0;
+    int total[2] = {0, 0};
+    for (int64_t i = 0; i < kQuantizedColumns; ++i) {
+      // Adding 1.5 2^23 rounds to the nearest whole number, ties to even.
+      const float whole = i < n ? (from[i] * by + 0x1.8p23f) - 0x1.8p23f : 0;
+      q[i] = static_cast<int8_t>(whole);
+      total[i / 16] += q[i];
+    }
+    scale[b] = by > 0 ? most / 127 : 0;
+    sums[2 * b] = static_cast<float>(total[0]), sums[2 * b + 1] = static_cast<float>(total[1]);
+  }
+}
+
+}  // namespace
+
+const Quantized quantized_table = {.round_row = round_row, .multiply = multiply};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

@@ -1,0 +1,50 @@
+#pragma once
+#include <cstdint>
+
+#include "kernels/level.h"
+
+namespace sennit::kernels {
+
+// Products with a weight W [n, k] kept as small integers: y = x W^T. W lies in panels of 16 rows, a panel as its blocks
+// of 32 columns in order, a block as
+//   codes    [8][16][4] bytes: group g of four columns, row, column; or, of 4 bits, [4][16][4] bytes whose low halves
+//   are
+//            groups 0 to 3 and whose high halves are groups 4 to 7
+//   scales   [parts][16] f16, minima [parts][16] f16: w = scale q - minimum; parts = 2: one for each 16 columns
+// Rows of x are rounded to 8 bits, each block of 32 by its own scale. Sums within a block are whole numbers; blocks are
+// added in order, so that an element of y depends on its row of x and of W alone, to the bit, at every level alike.
+inline constexpr int64_t kQuantizedRows = 16;
+inline constexpr int64_t kQuantizedColumns = 32;
+
+struct QuantizedLayout {
+  int bits;   // 4 or 8
+  int parts;  // 1 or 2
+  constexpr int64_t block_bytes() const { return 64 * bits + 64 * parts; }
+};
+
+struct RoundedRows {
+  int8_t* q;     // [m, blocks, 32]
+  float* scale;  // [m, blocks]
+  float* sums;   // [m, blocks, 2], of 16 columns each
+};
+
+struct QuantizedTask {
+  QuantizedLayout layout;
+  const uint8_t* panels;  // of the first row
+  int64_t n, blocks;      // rows of W, blocks of a row
+  RoundedRows x;
+  int64_t m;
+  float* y;  // [m, n]
+  int64_t y_stride;
+  const float* bias;  // [n] or null
+};
+
+struct Quantized {
+  // k numbers, zeros up to the end of the last block; they must be finite.
+  void (*round_row)(const float* x, int64_t k, int8_t* q, float* scale, float* sums);
+  void (*multiply)(const QuantizedTask& task);
+};
+
+SENNIT_KERNEL_TABLE(Quantized, quantized)
+
+}  // namespace sennit::kernels

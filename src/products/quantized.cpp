@@ -1,0 +1,120 @@
+#include "products/quantized.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "io/block_affine.h"
+
+namespace sennit {
+namespace {
+
+using kernels::kQuantizedColumns;
+using kernels::kQuantizedRows;
+
+constexpr int64_t kThreadWork = 1 << 19;  // multiplications that are worth another thread
+
+kernels::QuantizedLayout layout_for(io::BlockFormat format) {
+  using io::BlockFormat;
+  if (format == BlockFormat::q6_k) return {8, 2};
+  const bool four = format == BlockFormat::q4_0 || format == BlockFormat::q4_1 || format == BlockFormat::q4_k;
+  return {four ? 4 : 8, 1};
+}
+
+void put_half(uint8_t* p, float x) {
+  const f16 h = to_f16(std::clamp(x, -65504.0f, 65504.0f));
+  std::memcpy(p, &h.bits, 2);
+}
+float half_at(const uint8_t* p) {
+  f16 h;
+  std::memcpy(&h.bits, p, 2);
+  return to_float(h);
+}
+
+// Where the code of a column of a row stands in its block, and which half of the byte (of 4 bits).
+struct Place {
+  int64_t byte;
+  int shift;
+};
+Place place_of(int bits, int64_t row, int64_t column) {
+  const int64_t group = column / 4;
+  if (bits == 8) return {64 * group + 4 * row + column % 4, 0};
+  return {64 * (group % 4) + 4 * row + column % 4, group < 4 ? 0 : 4};
+}
+
+}  // namespace
+
+QuantizedMatrix::QuantizedMatrix(const io::StoredTensor& w)
+    : layout_(layout_for(w.format)), out_(w.row_count()), in_(w.row_size()) {
+  SENNIT_CHECK(io::is_quantized(w.format) && w.shape.rank() == 2, "{} {}", io::layout_of(w.format).name, w.shape.str());
+  const int64_t panels = (out_ + kQuantizedRows - 1) / kQuantizedRows;
+  panels_ = Tensor::zeros({panels, blocks() * layout_.block_bytes()}, DType::u8);
+  parallel_for(panels, std::max<int64_t>(1, kThreadWork / 16 / std::max<int64_t>(1, in_)), [&](int64_t b, int64_t e) {
+    for (int64_t p = b; p < e; ++p) pack_panel(w, p);
+  });
+}
+
+void QuantizedMatrix::pack_panel(const io::StoredTensor& w, int64_t panel) {
+  std::vector<io::AffineBlock> row(static_cast<size_t>(blocks()));
+  const int64_t row_bytes = io::row_bytes(w.format, in_), first = panel * kQuantizedRows;
+  uint8_t* base = reinterpret_cast<uint8_t*>(panels_.raw()) + panel * blocks() * layout_.block_bytes();
+  for (int64_t r = 0; r < std::min(kQuantizedRows, out_ - first); ++r) {
+    io::affine_blocks(w.format, w.bytes.data() + (first + r) * row_bytes, in_, row.data());
+    for (int64_t b = 0; b < blocks(); ++b) {
+      uint8_t* block = base + b * layout_.block_bytes();
+      for (int64_t c = 0; c < kQuantizedColumns; ++c) {
+        const Place at = place_of(layout_.bits, r, c);
+        block[at.byte] = static_cast<uint8_t>(block[at.byte] | row[b].q[c] << at.shift);
+      }
+      uint8_t* scales = block + 64 * layout_.bits;
+      for (int part = 0; part < layout_.parts; ++part) {
+        put_half(scales + 32 * part + 2 * r, row[b].scale[part]);
+        put_half(scales + 32 * (layout_.parts + part) + 2 * r, row[b].minimum[part]);
+      }
+    }
+  }
+}
+
+void QuantizedMatrix::row(int64_t i, float* x) const {
+  SENNIT_CHECK(i >= 0 && i < out_, "row {} of {}", i, out_);
+  const int64_t r = i % kQuantizedRows;
+  const uint8_t* block = panels() + i / kQuantizedRows * blocks() * layout_.block_bytes();
+  for (int64_t b = 0; b < blocks(); ++b, block += layout_.block_bytes())
+    for (int64_t c = 0; c < kQuantizedColumns; ++c) {
+      const Place at = place_of(layout_.bits, r, c);
+      const int q = block[at.byte] >> at.shift & ((1 << layout_.bits) - 1);
+      const int64_t part = c * layout_.parts / kQuantizedColumns;
+      const uint8_t* scale = block + 64 * layout_.bits + 32 * part + 2 * r;
+      x[b * kQuantizedColumns + c] = half_at(scale) * static_cast<float>(q) - half_at(scale + 32 * layout_.parts);
+    }
+}
+
+void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias) {
+  if (m == 0 || w.out() == 0) return;
+  const int64_t k = w.in(), blocks = k / kQuantizedColumns;
+  Tensor q({m, k}, DType::i8), scale({m, blocks}), sums({m, 2 * blocks});
+  const kernels::RoundedRows rounded{reinterpret_cast<int8_t*>(q.raw()), scale.data(), sums.data()};
+  const kernels::Quantized& kernel = kernels::quantized();
+  parallel_for(m, std::max<int64_t>(1, kThreadWork / 64 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i)
+      kernel.round_row(x + i * k, k, rounded.q + i * k, rounded.scale + i * blocks, rounded.sums + 2 * i * blocks);
+  });
+  const int64_t panels = (w.out() + kQuantizedRows - 1) / kQuantizedRows,
+                work = std::max<int64_t>(1, m * k * kQuantizedRows);
+  parallel_for(panels, (kThreadWork + work - 1) / work, [&](int64_t b, int64_t e) {
+    const int64_t first = b * kQuantizedRows;
+    kernel.multiply({.layout = w.layout(),
+                     .panels = w.panels() + b * blocks * w.layout().block_bytes(),
+                     .n = std::min(w.out(), e * kQuantizedRows) - first,
+                     .blocks = blocks,
+                     .x = rounded,
+                     .m = m,
+                     .y = y + first,
+                     .y_stride = w.out(),
+                     .bias = bias ? bias + first : nullptr});
+  });
+}
+
+}  // namespace sennit

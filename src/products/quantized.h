@@ -1,0 +1,33 @@
+#pragma once
+#include "io/blocks.h"
+#include "kernels/quantized.h"
+
+namespace sennit {
+
+// A weight [out, in] that stays quantized in memory, packed once for reading in order: about the bytes of its file for
+// q8_0, q4_0 and q4_1 (9 and 5 bits a number), 5 bits for q4_k, 9 for q5_0, q5_1 and q5_k, 10 for q6_k. Scales are f16;
+// the formats of 256 combine two levels of scales, which rounds each to 11 bits.
+class QuantizedMatrix {
+ public:
+  explicit QuantizedMatrix(const io::StoredTensor& weight);  // a matrix in a quantized format
+
+  int64_t out() const { return out_; }
+  int64_t in() const { return in_; }
+  int64_t bytes() const { return panels_.bytes(); }
+  kernels::QuantizedLayout layout() const { return layout_; }
+  const uint8_t* panels() const { return reinterpret_cast<const uint8_t*>(panels_.raw()); }  // see kernels/quantized.h
+  void row(int64_t i, float* x) const;                                                       // [in]
+
+ private:
+  int64_t blocks() const { return in_ / kernels::kQuantizedColumns; }
+  void pack_panel(const io::StoredTensor& weight, int64_t panel);
+  kernels::QuantizedLayout layout_;
+  int64_t out_, in_;
+  Tensor panels_;
+};
+
+// y [m, out] = x [m, in] W^T + bias. Each row of x is rounded to 8 bits, every 32 numbers by a scale of their own. A
+// row of y depends on its row of x and on W alone, to the bit: not on m, the number of threads, or the CPU's level.
+void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias = nullptr);
+
+}  // namespace sennit
