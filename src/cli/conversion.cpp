@@ -100,8 +100,9 @@ ConversionReport convert(const Conversion& c) {
   } else {
     io::AtomicFolder folder(c.out);
     r.written = export_model(model, folder.path(), options);
-    r.tokenizer = model.gguf ? "not written: GGUF vocabularies do not become files yet"
-                             : copy_companions(model.path, folder.path());
+    if (!model.gguf) r.tokenizer = copy_companions(model.path, folder.path());
+    else if (const auto tokenizer = tokenizer_of(model.gguf->metadata(), model.path)) tokenizer->save(folder.path()), r.tokenizer = "written as tokenizer.json";
+    else r.tokenizer = "none in the file";
     folder.commit();
   }
   r.container = options.container;

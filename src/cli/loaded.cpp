@@ -43,11 +43,7 @@ LoadedModel ModelChoice::load_with_tokenizer() const {
     check_tokenizer(loaded);
   }
   if (!loaded.tokenizer)
-<<<<<<< HEAD
-    fail({"checkpoint", "a tokenizer beside it or --tokenizer", "none", loaded.path});
-=======
-    fail({"checkpoint", "a tokenizer (tokenizer.json, tokenizer.model or sennit_tokenizer.json)", "none", loaded.path});
->>>>>>> tok
+    fail({"checkpoint", "a tokenizer in it, a tokenizer.json or tokenizer.model beside it, or --tokenizer", "none", loaded.path});
   return loaded;
 }
 

@@ -10,6 +10,7 @@
 #include "io/json_file.h"
 #include "io/safetensors.h"
 #include "model/stored_model.h"
+#include "model/vocabulary.h"
 
 namespace sennit {
 namespace {
@@ -73,8 +74,10 @@ void load_weights(Model& model, const std::string& path) {
 }
 
 std::shared_ptr<tokenizers::Tokenizer> tokenizer_beside(const std::string& path) {
+  if (is_gguf(path))
+    if (auto inside = tokenizer_of(io::GgufFile(path).metadata(), path)) return inside;
   const std::string folder = is_gguf(path) ? fs::path(path).parent_path().string() : path;
-  return has_tokenizer(folder) ? tokenizers::load_tokenizer(folder) : nullptr;
+  return tokenizers::has_tokenizer(folder) ? tokenizers::load_tokenizer(folder) : nullptr;
 }
 
 void check_tokenizer(const LoadedModel& loaded) {
@@ -85,24 +88,10 @@ void check_tokenizer(const LoadedModel& loaded) {
 
 LoadedModel load_checkpoint(const std::string& path, const LoadingOptions& options) {
   LoadedModel loaded;
-<<<<<<< HEAD
   loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
   loaded.model = make_model(read_stored_model(loaded.path), options);
   loaded.tokenizer = tokenizer_beside(loaded.path);
   check_tokenizer(loaded);
-=======
-  loaded.path = resolve_checkpoint(path);
-  const std::string config_path = loaded.path + "/config.json";
-  const Json config = io::read_json_file(config_path);
-  if (!config.is_object() || !config.contains("sennit"))
-    fail({"checkpoint", "a \"sennit\" object with the model file", config.is_object() ? "none" : config.type_name(), config_path});
-  loaded.model = std::make_unique<Model>(read_model_spec(config.at("sennit"), config_path), Rng(), config_path);
-  load_weights(*loaded.model, loaded.path);
-  if (!tokenizers::has_tokenizer(loaded.path)) return loaded;
-  loaded.tokenizer = tokenizers::load_tokenizer(loaded.path);
-  if (loaded.tokenizer->vocab_size() > loaded.model->spec().vocab)
-    fail({"checkpoint", fmt::format("a tokenizer of at most {} tokens", loaded.model->spec().vocab), fmt::format("{}", loaded.tokenizer->vocab_size()), loaded.path});
->>>>>>> tok
   return loaded;
 }
 

@@ -1,5 +1,7 @@
 #include "model/vocabulary.h"
 
+#include "tokenizers/gguf_vocabulary.h"
+
 namespace sennit {
 namespace {
 
@@ -42,6 +44,21 @@ io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) 
   m.set("tokenizer.ggml.add_eos_token", Value::of(false));
   m.set("tokenizer.ggml.add_space_prefix", Value::of(t->name() == "sentencepiece"));
   return m;
+}
+
+std::unique_ptr<tokenizers::Tokenizer> tokenizer_of(const io::GgufMetadata& m, const std::string& where) {
+  const auto key = [](const char* name) { return std::string("tokenizer.ggml.") + name; };
+  const auto flag = [&](const char* name) { return m.contains(key(name)) ? std::optional(m.flag(key(name), false)) : std::nullopt; };
+  tokenizers::GgufVocabulary v{.model = m.text(key("model"), "none"), .pre = m.text(key("pre"), ""), .tokens = m.texts(key("tokens"))};
+  if (v.model == "none") return nullptr;
+  v.merges = m.texts(key("merges"));
+  for (const double score : m.numbers(key("scores"))) v.scores.push_back(static_cast<float>(score));
+  for (const int64_t type : m.integers(key("token_type"))) v.types.push_back(static_cast<int32_t>(type));
+  v.bos = m.integer(key("bos_token_id"), -1), v.eos = m.integer(key("eos_token_id"), -1);
+  v.unk = m.integer(key("unknown_token_id"), -1), v.pad = m.integer(key("padding_token_id"), -1);
+  v.add_bos = flag("add_bos_token"), v.add_eos = flag("add_eos_token"), v.add_space_prefix = flag("add_space_prefix");
+  for (const int64_t byte : m.integers(key("precompiled_charsmap"))) v.precompiled_charsmap.push_back(static_cast<char>(byte));
+  return tokenizers::tokenizer_of_gguf(v, where);
 }
 
 io::GgufMetadata gguf_vocabulary(const io::GgufMetadata& from) {

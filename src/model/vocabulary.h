@@ -8,6 +8,8 @@ namespace sennit {
 // The keys tokenizer.* of a GGUF for a tokenizer of bytes or a SentencePiece one of merges (BPE), padded to `vocab`
 // tokens; for any other, "none" as the kind of vocabulary, so that ids work and text does not.
 io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* tokenizer, int64_t vocab);
+// The tokenizer that a GGUF's keys tokenizer.* describe; nullptr where they describe none. Throws Error with `where`.
+std::unique_ptr<tokenizers::Tokenizer> tokenizer_of(const io::GgufMetadata& m, const std::string& where);
 // The same keys of another GGUF.
 io::GgufMetadata gguf_vocabulary(const io::GgufMetadata& from);
 
