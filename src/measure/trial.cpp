@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "optimizers/optimizer.h"
 #include "tensor/allocator.h"
+#include "train/gradient_norm.h"
 #include "train/options.h"
 
 namespace sennit::measure {
@@ -55,11 +56,7 @@ class Trial {
     for (const auto& q : parameters_) q.parameter->var.clear_grad();
     const Var loss = model_.loss(model_.hidden(p.tokens, {p.segments, &context_}), p.targets, context_);
     backward(loss);
-    double squares = 0;
-    for (const auto& q : parameters_)
-      if (const Tensor& g = q.parameter->var.grad())
-        for (const float x : g.span()) squares += double{x} * x;
-    const double norm = std::sqrt(squares);
+    const double norm = train::gradient_norm(parameters_);
     const train::Options schedule{.steps = options_.steps, .rate = options_.rate, .warmup = options_.steps / 20};
     optimizer_->step(parameters_, {.step = at, .rate = train::rate_at(schedule, at), .gradient_scale = norm > 1 ? 1 / norm : 1});
     return loss.value().data()[0];

@@ -16,6 +16,12 @@ Kind kind_of(const tokenizers::Tokenizer& t, int32_t id, const std::string& piec
   return piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with(">") ? byte : normal;
 }
 
+// Whether a text is read as if a space stood before it.
+bool adds_space(const tokenizers::Tokenizer& t) {
+  const auto ids = t.encode("a");
+  return !ids.empty() && t.piece(ids[0]).starts_with("\u2581");
+}
+
 }  // namespace
 
 io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) {
@@ -42,7 +48,7 @@ io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) 
   set("bos", s.bos), set("eos", s.eos), set("unknown", s.unk), set("padding", s.pad);
   m.set("tokenizer.ggml.add_bos_token", Value::of(false));
   m.set("tokenizer.ggml.add_eos_token", Value::of(false));
-  m.set("tokenizer.ggml.add_space_prefix", Value::of(t->name() == "sentencepiece"));
+  m.set("tokenizer.ggml.add_space_prefix", Value::of(adds_space(*t)));
   return m;
 }
 

@@ -5,9 +5,9 @@
 
 #include "base/parallel.h"
 #include "io/json_file.h"
-#include "kernels/elementwise.h"
 #include "metrics/event_file.h"
 #include "metrics/run_store.h"
+#include "train/gradient_norm.h"
 
 namespace sennit::train {
 namespace {
@@ -168,26 +168,10 @@ class Run {
   }
 
   double clip_and_apply(int64_t step, double rate) {
-    double squares = 0;
-    for (const auto& p : parameters_)
-      if (const Tensor& g = p.parameter->var.grad()) squares += sum_squares(g);
-    const double norm = std::sqrt(squares);
+    const double norm = gradient_norm(parameters_);
     const double scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
     optimizer_->step(parameters_, {.step = step, .rate = rate, .gradient_scale = scale});
     return norm;
-  }
-
-  // In runs of fixed length, added in order: the threads change nothing.
-  static double sum_squares(const Tensor& g) {
-    constexpr int64_t kRun = 1 << 16;
-    const int64_t runs = (g.elements() + kRun - 1) / kRun;
-    std::vector<double> partial(runs);
-    parallel_for(runs, 1, [&](int64_t b, int64_t e) {
-      for (int64_t i = b; i < e; ++i) partial[i] = kernels::elementwise().sum_squares(g.data() + i * kRun, std::min(kRun, g.elements() - i * kRun));
-    });
-    double total = 0;
-    for (const double p : partial) total += p;
-    return total;
   }
 
   void train_step() {

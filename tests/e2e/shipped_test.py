@@ -5,7 +5,7 @@ import pathlib
 import random
 import unittest
 
-from support import Workspace, answer
+from support import Workspace, answer, sennit
 
 MODEL = pathlib.Path(os.environ.get("SENNIT_SOURCE", ".")) / "models" / "sennit-hybrid"
 TEXT = """The ship lay in the harbour for three days, and nobody came on board. On the fourth morning the captain sent for
@@ -36,6 +36,15 @@ class Shipped(Workspace):
         text, shuffled = self.bits_per_byte("text.txt", TEXT), self.bits_per_byte("heap.txt", " ".join(heap))
         self.assertLess(text, 1.9)
         self.assertGreater(shuffled, text + 0.5)
+
+    def test_reads_and_writes_the_same_as_a_gguf_file(self):
+        there, back = self.root / "hybrid.gguf", self.root / "back"
+        sennit("convert", MODEL, there)
+        sennit("convert", there, back, "--to", "sennit")
+        said = [answer("run", m, "-p", "The old man  looked at\nthe sea", "--max-tokens", 16, "--temperature", 0)
+                for m in (MODEL, there, back)]
+        for other in said[1:]:
+            self.assertEqual((other["ids"], other["text"], other["prompt_tokens"]), (said[0]["ids"], said[0]["text"], said[0]["prompt_tokens"]))
 
     def test_writes_words_that_do_not_run_in_circles(self):
         said = answer("run", MODEL, "-p", "The old man looked at the sea and", "--max-tokens", 120, "--temperature", 0.7, "--seed", 1)["text"]
