@@ -4,12 +4,32 @@
 add_library(sennit_flags INTERFACE)
 target_compile_options(sennit_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wno-unknown-pragmas
   $<$<BOOL:${SENNIT_WERROR}>:-Werror>)
+# Below -O3, g++ 12 sees overlaps in std::string's + that are not there (GCC bug 105651).
+target_compile_options(sennit_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 # The kernels' results must not depend on what the compiler contracts; each kernel asks for fma by name.
 target_compile_options(sennit_flags INTERFACE -ffp-contract=off -fno-math-errno)
 if(SENNIT_SANITIZE)
   target_compile_options(sennit_flags INTERFACE -fsanitize=${SENNIT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(sennit_flags INTERFACE -fsanitize=${SENNIT_SANITIZE})
 endif()
+
+# sennit_precompile(name [LIBRARIES ...] HEADERS ...): a target whose precompiled headers others of the same flags share.
+function(sennit_precompile name)
+  cmake_parse_arguments(P "" "" "LIBRARIES;HEADERS" ${ARGN})
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp CONTENT "")
+  add_library(${name} OBJECT ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp)
+  target_link_libraries(${name} PRIVATE sennit_flags fmt::fmt nlohmann_json::nlohmann_json ${P_LIBRARIES})
+  target_compile_options(${name} PRIVATE -fPIC $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  target_precompile_headers(${name} PRIVATE ${P_HEADERS})
+endfunction()
+# sennit_use_precompiled(target from [option...])
+function(sennit_use_precompiled target from)
+  target_compile_options(${target} PRIVATE -fPIC ${ARGN})
+  target_precompile_headers(${target} REUSE_FROM ${from})
+endfunction()
+set(sennit_headers <algorithm> <cmath> <filesystem> <functional> <map> <memory> <optional> <span> <string> <vector> <fmt/format.h>
+  <nlohmann/json.hpp>)
+sennit_precompile(sennit_precompiled HEADERS ${sennit_headers})
 
 set_property(GLOBAL PROPERTY SENNIT_ROOMS "")
 
@@ -21,6 +41,7 @@ function(sennit_room name)
   add_library(sennit_${name} OBJECT ${sources} ${ROOM_SOURCES})
   target_include_directories(sennit_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(sennit_${name} PRIVATE sennit_flags fmt::fmt nlohmann_json::nlohmann_json)
+  sennit_use_precompiled(sennit_${name} sennit_precompiled $<$<CONFIG:Release>:-O2>)
   set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS sennit_${name})
 endfunction()
 
