@@ -59,13 +59,15 @@ SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
 SENNIT_INLINE void put(Floats s, float* y) {
   _mm512_storeu_ps(y, s.v);
 }
+template <int kBits>
 constexpr int kTile = 6;  // rows of x at a time
 
 #elif defined(SENNIT_LEVEL_avx2)
 
+// Of 8 bits: pairs of columns of rows 0-3, 4-7, 8-11, 12-15, in 32 bits. Of 4 bits, in the first two: pairs of columns
+// of rows 0-7 and 8-15, in 16 bits, where those of a whole block fit: 8 * 2 * 15 * 127 < 2^15.
 struct Sums {
-  __m256i
-      v[4];  // of 8 bits: pairs of columns of rows 0-3, 4-7, 8-11, 12-15; of 4 bits: rows 0-7, 8-15 in the first two
+  __m256i v[4];
 };
 struct Floats {
   __m256 v[2];
@@ -91,14 +93,18 @@ SENNIT_INLINE Codes low_half(Codes c) {
 SENNIT_INLINE Codes high_half(Codes c) {
   return low_half({{_mm256_srli_epi16(c.v[0], 4), _mm256_srli_epi16(c.v[1], 4)}});
 }
+// Ends an addition here: g++ would else gather the products of a whole tile first, and registers are too few for that.
+SENNIT_INLINE void settle(__m256i& sum) {
+  asm volatile("" : "+x"(sum));
+}
 template <int kBits>
 SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
   int four;
   __builtin_memcpy(&four, x, 4);
   for (int h = 0; h < 2; ++h) {
-    if constexpr (kBits == 4) {  // codes up to 15: pairs of products fit 16 bits
-      const __m256i pairs = _mm256_maddubs_epi16(c.v[h], _mm256_set1_epi32(four));
-      s.v[h] = _mm256_add_epi32(s.v[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    if constexpr (kBits == 4) {
+      s.v[h] = _mm256_add_epi16(s.v[h], _mm256_maddubs_epi16(c.v[h], _mm256_set1_epi32(four)));
+      settle(s.v[h]);
     } else {
       const __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
       const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(c.v[h]));
@@ -115,8 +121,11 @@ SENNIT_INLINE Floats load_halves(const uint8_t* p) {
 }
 template <int kBits>
 SENNIT_INLINE Floats floats_of(Sums s) {
-  if constexpr (kBits == 4) return {{_mm256_cvtepi32_ps(s.v[0]), _mm256_cvtepi32_ps(s.v[1])}};
   Floats f;
+  if constexpr (kBits == 4) {
+    for (int h = 0; h < 2; ++h) f.v[h] = _mm256_cvtepi32_ps(_mm256_madd_epi16(s.v[h], _mm256_set1_epi16(1)));
+    return f;
+  }
   for (int h = 0; h < 2; ++h) {
     const __m256i mixed = _mm256_hadd_epi32(s.v[2 * h], s.v[2 * h + 1]);
     f.v[h] = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(mixed, 0xD8));
@@ -136,7 +145,8 @@ SENNIT_INLINE void put(Floats s, float* y) {
   _mm256_storeu_ps(y, s.v[0]);
   _mm256_storeu_ps(y + 8, s.v[1]);
 }
-constexpr int kTile = 2;
+template <int kBits>
+constexpr int kTile = kBits == 4 ? 6 : 2;
 
 #else
 
@@ -210,6 +220,7 @@ SENNIT_INLINE Floats subtract_product(Floats s, const Floats& a, float b) {
 SENNIT_INLINE void put(const Floats& s, float* y) {
   __builtin_memcpy(y, s.v, sizeof s.v);
 }
+template <int kBits>
 constexpr int kTile = 1;
 
 #endif
@@ -226,6 +237,15 @@ SENNIT_INLINE Codes group_codes(const uint8_t* block, int g) {
   if constexpr (kBits == 8) return load_codes(block + 64 * g);
   const Codes both = load_codes(block + 64 * (g % 4));
   return g < 4 ? low_half(both) : high_half(both);
+}
+
+// Adds to `sums` what the whole-number sums of one part of a block amount to; `at` is the row's block.
+template <int kParts>
+SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floats sums, Floats whole, Floats scale,
+                              Floats minimum) {
+  const float by = t.x.scale[at],
+              total = kParts == 2 ? t.x.sums[2 * at + part] : t.x.sums[2 * at] + t.x.sums[2 * at + 1];
+  return subtract_product(add_product(sums, whole, times(scale, by)), minimum, by * total);
 }
 
 // The sums of one panel with R rows of x that start at row i.
@@ -252,13 +272,9 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
       }
       const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const int64_t at = (i + r) * t.blocks + b;
-        const float by = t.x.scale[at],
-                    total = kParts == 2 ? t.x.sums[2 * at + part] : t.x.sums[2 * at] + t.x.sums[2 * at + 1];
-        sums[r] = add_product(sums[r], floats_of<kBits>(whole[r]), times(scale, by));
-        sums[r] = subtract_product(sums[r], minimum, by * total);
-      }
+      for (int r = 0; r < R; ++r)
+        sums[r] =
+            add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], floats_of<kBits>(whole[r]), scale, minimum);
     }
   }
   for (int r = 0; r < R; ++r) put(sums[r], y[r]);
@@ -273,13 +289,109 @@ template <int kBits, int kParts, int R>
     for (int64_t c = 0; c < width; ++c) t.y[(i + r) * t.y_stride + j + c] = y[r][c] + (t.bias ? t.bias[j + c] : 0);
 }
 
+#if defined(SENNIT_LEVEL_avx2)
+
+// Many rows of x with codes of 8 bits: kSlab blocks of a panel are widened to 16 bits, so that the products of two
+// columns with 8 rows are one instruction and their sum another. Sums between slabs wait in y.
+constexpr int kSlab = 16, kWideRows = 6, kPairs = kQuantizedColumns / 2;
+
+// [pair of columns][row][2]
+struct alignas(32) WideBlock {
+  int16_t w[kPairs][kQuantizedRows][2];
+};
+
+SENNIT_INLINE void widen(const uint8_t* block, WideBlock& to) {
+  for (int g = 0; g < kGroups; ++g)
+    for (int h = 0; h < 2; ++h) {  // rows 0 to 7 and 8 to 15
+      const uint8_t* from = block + 64 * g + 32 * h;
+      const __m256 low =
+          _mm256_castsi256_ps(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+      const __m256 high =
+          _mm256_castsi256_ps(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16))));
+      const __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)),
+                    odd = _mm256_castps_si256(_mm256_shuffle_ps(low, high, 0xDD));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to.w[2 * g][8 * h]), _mm256_permute4x64_epi64(even, 0xD8));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to.w[2 * g + 1][8 * h]), _mm256_permute4x64_epi64(odd, 0xD8));
+    }
+}
+
+template <int kParts>
+[[gnu::noinline]] void wide_tile(const QuantizedTask& t, const WideBlock* wide, const uint8_t* panel, int64_t first,
+                                 int64_t count, int64_t i, int64_t j) {
+  constexpr int64_t kBytes = QuantizedLayout{8, kParts}.block_bytes();
+  alignas(32) int16_t x[kWideRows][kQuantizedColumns];
+  Floats sums[kWideRows];
+  for (int r = 0; r < kWideRows; ++r) {
+    const float* y = t.y + (i + r) * t.y_stride + j;
+    sums[r] = first == 0 ? no_floats() : Floats{{_mm256_loadu_ps(y), _mm256_loadu_ps(y + 8)}};
+  }
+  for (int64_t b = 0; b < count; ++b) {
+    const uint8_t* scales = panel + (first + b) * kBytes + 64 * 8;
+    for (int r = 0; r < kWideRows; ++r)
+      for (int h = 0; h < 2; ++h)
+        _mm256_store_si256(reinterpret_cast<__m256i*>(x[r] + 16 * h),
+                           _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
+                               t.x.q + ((i + r) * t.blocks + first + b) * kQuantizedColumns + 16 * h))));
+    for (int part = 0; part < kParts; ++part) {
+      __m256i whole[kWideRows][2] = {};
+#pragma GCC unroll 4
+      for (int p = part * kPairs / kParts; p < (part + 1) * kPairs / kParts; ++p) {
+        const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(wide[b].w[p][0]));
+        const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(wide[b].w[p][8]));
+#pragma GCC unroll 8
+        for (int r = 0; r < kWideRows; ++r) {
+          int two;
+          __builtin_memcpy(&two, x[r] + 2 * p, 4);
+          const __m256i pair = _mm256_set1_epi32(two);
+          whole[r][0] = _mm256_add_epi32(whole[r][0], _mm256_madd_epi16(w0, pair));
+          settle(whole[r][0]);
+          whole[r][1] = _mm256_add_epi32(whole[r][1], _mm256_madd_epi16(w1, pair));
+          settle(whole[r][1]);
+        }
+      }
+      const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
+#pragma GCC unroll 8
+      for (int r = 0; r < kWideRows; ++r)
+        sums[r] =
+            add_part<kParts>(t, (i + r) * t.blocks + first + b, part, sums[r],
+                             {{_mm256_cvtepi32_ps(whole[r][0]), _mm256_cvtepi32_ps(whole[r][1])}}, scale, minimum);
+    }
+  }
+  const bool last = first + count == t.blocks;
+  for (int r = 0; r < kWideRows; ++r) {
+    for (int h = 0; h < 2 && last; ++h)
+      sums[r].v[h] = _mm256_add_ps(sums[r].v[h], t.bias ? _mm256_loadu_ps(t.bias + j + 8 * h) : _mm256_setzero_ps());
+    put(sums[r], t.y + (i + r) * t.y_stride + j);
+  }
+}
+
+// Multiplies as many rows of x with the panel as are whole tiles; returns how many.
+template <int kParts>
+int64_t wide_rows(const QuantizedTask& t, const uint8_t* panel, int64_t j) {
+  constexpr int64_t kBytes = QuantizedLayout{8, kParts}.block_bytes();
+  const int64_t rows = t.m / kWideRows * kWideRows;
+  WideBlock wide[kSlab];
+  for (int64_t first = 0; rows > 0 && first < t.blocks; first += kSlab) {
+    const int64_t count = t.blocks - first < kSlab ? t.blocks - first : kSlab;
+    for (int64_t b = 0; b < count; ++b) widen(panel + (first + b) * kBytes, wide[b]);
+    for (int64_t i = 0; i < rows; i += kWideRows) wide_tile<kParts>(t, wide, panel, first, count, i, j);
+  }
+  return rows;
+}
+
+#endif
+
 template <int kBits, int kParts>
 void multiply_all(const QuantizedTask& t) {
   constexpr int64_t kBytes = QuantizedLayout{kBits, kParts}.block_bytes();
   for (int64_t j = 0; j < t.n; j += kQuantizedRows) {
     const uint8_t* panel = t.panels + j / kQuantizedRows * t.blocks * kBytes;
     int64_t i = 0;
-    for (; i + kTile <= t.m; i += kTile) panel_tile<kBits, kParts, kTile>(t, panel, i, j);
+#if defined(SENNIT_LEVEL_avx2)
+    if constexpr (kBits == 8)
+      if (t.n - j >= kQuantizedRows) i = wide_rows<kParts>(t, panel, j);
+#endif
+    for (; i + kTile<kBits> <= t.m; i += kTile<kBits>) panel_tile<kBits, kParts, kTile<kBits>>(t, panel, i, j);
     for (; i < t.m; ++i) panel_tile<kBits, kParts, 1>(t, panel, i, j);
   }
 }
