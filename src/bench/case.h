@@ -3,7 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "products/precision.h"
+#include "model/stored_model.h"
+#include "sequence/batch.h"
 
 // Things to time, each against the floor that the machine sets and, where there is one, against a peer in the same run.
 namespace sennit::bench {
@@ -26,6 +27,15 @@ struct Case {
 };
 
 std::vector<Case> all_cases();
+
+struct ModelBench {
+  std::string path;  // anything read_stored_model() reads
+  LoadingOptions loading = {};
+  Context context = {};
+  int64_t prompt = 512, generate = 64;
+};
+// A model that reads a prompt and then chooses tokens one by one.
+std::vector<Case> model_cases(const ModelBench& bench);
 
 struct Result {
   std::string name;
@@ -56,9 +66,9 @@ struct Options {
 
 using Progress = std::function<void(int done, int total, const std::string& name)>;  // may be empty
 
-// Runs the chosen cases in turn, `repeats` times: each time the ceiling, the case and its peer, so that a machine that
+// Runs those of the cases that are chosen in turn, `repeats` times: each time the ceiling, the case and its peer, so that a machine that
 // changes its pace changes it for all. Throws Error for a filter that names nothing and for a result that is wrong.
-Report run(const Options& options, const Progress& progress);
+Report run(std::vector<Case> cases, const Options& options, const Progress& progress);
 // The ceilings alone.
 std::vector<Ceiling> measure_ceilings(int repeats);
 // Answers names of cases, a line each, with the seconds of one run: makes this program a peer of another build.

@@ -27,7 +27,8 @@ struct Timed {
     work = c.prepare();
     error = work.error();
     if (!(error <= c.allowed))
-      fail({"bench", fmt::format("`{}` within {:.1e} of its definition", c.name, c.allowed), fmt::format("{:.1e}", error), "a wrong result has no speed"});
+      fail({"bench", fmt::format("`{}` within {:.1e} of its definition", c.name, c.allowed),
+            fmt::format("{:.1e}", error), "a wrong result has no speed"});
     seconds_of(work.run);
   }
 
@@ -40,13 +41,22 @@ struct Timed {
   }
 
   Result result() const {
-    return {.name = c.name, .floor = median(floors), .warm = median(warm), .cold = median(cold), .fastest = *std::min_element(warm.begin(), warm.end()),
-            .flops = c.flops, .bytes = c.bytes, .tokens = c.tokens, .error = error, .peer = median(peers)};
+    return {.name = c.name,
+            .floor = median(floors),
+            .warm = median(warm),
+            .cold = median(cold),
+            .fastest = *std::min_element(warm.begin(), warm.end()),
+            .flops = c.flops,
+            .bytes = c.bytes,
+            .tokens = c.tokens,
+            .error = error,
+            .peer = median(peers)};
   }
 };
 
 bool wanted(const std::string& name, const std::vector<std::string>& filters) {
-  return filters.empty() || std::any_of(filters.begin(), filters.end(), [&](const std::string& part) { return name.find(part) != std::string::npos; });
+  return filters.empty() || std::any_of(filters.begin(), filters.end(),
+                                        [&](const std::string& part) { return name.find(part) != std::string::npos; });
 }
 
 struct Samples {
@@ -65,7 +75,8 @@ std::vector<Ceiling> summary(const Ceilings& ceilings, const std::vector<Samples
   std::vector<Ceiling> out;
   for (size_t i = 0; i < samples.size(); ++i)
     out.push_back({ceilings.all()[i].name, ceilings.all()[i].bytes, median(samples[i].one), median(samples[i].all),
-                   *std::min_element(samples[i].one.begin(), samples[i].one.end()), *std::min_element(samples[i].all.begin(), samples[i].all.end())});
+                   *std::min_element(samples[i].one.begin(), samples[i].one.end()),
+                   *std::min_element(samples[i].all.begin(), samples[i].all.end())});
   return out;
 }
 
@@ -78,12 +89,14 @@ std::vector<Ceiling> measure_ceilings(int repeats) {
   return summary(ceilings, samples);
 }
 
-Report run(const Options& options, const Progress& progress) {
+Report run(std::vector<Case> cases, const Options& options, const Progress& progress) {
   FlushDenormals flush;
   std::vector<Timed> timed;
-  for (Case& c : all_cases())
-    if (wanted(c.name, options.filters)) timed.push_back({.c = std::move(c), .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}});
-  if (timed.empty()) fail({"bench", "part of a case's name (see --list)", fmt::format("{}", fmt::join(options.filters, ", "))});
+  for (Case& c : cases)
+    if (wanted(c.name, options.filters))
+      timed.push_back({.c = std::move(c), .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}});
+  if (timed.empty())
+    fail({"bench", "part of a case's name (see --list)", fmt::format("{}", fmt::join(options.filters, ", "))});
   std::unique_ptr<Peer> peer;
   if (!options.peer.empty()) peer = std::make_unique<Peer>(options.peer);
   const auto ask = [&](Timed& t) {
@@ -116,7 +129,8 @@ Report run(const Options& options, const Progress& progress) {
 void answer(std::istream& names, std::ostream& seconds) {
   FlushDenormals flush;
   std::map<std::string, Timed> known;
-  for (Case& c : all_cases()) known[c.name] = {.c = c, .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}};
+  for (Case& c : all_cases())
+    known[c.name] = {.c = c, .work = {}, .error = 0, .floors = {}, .cold = {}, .warm = {}, .peers = {}};
   seconds << "ready" << std::endl;
   for (std::string name; std::getline(names, name);) {
     const auto it = known.find(name);

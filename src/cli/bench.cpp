@@ -12,6 +12,7 @@
 #include "cli/ceilings_table.h"
 #include "cli/command.h"
 #include "cli/growth_report.h"
+#include "cli/loaded.h"
 #include "cli/progress_bar.h"
 #include "io/atomic_file.h"
 #include "report/table.h"
@@ -19,31 +20,38 @@
 namespace sennit::cli {
 namespace {
 
-std::filesystem::path program() { return std::filesystem::canonical("/proc/self/exe"); }
+std::filesystem::path program() {
+  return std::filesystem::canonical("/proc/self/exe");
+}
 
-std::string torch_peer() {
+std::string peer_script(const std::string& name) {
   for (const char* place : {"../share/sennit/peers", "../../bench/peers"})
-    if (const auto script = program().parent_path() / place / "torch_peer.py"; std::filesystem::exists(script)) return script;
-  fail({"bench", "torch_peer.py in share/sennit/peers", "none", program().parent_path()});
+    if (const auto script = program().parent_path() / place / name; std::filesystem::exists(script)) return script;
+  fail({"bench", name + " in share/sennit/peers", "none", program().parent_path()});
 }
 
 // Builds the program of another commit, in build/at/, and returns its path.
 std::string program_at(const std::string& ref) {
   const auto script = program().parent_path() / "../../scripts/build-at";
-  if (!std::filesystem::exists(script)) fail({"bench", "--against in a checkout, for it builds the other commit", "no scripts/build-at", script});
-  if (ref.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./~^@{}") != std::string::npos || ref[0] == '-')
+  if (!std::filesystem::exists(script))
+    fail({"bench", "--against in a checkout, for it builds the other commit", "no scripts/build-at", script});
+  if (ref.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./~^@{}") !=
+          std::string::npos ||
+      ref[0] == '-')
     fail({"bench", "a commit, branch or tag", ref});
   FILE* out = popen(fmt::format("'{}' '{}'", script.string(), ref).c_str(), "r");
   std::string path;
   for (std::array<char, 256> part{}; out && std::fgets(part.data(), part.size(), out);) path += part.data();
-  if (!out || pclose(out) != 0 || path.empty()) fail({"bench", "the program of another commit", "its build failed", ref});
+  if (!out || pclose(out) != 0 || path.empty())
+    fail({"bench", "the program of another commit", "its build failed", ref});
   while (path.back() == '\n') path.pop_back();
   return path;
 }
 
 struct Bench {
   bench::Options options;
-  std::string against, markdown, html, lengths;
+  bench::ModelBench model;
+  std::string against, markdown, html, lengths, weights, precision = "bf16";
   bool json = false, list = false, peers = false, answers = false;
 
   int run() {
@@ -53,21 +61,45 @@ struct Bench {
       return 0;
     }
     if (!lengths.empty()) return run_growth();
-    if (peers) options.peer = {"/usr/bin/python3", torch_peer()};
+    if (peers) options.peer = peer();
     if (!against.empty()) options.peer = {program_at(against), "bench", "--answer"}, options.peer_is_sennit = true;
     ProgressBar bar(json);
-    const bench::Report report = bench::run(options, [&](int done, int total, const std::string& name) { bar.update(done, total, name); });
+    const bench::Report report = bench::run(
+        cases(), options, [&](int done, int total, const std::string& name) { bar.update(done, total, name); });
     bar.finish();
-    if (!markdown.empty()) io::write_file(markdown, fmt::format("{}\n\n{}\n{}", heading(), ceilings_table(report.ceilings).markdown(), table(report).markdown()));
-    if (json) print_json(report);
-    else print_table(report);
+    if (!markdown.empty())
+      io::write_file(markdown, fmt::format("{}\n\n{}\n{}", heading(), ceilings_table(report.ceilings).markdown(),
+                                           table(report).markdown()));
+    if (json)
+      print_json(report);
+    else
+      print_table(report);
     return 0;
   }
 
+  std::vector<bench::Case> cases() {
+    if (model.path.empty()) return bench::all_cases();
+    if (!weights.empty()) model.loading.weights = io::parse_block_format(weights);
+    model.context.precision = parse_precision(precision, "bench");
+    return bench::model_cases(model);
+  }
+
+  // llama.cpp runs a model's file; PyTorch has the same work as our other cases.
+  std::vector<std::string> peer() const {
+    if (model.path.empty()) return {"/usr/bin/python3", peer_script("torch_peer.py")};
+    if (!is_gguf(model.path) || !weights.empty())
+      fail({"bench", "a GGUF file as it is, for llama.cpp to run too", model.path});
+    return {"node", peer_script("llama_cpp_peer.mjs"), model.path, std::to_string(thread_count())};
+  }
+
   int run_growth() {
-    bench::GrowthOptions growth{.lengths = parse_lengths(lengths), .repeats = options.repeats, .filter = options.filters.empty() || options.filters[0] == "mixers" ? "" : options.filters[0]};
+    bench::GrowthOptions growth{
+        .lengths = parse_lengths(lengths),
+        .repeats = options.repeats,
+        .filter = options.filters.empty() || options.filters[0] == "mixers" ? "" : options.filters[0]};
     ProgressBar bar(json);
-    const auto growths = bench::measure_growth(growth, [&](int done, int total, const std::string& what) { bar.update(done, total, what); });
+    const auto growths = bench::measure_growth(
+        growth, [&](int done, int total, const std::string& what) { bar.update(done, total, what); });
     bar.finish();
     const report::Table table = growth_table(growths, growth.lengths);
     if (!markdown.empty()) io::write_file(markdown, heading() + "\n\n" + table.markdown());
@@ -75,9 +107,11 @@ struct Bench {
     if (!json) return fmt::print("{}\n\n{}", heading(), table.text()), 0;
     Json rows = Json::array();
     for (const auto& g : growths) {
-      Json row{{"mixer", g.mixer}, {"exponent", g.measured}, {"declared_exponent", g.declared}, {"points", Json::array()}};
+      Json row{
+          {"mixer", g.mixer}, {"exponent", g.measured}, {"declared_exponent", g.declared}, {"points", Json::array()}};
       row["crossover"] = std::isinf(g.crossover) ? Json() : Json(g.crossover);
-      for (const auto& p : g.points) row["points"].push_back({{"length", p.length}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});
+      for (const auto& p : g.points)
+        row["points"].push_back({{"length", p.length}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});
       rows.push_back(row);
     }
     fmt::print("{}\n", Json{{"cpu", cpu_name()}, {"threads", thread_count()}, {"mixers", rows}}.dump(2));
@@ -87,7 +121,12 @@ struct Bench {
   void print_json(const bench::Report& report) const {
     Json rows = Json::array();
     for (const auto& r : report.results) {
-      Json row = {{"case", r.name}, {"error", r.error}, {"floor_seconds", r.floor}, {"seconds", r.warm}, {"fastest_seconds", r.fastest}, {"of_floor", r.floor / r.warm}};
+      Json row = {{"case", r.name},
+                  {"error", r.error},
+                  {"floor_seconds", r.floor},
+                  {"seconds", r.warm},
+                  {"fastest_seconds", r.fastest},
+                  {"of_floor", r.floor / r.warm}};
       if (r.cold > 0) row["cold_seconds"] = r.cold;
       if (r.flops > 0) row["gflops"] = 1e-9 * r.flops / r.warm;
       if (r.bytes > 0) row["gb_per_second"] = 1e-9 * r.bytes / r.warm;
@@ -95,18 +134,37 @@ struct Bench {
       if (r.peer > 0) row["peer_seconds"] = r.peer, row["times_peer"] = r.peer / r.warm;
       rows.push_back(row);
     }
-    fmt::print("{}\n", Json{{"cpu", cpu_name()}, {"level", to_string(isa_level())}, {"threads", thread_count()}, {"repeats", options.repeats},
-                            {"ceilings", ceilings_json(report.ceilings)}, {"cases", rows}}.dump(2));
+    fmt::print("{}\n", Json{{"cpu", cpu_name()},
+                            {"level", to_string(isa_level())},
+                            {"threads", thread_count()},
+                            {"repeats", options.repeats},
+                            {"ceilings", ceilings_json(report.ceilings)},
+                            {"cases", rows}}
+                           .dump(2));
   }
 
-  std::string heading() const { return fmt::format("{}, {}, {} threads, medians of {} interleaved runs", cpu_name(), level_text(), thread_count(), options.repeats); }
+  std::string heading() const {
+    return fmt::format("{}, {}, {} threads, medians of {} interleaved runs", cpu_name(), level_text(), thread_count(),
+                       options.repeats);
+  }
 
   report::Table table(const bench::Report& report) const {
-    report::Table t{{{"case"}, {"floor ms", true}, {"cold ms", true}, {"warm ms", true}, {"of floor", true}, {"G/s", true}, {"us/token", true}, {"error", true}, {"x peer", true}}, {}};
+    report::Table t{{{"case"},
+                     {"floor ms", true},
+                     {"cold ms", true},
+                     {"warm ms", true},
+                     {"of floor", true},
+                     {"G/s", true},
+                     {"us/token", true},
+                     {"error", true},
+                     {"x peer", true}},
+                    {}};
     for (const auto& r : report.results)
-      t.add({r.name, fmt::format("{:.3f}", 1e3 * r.floor), r.cold > 0 ? fmt::format("{:.3f}", 1e3 * r.cold) : "", fmt::format("{:.3f}", 1e3 * r.warm),
-             fmt::format("{:.1f} %", 100 * r.floor / r.warm), fmt::format("{:.1f}", 1e-9 * (r.bytes > 0 ? r.bytes : r.flops) / r.warm),
-             r.tokens > 0 ? fmt::format("{:.2f}", 1e6 * r.warm / r.tokens) : "", fmt::format("{:.0e}", r.error), r.peer > 0 ? fmt::format("{:.2f}", r.peer / r.warm) : ""});
+      t.add({r.name, fmt::format("{:.3f}", 1e3 * r.floor), r.cold > 0 ? fmt::format("{:.3f}", 1e3 * r.cold) : "",
+             fmt::format("{:.3f}", 1e3 * r.warm), fmt::format("{:.1f} %", 100 * r.floor / r.warm),
+             fmt::format("{:.1f}", 1e-9 * (r.bytes > 0 ? r.bytes : r.flops) / r.warm),
+             r.tokens > 0 ? fmt::format("{:.2f}", 1e6 * r.warm / r.tokens) : "", fmt::format("{:.0e}", r.error),
+             r.peer > 0 ? fmt::format("{:.2f}", r.peer / r.warm) : ""});
     return t;
   }
 
@@ -119,21 +177,53 @@ struct Bench {
 
 void add_bench(Commands& commands) {
   auto b = std::make_shared<Bench>();
-  CLI::App& app = commands.add("bench", "Time the kernels, mixers and a training step against the machine's floor and a peer", [b] { return b->run(); });
+  CLI::App& app =
+      commands.add("bench", "Time the kernels, mixers and a training step against the machine's floor and a peer",
+                   [b] { return b->run(); });
   app.add_option("filters", b->options.filters, "only cases whose name has one of these parts");
-  app.add_option("--repeats", b->options.repeats, "runs of each case")->capture_default_str()->check(CLI::Range(1, 1000));
-  auto* peers = app.add_flag("--peers", b->peers, "run the same work with PyTorch (python3-torch) in the same minutes");
-  app.add_option("--against", b->against, "build another commit of this checkout and run its program in the same minutes")->excludes(peers);
+  app.add_option("--repeats", b->options.repeats, "runs of each case")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  auto* peers = app.add_flag("--peers", b->peers,
+                             "run the same work with PyTorch (python3-torch), or a GGUF file with llama.cpp (npm's "
+                             "node-llama-cpp), in the same minutes");
+  auto* model = app.add_option(
+      "--model", b->model.path,
+      "instead: time a model that reads a prompt and chooses tokens after it: a GGUF file, a Hugging Face folder, a "
+      "checkpoint, or a model file (random weights)");
+  app.add_option("--prompt", b->model.prompt, "with --model: tokens of the prompt")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->needs(model);
+  app.add_option("--generate", b->model.generate, "with --model: tokens chosen after it")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20))
+      ->needs(model);
+  app.add_option("--weights", b->weights, "with --model: keep matrices of floats in this format")
+      ->check(CLI::IsMember(quantized_formats()))
+      ->needs(model);
+  app.add_option("--precision", b->precision, "with --model: of products with weights that are not quantized")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->needs(model);
+  app.add_option("--against", b->against,
+                 "build another commit of this checkout and run its program in the same minutes")
+      ->excludes(peers);
   app.add_option("--markdown", b->markdown, "write the tables");
-  app.add_option("--lengths", b->lengths, "time a token of every mixer (or those the filter names) at these lengths: 1k..64k");
+  app.add_option("--lengths", b->lengths,
+                 "time a token of every mixer (or those the filter names) at these lengths: 1k..64k");
   app.add_option("--html", b->html, "with --lengths: write a report with plots");
   app.add_flag("--list", b->list, "name the cases");
   app.add_flag("--answer", b->answers, "read names of cases and answer with seconds, as the peer of another program");
   add_json_flag(app, b->json);
-  app.footer("Floor: operations over the peak of the unit that does them, or bytes over the read bandwidth, whichever is more; both are measured beside every run.\n"
-             "Cold: after a pass over memory larger than the caches. Error: against the definition in double; nothing is timed that is wrong.\n"
-             "Example: sennit bench attention --peers\n"
-             "Example: sennit bench mixers --lengths 1k..64k --html growth.html");
+  app.footer(
+      "Floor: operations over the peak of the unit that does them, or bytes over the read bandwidth, whichever is "
+      "more; both are measured beside every run.\n"
+      "Cold: after a pass over memory larger than the caches. Error: against the definition in double; nothing is "
+      "timed that is wrong.\n"
+      "Example: sennit bench attention --peers\n"
+      "Example: sennit bench --model model.gguf --peers\n"
+      "Example: sennit bench mixers --lengths 1k..64k --html growth.html");
 }
 
 }  // namespace sennit::cli

@@ -3,7 +3,6 @@
 #include "base/error.h"
 
 namespace sennit::cli {
-namespace {
 
 std::vector<std::string> quantized_formats() {
   std::vector<std::string> names;
@@ -12,13 +11,14 @@ std::vector<std::string> quantized_formats() {
   return names;
 }
 
-}  // namespace
-
 void ModelChoice::add(CLI::App& app) {
-  app.add_option("checkpoint", checkpoint, "folder with config.json (ours or Hugging Face's), a training run (its newest checkpoint), or a GGUF file")
+  app.add_option(
+         "checkpoint", checkpoint,
+         "folder with config.json (ours or Hugging Face's), a training run (its newest checkpoint), or a GGUF file")
       ->required();
   app.add_option("--tokenizer", tokenizer, "use this one: a file, folder, or bytes; default: the one beside the model");
-  app.add_option("--weights", weights, "keep matrices of floats in this format instead")->check(CLI::IsMember(quantized_formats()));
+  app.add_option("--weights", weights, "keep matrices of floats in this format instead")
+      ->check(CLI::IsMember(quantized_formats()));
   app.add_option("--precision", precision, "of the factors of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
@@ -33,7 +33,8 @@ Context ModelChoice::context() const {
 }
 
 LoadedModel ModelChoice::load() const {
-  return load_checkpoint(checkpoint, {.as_floats = false, .weights = weights.empty() ? std::nullopt : io::parse_block_format(weights)});
+  return load_checkpoint(
+      checkpoint, {.as_floats = false, .weights = weights.empty() ? std::nullopt : io::parse_block_format(weights)});
 }
 
 LoadedModel ModelChoice::load_with_tokenizer() const {
@@ -43,7 +44,8 @@ LoadedModel ModelChoice::load_with_tokenizer() const {
     check_tokenizer(loaded);
   }
   if (!loaded.tokenizer)
-    fail({"checkpoint", "a tokenizer in it, a tokenizer.json or tokenizer.model beside it, or --tokenizer", "none", loaded.path});
+    fail({"checkpoint", "a tokenizer in it, a tokenizer.json or tokenizer.model beside it, or --tokenizer", "none",
+          loaded.path});
   return loaded;
 }
 

@@ -1,11 +1,14 @@
 #pragma once
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "model/checkpoint.h"
 #include "sequence/batch.h"
 
 namespace sennit::cli {
+
+std::vector<std::string> quantized_formats();  // names of block formats that are not floats
 
 // What every command that runs a model asks for: which one, and how exactly to compute.
 struct ModelChoice {

@@ -178,7 +178,22 @@ bool is_gguf(const std::string& path) {
   return fs::is_regular_file(path, ignored) && fs::path(path).extension() == ".gguf";
 }
 
+// A model file alone: the weights that training would start from.
+StoredModel read_model_file(const std::string& path) {
+  Model model(read_model_spec(io::read_json_file(path), path), Rng(1), path);
+  StoredModel out{.model_file = write_model_spec(model.spec()),
+                  .tensors = {},
+                  .path = path,
+                  .origin = "a model file, with random weights",
+                  .uses = {},
+                  .unread = {},
+                  .gguf = nullptr};
+  model.parameters([&](const std::string& name, Parameter& p) { out.tensors[name] = io::stored(p.value()); });
+  return out;
+}
+
 StoredModel read_stored_model(const std::string& path) {
+  if (fs::path(path).extension() == ".json" && fs::is_regular_file(path)) return read_model_file(path);
   return is_gguf(path) ? read_gguf_model(path) : read_folder(resolve_checkpoint(path));
 }
 

@@ -29,7 +29,8 @@ struct StoredModel {
   std::shared_ptr<const io::GgufFile> gguf;  // where it comes from one: its vocabulary is there
 };
 
-// Reads a GGUF file, a folder as Hugging Face lays them out (sharded or not), or a checkpoint or training run of ours.
+// Reads a GGUF file, a folder as Hugging Face lays them out (sharded or not), a checkpoint or training run of ours, or a
+// model file, which gets random weights.
 // Throws Error naming the file for an unknown architecture, a tensor that is missing or has the wrong shape, and settings
 // that cannot be said in a model file.
 StoredModel read_stored_model(const std::string& path);

@@ -1,0 +1,64 @@
+// llama.cpp as a peer of `sennit bench --model FILE.gguf --peers`: node llama_cpp_peer.mjs FILE.gguf THREADS
+// Answers "prompt N" and "decode PROMPT N" with the seconds that reading the prompt, or choosing N tokens after it, took.
+// npm's node-llama-cpp is fetched into the user's cache the first time.
+import {execFileSync} from "node:child_process";
+import {existsSync, mkdirSync, writeFileSync} from "node:fs";
+import {createRequire} from "node:module";
+import {homedir} from "node:os";
+import path from "node:path";
+import readline from "node:readline";
+import {pathToFileURL} from "node:url";
+
+const PACKAGES = ["node-llama-cpp", "@node-llama-cpp/linux-x64"];
+const [modelPath, threads] = process.argv.slice(2);
+const folder = path.join(process.env.XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "sennit", "peers");
+
+if (!PACKAGES.every((name) => existsSync(path.join(folder, "node_modules", name, "package.json")))) {
+  mkdirSync(folder, {recursive: true});
+  writeFileSync(path.join(folder, "package.json"), '{"private": true}\n');
+  execFileSync("npm", ["install", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", ...PACKAGES],
+               {cwd: folder, stdio: ["ignore", "ignore", "inherit"]});
+}
+const {getLlama, LlamaLogLevel} = await import(pathToFileURL(createRequire(path.join(folder, "package.json")).resolve("node-llama-cpp")));
+const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: Number(threads)});
+const model = await llama.loadModel({modelPath, useMmap: true});
+
+// Its best setting: the whole prompt in one batch, flash attention.
+const contexts = new Map();
+async function sequenceFor(tokens) {
+  if (!contexts.has(tokens)) {
+    const context = await model.createContext({contextSize: tokens + 8, batchSize: tokens, threads: Number(threads), flashAttention: true});
+    contexts.set(tokens, context.getSequence());
+  }
+  const sequence = contexts.get(tokens);
+  await sequence.clearHistory();
+  return sequence;
+}
+
+const prompt = (n) => Array.from({length: n}, (_, i) => (37 * i * i + 11 * i + 5) % 256 + 3);
+const now = () => Number(process.hrtime.bigint()) * 1e-9;
+
+const kinds = {
+  async prompt(n) {
+    const sequence = await sequenceFor(n);
+    const start = now();
+    await sequence.controlledEvaluate(prompt(n).map((t, i) => (i + 1 < n ? t : [t, {generateNext: {token: true, options: {temperature: 0}}}])));
+    return now() - start;
+  },
+  async decode(read, n) {
+    const sequence = await sequenceFor(read + n);
+    let chosen = 0, start = 0;
+    for await (const token of sequence.evaluate(prompt(read), {temperature: 0, yieldEogToken: true})) {
+      if (chosen === 0) start = now();  // the first comes with the prompt
+      if (chosen++ === n) break;
+    }
+    return chosen > n ? now() - start : NaN;
+  }
+};
+
+console.log("ready");
+for await (const line of readline.createInterface({input: process.stdin})) {
+  const [kind, ...sizes] = line.trim().split(" ");
+  console.log(kinds[kind] ? await kinds[kind](...sizes.map(Number)) : "none");
+}
+await llama.dispose();
