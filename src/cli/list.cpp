@@ -32,6 +32,7 @@ Json entries_json(const Registry<Socket>& registry) {
     if constexpr (requires { e.info.patterns; }) {
       entry["patterns"] = Json::array();
       for (const Pattern p : e.info.patterns) entry["patterns"].push_back(to_string(p));
+      if (!e.info.no_state.empty()) entry["no state"] = e.info.no_state;
     }
     auto options = e.options();
     entry["options"] = Json::array();
@@ -110,7 +111,7 @@ struct List {
     for (const Json& e : entries) {
       out += fmt::format("{}  {}{}\n", text_of(e, "name"), text_of(e, "title"),
                          e.contains("paper") ? "  (" + text_of(e, "paper") + ")" : "");
-      for (const char* key : {"equation", "cost", "state", "asks"})
+      for (const char* key : {"equation", "cost", "state", "no state", "asks"})
         if (!text_of(e, key).empty()) out += fmt::format("  {:9} {}\n", key, text_of(e, key));
       if (e.contains("patterns"))
         out +=

@@ -55,7 +55,7 @@ struct AftConv : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<AftConv>("aft", batch.pattern);
+    check_batch<AftConv>("aft", batch);
     const Context& c = *batch.context;
     return output(x, aft(k(x, c), v(x, c), distances, batch, 0), c);
   }

@@ -58,7 +58,7 @@ struct Based : Mixer {
     return taylor_features(scale(of(x, c), static_cast<float>(1 / root)), options.heads);
   }
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Based>("based", batch.pattern);
+    check_batch<Based>("based", batch);
     const Context& c = *batch.context;
     const Var qs = map(q, x, c), ks = map(k, x, c);
     const Var sums = gla(qs, ks, v(x, c), {}, batch, {.heads = options.heads});

@@ -64,7 +64,7 @@ struct Cottention : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Cottention>("cottention", batch.pattern);
+    check_batch<Cottention>("cottention", batch);
     const Core in = core_inputs(x, batch.segments, *batch.context);
     return output(x, gla(in.q, in.k, in.v, {}, batch, {.heads = options.heads}), *batch.context);
   }

@@ -90,7 +90,7 @@ struct Flowformer : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Flowformer>("flowformer", batch.pattern);
+    check_batch<Flowformer>("flowformer", batch);
     const Shares s = shares(batch);
     const Core in = core_inputs(x, batch, s);
     return output(x, gla(in.q, in.k, multiply_groups(in.v, s.share), s.log_decay, batch, {.heads = options.heads}),

@@ -94,7 +94,7 @@ struct GatedDelta : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<GatedDelta>("gated_delta", batch.pattern);
+    check_batch<GatedDelta>("gated_delta", batch);
     const Core in = core_inputs(x, batch);
     const Var core = gated_delta(in.q, in.k, in.v, in.beta, in.g, batch, {.heads = options.heads, .scale = scale_of_queries()});
     return output(x, core, *batch.context);

@@ -73,7 +73,7 @@ struct GateLoop : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<GateLoop>("gateloop", batch.pattern);
+    check_batch<GateLoop>("gateloop", batch);
     const Core in = core_inputs(x, batch);
     return output(x, gla(in.q, in.k, in.v, in.log_decay, batch, {.heads = options.heads, .scale = scale_of_queries()}),
                   *batch.context);

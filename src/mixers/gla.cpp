@@ -101,7 +101,7 @@ struct Gla : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Gla>("gla", batch.pattern);
+    check_batch<Gla>("gla", batch);
     const Var qs = activation(options.feature, part(q, conv_q, x, batch, 1));
     const Var ks = activation(options.feature, part(k, conv_k, x, batch, 2));
     const Var vs = part(v, conv_v, x, batch, 3);

@@ -60,7 +60,7 @@ struct Hgrn2 : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Hgrn2>("hgrn2", batch.pattern);
+    check_batch<Hgrn2>("hgrn2", batch);
     const Core in = core_inputs(x, *batch.context);
     return output(x, gla(in.q, in.k, in.v, in.g, batch, {.heads = options.heads}), *batch.context);
   }

@@ -67,7 +67,7 @@ struct Hla : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Hla>("hla", batch.pattern);
+    check_batch<Hla>("hla", batch);
     const Context& c = *batch.context;
     const float unit = 1 / std::sqrt(static_cast<float>(dim));
     const Var qs = q(x, c), ks = k(x, c), vs = v(x, c), g = log_decay(x.rows(), 1), g2 = log_decay(x.rows(), 2);

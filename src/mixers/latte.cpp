@@ -70,7 +70,7 @@ struct Latte : Mixer {
     return reshape(softmax(reshape(logits, {x.rows() * heads, options.latents})), logits.shape());
   }
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Latte>("latte", batch.pattern);
+    check_batch<Latte>("latte", batch);
     const Context& c = *batch.context;
     const RunningSoftmax past = running_softmax(k(x, c), batch, 1);
     const Var values = v(x, c);

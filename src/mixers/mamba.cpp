@@ -66,7 +66,7 @@ struct Mamba : Mixer {
   StateSpec state_spec() const override { return {{"h", {inner, options.state}}, conv.state("conv")}; }
 
   Var forward(const Var& u, const Batch& batch) override {
-    check_pattern<Mamba>("mamba", batch.pattern);
+    check_batch<Mamba>("mamba", batch);
     const Context& c = *batch.context;
     const Var x = conv(in_x(u, c), batch, 1);
     const Var step = softplus(dt(x_dt(x, c), c)), a = scale(exp(log_a), -1), b = x_b(x, c), cs = x_c(x, c);

@@ -90,7 +90,7 @@ struct Mamba2 : Mixer {
   }
 
   Var forward(const Var& u, const Batch& batch) override {
-    check_pattern<Mamba2>("mamba2", batch.pattern);
+    check_batch<Mamba2>("mamba2", batch);
     const Core in = core_inputs(u, batch);
     const Var s = gla(in.c, in.b, multiply_groups(in.x, in.dt), in.g, batch, {.heads = heads});
     return output(u, add(s, skipped(in.x)), *batch.context);

@@ -51,7 +51,7 @@ struct MinGru : Mixer {
     return {multiply(sigmoid(z), candidate(u, c)), scale(softplus(z), -1)};
   }
   Var forward(const Var& u, const Batch& batch) override {
-    check_pattern<MinGru>("min_gru", batch.pattern);
+    check_batch<MinGru>("min_gru", batch);
     const Core in = core_inputs(u, *batch.context);
     return output(u, diagonal_scan(in.x, in.g, batch, 0), *batch.context);
   }

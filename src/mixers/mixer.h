@@ -13,6 +13,8 @@ struct MixerInfo {
   std::string equation;            // the recurrence or sum, in one line
   std::string cost;                // of n tokens, in words: "O(n^2 d)"
   std::vector<Pattern> patterns = {Pattern::causal};
+  // Why a sequence must be there whole, for a causal mixer that cannot go on from a state; "" when it can.
+  std::string no_state = "";
   // Options worth a name of their own, as JSON: older papers that are settings of this one.
   std::vector<std::pair<std::string, std::string>> settings = {};
 };
@@ -42,28 +44,31 @@ class Mixer : public Module {
     int64_t depth = 0;      // how many blocks stand below
     double out_scale = 1;  // of the last map's initial weights: less than 1 keeps a deep residual stream level
   };
-  // Throws Error when the batch's pattern is none of info().patterns.
+  // Throws Error when check_batch() of info() does.
   virtual Var forward(const Var& x, const Batch& batch) = 0;
   virtual StateSpec state_spec() const = 0;
   bool rewinds() const;  // whether its state can be cut back to fewer tokens; otherwise that needs a snapshot
   virtual naive::Matrix naive(NaiveRun& run) const = 0;
-  // Operations of forward over one fresh causal sequence of n tokens (of products, scans and attention; maps and norms
-  // are within a tenth of it at ordinary widths).
+  // Operations of forward over one fresh sequence of n tokens in the first of its patterns (of products, scans and
+  // attention; maps and norms are within a tenth of it at ordinary widths).
   virtual int64_t flops(int64_t n) const = 0;
+  // In any of its patterns, with `memory` rows to look at across.
+  virtual int64_t pattern_flops(Pattern /*pattern*/, int64_t n, int64_t /*memory*/) const { return flops(n); }
 
-  // Over one fresh causal sequence x [T, d]; nullopt where none exists.
+  // Over one fresh sequence x [T, d] in the first of its patterns; nullopt where none exists.
   virtual std::optional<ImplicitMatrix> implicit(const Var& /*x*/, const Context&) { return std::nullopt; }
   virtual Var output(const Var& /*x*/, const Var& core, const Context&) { return core; }
 };
 
 namespace mixers {
 Registry<Mixer>& registry();
-// Throws Error when the pattern is none of the mixer's.
-void check_pattern(const MixerInfo& info, const char* name, Pattern pattern);
+// Throws Error when the batch's pattern is none of the mixer's, or a segment has a state where none can be kept: in a
+// bidirectional batch, or where info.no_state says why.
+void check_batch(const MixerInfo& info, const char* name, const Batch& batch);
 template <class M>
-void check_pattern(const char* name, Pattern pattern) {
+void check_batch(const char* name, const Batch& batch) {
   static const MixerInfo info = M::info();
-  check_pattern(info, name, pattern);
+  check_batch(info, name, batch);
 }
 }  // namespace mixers
 

@@ -11,9 +11,18 @@ bool Mixer::rewinds() const {
 
 namespace mixers {
 
-void check_pattern(const MixerInfo& info, const char* name, Pattern pattern) {
-  if (std::find(info.patterns.begin(), info.patterns.end(), pattern) == info.patterns.end())
-    fail({name, "a pattern that this mixer supports", to_string(pattern)});
+void check_batch(const MixerInfo& info, const char* name, const Batch& batch) {
+  if (std::find(info.patterns.begin(), info.patterns.end(), batch.pattern) == info.patterns.end()) {
+    std::string known;
+    for (const Pattern p : info.patterns) known += (known.empty() ? "" : " or ") + std::string(to_string(p));
+    fail({name, fmt::format("a {} batch: the patterns of this mixer", known), to_string(batch.pattern)});
+  }
+  const bool two_ways = batch.pattern == Pattern::bidirectional;
+  if (batch.pattern == Pattern::cross || (!two_ways && info.no_state.empty())) return;
+  for (const Segment& s : batch.segments)
+    if (s.state)
+      fail({name, fmt::format("whole sequences: {}", two_ways ? "every token sees those after it" : info.no_state),
+            "a sequence that goes on from a state"});
 }
 
 }  // namespace mixers

@@ -87,7 +87,7 @@ struct RgLru : Mixer {
   }
 
   Var forward(const Var& u, const Batch& batch) override {
-    check_pattern<RgLru>("rg_lru", batch.pattern);
+    check_batch<RgLru>("rg_lru", batch);
     const Core in = core_inputs(u, batch);
     return output(u, diagonal_scan(in.x, in.g, batch, 0), *batch.context);
   }

@@ -64,7 +64,7 @@ struct Rnn : Mixer {
   StateSpec state_spec() const override { return {{"state", {options.heads, kernels::rnn_states(cell), dim}}}; }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Rnn>("rnn", batch.pattern);
+    check_batch<Rnn>("rnn", batch);
     const Context& c = *batch.context;
     return out(rnn(cell, in(x, c), feedback, options.heads, batch, 0), c);
   }

@@ -102,7 +102,7 @@ struct Rwkv6 : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Rwkv6>("rwkv6", batch.pattern);
+    check_batch<Rwkv6>("rwkv6", batch);
     const Core in = core_inputs(x, batch);
     const Var past = gla(in.r, in.k, in.v, in.log_decay, batch, {.heads = options.heads, .reads_before = true});
     return finish(past + multiply_groups(in.v, own_weight(in)), in.gate, *batch.context);

@@ -109,7 +109,7 @@ struct Rwkv7 : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Rwkv7>("rwkv7", batch.pattern);
+    check_batch<Rwkv7>("rwkv7", batch);
     const Core in = core_inputs(x, batch);
     const Var core = dplr({in.r, in.k, in.v, in.a, in.b, in.log_decay}, batch, {.heads = options.heads});
     return finish(in, core, *batch.context);

@@ -115,7 +115,7 @@ struct S4d : Mixer {
   StateSpec state_spec() const override { return {{"h", {channels, 2, options.modes}}}; }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<S4d>("s4d", batch.pattern);
+    check_batch<S4d>("s4d", batch);
     const std::vector<Var> fresh = recording() ? zero_order_hold(parameters_of_modes()) : std::vector<Var>();
     const std::vector<Var>& m = recording() ? fresh : kept_modes();
     return output(x, modal_scan({x, m[0], m[1], m[2], m[3]}, batch, 0), *batch.context);

@@ -115,7 +115,7 @@ struct Softmax : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Softmax>("softmax", batch.pattern);
+    check_batch<Softmax>("softmax", batch);
     const Context& c = *batch.context;
     const bool cross = batch.pattern == Pattern::cross;
     const Var& source = cross ? *batch.memory : x;
@@ -161,10 +161,12 @@ struct Softmax : Mixer {
   }
   float scale() const { return static_cast<float>(1 / (options.temperature * std::sqrt(static_cast<double>(options.head_dim)))); }
 
-  int64_t flops(int64_t n) const override {
-    const int64_t d = out.out(), rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim;
-    const int64_t pairs = visible_pairs({0, n, 0, 0, n, 0}, true, options.window, options.block);
-    return 2 * n * d * ((options.gate ? 3 : 2) * rows + 2 * kv_rows) + 4 * pairs * rows;
+  int64_t flops(int64_t n) const override { return pattern_flops(Pattern::causal, n, 0); }
+  int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override {
+    const bool causal = pattern == Pattern::causal, cross = pattern == Pattern::cross;
+    const int64_t rows = options.heads * options.head_dim, kv_rows = options.kv_heads * options.head_dim, keys = cross ? memory : n;
+    const int64_t pairs = visible_pairs({0, n, 0, 0, keys, 0}, causal, causal ? options.window : 0, cross ? 0 : options.block);
+    return 2 * out.out() * (n * (options.gate ? 3 : 2) * rows + keys * 2 * kv_rows) + 4 * pairs * rows;
   }
 
   naive::Matrix naive_heads(const NaiveRun& run, const naive::Matrix& x, const std::string& name, int64_t heads, int64_t first) const {

@@ -129,6 +129,16 @@ Json write_model_spec(const ModelSpec& spec) {
   return file;
 }
 
+void check_predicts(const ModelSpec& spec, const std::string& path) {
+  for (size_t i = 0; i < spec.blocks.size(); ++i) {
+    const std::string where = fmt::format("{}: block {}", path, i);
+    const auto& mixer = mixers::registry().find(detail::part_name(*spec.blocks[i].mixer, "mixer", where), where);
+    const auto& patterns = mixer.info.patterns;
+    if (std::find(patterns.begin(), patterns.end(), Pattern::causal) == patterns.end())
+      fail({mixer.name, "a causal mixer, since the model is to predict the next token", "one whose tokens see later ones", where});
+  }
+}
+
 void set_model_key(Json& file, const std::string& assignment) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) fail({"model setting", "KEY=VALUE", assignment});

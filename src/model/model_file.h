@@ -29,6 +29,9 @@ struct ModelSpec {
 ModelSpec read_model_spec(const Json& file, const std::string& path);
 Json write_model_spec(const ModelSpec& spec);  // what read_model_spec reads as the same spec
 
+// Throws Error when a mixer is never causal: where tokens see later ones there is nothing to learn in predicting the next.
+void check_predicts(const ModelSpec& spec, const std::string& path);
+
 // Changes one setting of a model file: "d_model=128" or "blocks.0.heads=8".
 void set_model_key(Json& file, const std::string& assignment);
 

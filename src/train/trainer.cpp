@@ -27,6 +27,7 @@ class Run {
     spec_ = read_model_spec(settings.model, settings.model_path);
     if (tokenizer_->vocab_size() > spec_.vocab)
       fail({"training", fmt::format("a vocabulary of at least {} (the tokenizer's)", tokenizer_->vocab_size()), fmt::format("vocab = {}", spec_.vocab), settings.model_path});
+    check_predicts(spec_, settings.model_path);
     const Rng rng(static_cast<uint64_t>(options_.seed));
     model_ = std::make_unique<Model>(spec_, rng.fork("init"), settings.model_path);
     model_->parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({name, &p}); });

@@ -38,6 +38,9 @@ struct BlockAsMixer : Mixer {
   Var forward(const Var& x, const Batch& batch) override { return block->forward(x, batch); }
   StateSpec state_spec() const override { return block->state_specs().at(0); }
   int64_t flops(int64_t n) const override { return block->flops(n); }
+  int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override {
+    return block->flops(n) - mixer->flops(n) + mixer->pattern_flops(pattern, n, memory);
+  }
   void visit(const ParameterVisitor& v) override { block->visit(v); }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -47,7 +50,7 @@ struct BlockAsMixer : Mixer {
     BlockParts parts{row_map(norm, "mixer_norm"),
                      [&](const naive::Matrix& x) {
                        const naive::Weights w = below(run.w, "mixer");
-                       NaiveRun inner{.w = w, .x = x, .position = run.position, .state = run.state};
+                       NaiveRun inner{.w = w, .x = x, .pattern = run.pattern, .position = run.position, .memory = run.memory, .state = run.state};
                        const naive::Matrix y = mixer->naive(inner);
                        run.state = inner.state;
                        return y;
@@ -76,7 +79,7 @@ MixerCase block_case(const std::string& name, const Json& mixer, const Json& cha
                 make({.d_model = 32, .mixer = &mixer, .channel = &channel, .norm = &norm, .where = "laws"}, rng), mixer,
                 channel, definition);
           },
-          32};
+          32, mixers::registry().find(detail::part_name(mixer, "mixer", "laws"), "laws").info.patterns};
 }
 
 std::vector<MixerCase> registered_blocks() {

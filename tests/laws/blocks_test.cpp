@@ -55,7 +55,7 @@ MixerCase plain(Fault fault) {
 
 TEST(BlockLaws, Hold) {
   for (const MixerCase& c : registered_blocks())
-    for (const MixerLaw& law : mixer_laws()) EXPECT_EQ(law.check(c), "") << c.name << " breaks " << law.name;
+    for (const MixerLaw& law : mixer_laws()) EXPECT_EQ(law.broken_by(c), "") << c.name << " breaks " << law.name;
 }
 
 TEST(BlockLaws, AreBrokenByMistakes) {
@@ -66,8 +66,8 @@ TEST(BlockLaws, AreBrokenByMistakes) {
   for (const auto& [fault, name] : mistakes)
     for (const MixerLaw& law : mixer_laws()) {
       if (law.name != name) continue;
-      EXPECT_EQ(law.check(plain(Fault::none)), "");
-      EXPECT_NE(law.check(plain(fault)), "") << name << " holds for mistake " << static_cast<int>(fault);
+      EXPECT_EQ(law.broken_by(plain(Fault::none)), "");
+      EXPECT_NE(law.broken_by(plain(fault)), "") << name << " holds for mistake " << static_cast<int>(fault);
     }
 }
 

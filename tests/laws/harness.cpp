@@ -15,7 +15,8 @@ Distance compare(const Tensor& a, int64_t n, At&& at) {
   const double size = n ? std::sqrt(square / static_cast<double>(n)) + most / 16 + 1e-12 : 1;
   Distance d;
   for (int64_t i = 0; i < n; ++i) {
-    const double difference = std::fabs(a.data()[i] - at(i)), off = std::isnan(difference) ? INFINITY : difference / size;
+    const double difference = std::fabs(a.data()[i] - at(i)),
+                 off = std::isnan(difference) ? INFINITY : difference / size;
     if (off > d.relative) d = {off, i};
   }
   return d;
@@ -31,7 +32,8 @@ Distance distance(const Tensor& a, const Tensor& b) {
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && (a.bytes() == 0 || std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0);
+  return a.shape() == b.shape() &&
+         (a.bytes() == 0 || std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0);
 }
 
 std::string bits_differ(const Tensor& a, const Tensor& b) {
@@ -64,66 +66,100 @@ void shake(Module& module, Rng rng, double violence) {
   module.parameters([&](const std::string& name, Parameter& p) {
     Rng r = rng.fork(name);
     const double factor = std::exp(std::log(violence) * (2 * r.uniform() - 1));
-    for (float& x : p.var.value().span()) x = static_cast<float>(std::clamp(factor * x + 0.1 * r.normal(), -20.0, 20.0));
+    for (float& x : p.var.value().span())
+      x = static_cast<float>(std::clamp(factor * x + 0.1 * r.normal(), -20.0, 20.0));
     ++p.version;
   });
 }
 
-Tensor run_pieces(Mixer& mixer, const Tensor& x, const std::vector<int64_t>& lengths, const Context& context, SequenceState& state) {
+Sample random_sample(const MixerCase& c, Pattern pattern, int64_t n, int64_t m, Rng rng) {
+  Sample s{pattern, random_rows(n, c.d_model, rng.fork("x")), {}};
+  if (pattern == Pattern::cross) s.memory = random_rows(m, c.d_model, rng.fork("memory"));
+  return s;
+}
+
+namespace {
+
+// One segment of the sample's rows, with all of its memory.
+Var forward_rows(Mixer& mixer, const Sample& sample, const Tensor& x, const Segment& segment, const Context& context) {
+  const Segment segments[] = {segment};
+  if (sample.pattern != Pattern::cross) return mixer.forward(Var(x), {segments, &context, sample.pattern});
+  const Var memory(sample.memory);
+  const Segment all[] = {{0, sample.memory.rows(), 0, nullptr}};
+  return mixer.forward(Var(x), {segments, &context, sample.pattern, &memory, all});
+}
+
+}  // namespace
+
+Tensor run_pieces(Mixer& mixer, const Sample& sample, const std::vector<int64_t>& lengths, const Context& context,
+                  SequenceState& state) {
   NoGrad off;
-  Tensor y(x.shape());
+  Tensor y(sample.x.shape());
   int64_t at = 0;
   for (const int64_t length : lengths) {
-    const Segment piece[] = {{0, length, state.position, &state}};
-    const Var part = mixer.forward(Var(x.slice(at, length)), {piece, &context});
+    const Var part =
+        forward_rows(mixer, sample, sample.x.slice(at, length), {0, length, state.position, &state}, context);
     SENNIT_CHECK(part.rows() == length, "{} rows for {}", part.rows(), length);
     y.slice(at, length).copy_from(part.value().reshape(y.slice(at, length).shape()));
     state.position += length;
     at += length;
   }
-  SENNIT_CHECK(at == x.rows());
+  SENNIT_CHECK(at == sample.x.rows());
   return y;
 }
 
-Tensor run_whole(Mixer& mixer, const Tensor& x, const Context& context, Pattern pattern) {
+Tensor run_whole(Mixer& mixer, const Sample& sample, const Context& context) {
   NoGrad off;
-  const Segment whole[] = {{0, x.rows(), 0, nullptr}};
-  return mixer.forward(Var(x), {whole, &context, pattern}).value();
+  return forward_rows(mixer, sample, sample.x, {0, sample.x.rows(), 0, nullptr}, context).value();
 }
-
-naive::Matrix run_naive(Mixer& mixer, const Tensor& x) {
-  const naive::Weights w = weights_of(mixer);
-  const naive::Matrix rows = to_matrix(x.reshape({x.rows(), x.row_size()}));
-  NaiveRun run{.w = w, .x = rows};
-  return mixer.naive(run);
-}
-
-std::vector<int64_t> token_by_token(int64_t n) { return std::vector<int64_t>(static_cast<size_t>(n), 1); }
 
 namespace {
 
-// How far the definition moves when the last digits of its input do. A nonlinear recurrence with large weights is chaotic: no form in
-// f32 can follow it closer than this.
-double sensitivity(Mixer& mixer, const Tensor& x, const naive::Matrix& definition) {
-  Tensor nudged = x.clone();
-  Rng rng(61);
-  for (float& v : nudged.span()) v *= 1 + static_cast<float>(rng.normal()) * 0x1p-23f;
-  const naive::Matrix moved = run_naive(mixer, nudged);
-  Tensor y(x.shape());
-  for (int64_t i = 0; i < y.elements(); ++i) y.data()[i] = static_cast<float>(moved.a[static_cast<size_t>(i)]);
-  return distance(y, definition).relative;
+naive::Matrix define(Mixer& mixer, const naive::Weights& w, const naive::Matrix& x, const naive::Matrix& memory,
+                     Pattern pattern) {
+  NaiveRun run{.w = w, .x = x, .pattern = pattern, .memory = pattern == Pattern::cross ? &memory : nullptr};
+  return mixer.naive(run);
+}
+naive::Matrix memory_of(const Sample& s) {
+  return s.memory ? to_matrix(s.memory) : naive::Matrix();
 }
 
 }  // namespace
 
-double budget(Mixer& mixer, const Tensor& x, const naive::Matrix& definition) {
+double sensitivity(Mixer& mixer, const Sample& sample, const naive::Matrix& definition, double share) {
+  Rng rng(61);
+  const auto nudge = [&](naive::Matrix& m) {
+    for (double& v : m.a) v *= 1 + rng.normal() * share;
+  };
+  naive::Weights w = weights_of(mixer);
+  naive::Matrix x = to_matrix(sample.x), memory = memory_of(sample);
+  for (auto& [name, matrix] : w) nudge(matrix);
+  nudge(x), nudge(memory);
+  const naive::Matrix moved = define(mixer, w, x, memory, sample.pattern);
+  Tensor y(sample.x.shape());
+  for (int64_t i = 0; i < y.elements(); ++i) y.data()[i] = static_cast<float>(moved.a[static_cast<size_t>(i)]);
+  return distance(y, definition).relative;
+}
+
+naive::Matrix run_naive(Mixer& mixer, const Sample& sample) {
+  return define(mixer, weights_of(mixer), to_matrix(sample.x), memory_of(sample), sample.pattern);
+}
+
+std::vector<int64_t> token_by_token(int64_t n) {
+  return std::vector<int64_t>(static_cast<size_t>(n), 1);
+}
+
+double budget(const MixerCase& c, Mixer& mixer, const Sample& sample, const naive::Matrix& definition) {
   constexpr double kMost = 3e-4, kFloor = 2e-5;
+  if (sample.pattern != Pattern::causal || !c.stateful)
+    return std::max(4 * sensitivity(mixer, sample, definition), kFloor);
   SequenceState state;
   const Context context;
-  const Tensor steps = run_pieces(mixer, x, token_by_token(x.rows()), context, state);
+  const Tensor steps = run_pieces(mixer, sample, token_by_token(sample.x.rows()), context, state);
   const Distance d = distance(steps, definition);
-  if (!(d.relative <= kMost || d.relative <= 16 * sensitivity(mixer, x, definition)))
-    throw fmt::format("token by token over {} tokens is {:.2g} off its definition at row {}", x.rows(), d.relative, d.worst / x.row_size());
+  if (!(d.relative <= kMost || d.relative <= 16 * sensitivity(mixer, sample, definition)))
+    throw fmt::format("token by token over {} tokens is {:.2g} off its definition at row {}", sample.x.rows(),
+                      d.relative, d.worst / sample.x.row_size());
   return std::max(4 * d.relative, kFloor);
 }
 
@@ -132,10 +168,12 @@ std::vector<MixerCase> registered_mixers() {
   for (const auto& entry : mixers::registry().entries()) {
     auto add = [&](const std::string& name, Json part) {
       part["name"] = entry.name;
-      cases.push_back({name, [part](Rng rng) { return mixers::registry().make(part, {.d_model = 32}, rng, "laws"); }, 32});
+      cases.push_back({name, [part](Rng rng) { return mixers::registry().make(part, {.d_model = 32}, rng, "laws"); },
+                       32, entry.info.patterns, entry.info.no_state.empty()});
     };
     add(entry.name, Json::object());
-    for (const auto& [setting, options] : entry.info.settings) add(entry.name + " (" + setting + ")", Json::parse(options));
+    for (const auto& [setting, options] : entry.info.settings)
+      add(entry.name + " (" + setting + ")", Json::parse(options));
   }
   return cases;
 }

@@ -3,26 +3,52 @@
 #include <gtest/gtest.h>
 
 #include "laws/wrong/leaky.h"
+#include "laws/wrong/spread.h"
 
 namespace sennit::laws {
 namespace {
 
+void expect_every_law(const MixerCase& c) {
+  for (const MixerLaw& law : mixer_laws()) EXPECT_EQ(law.broken_by(c), "") << law.name;
+}
 TEST(WrongMixers, WithoutAMistakeEveryLawHolds) {
-  for (const MixerLaw& law : mixer_laws()) EXPECT_EQ(law.check(leaky(Fault::none)), "") << law.name;
+  expect_every_law(leaky(Fault::none));
+  expect_every_law(spread(SpreadFault::none));
+}
+
+TEST(WrongMixers, LawsConcernWhatIsDeclared) {
+  std::vector<std::string> both, causal, across;
+  for (const MixerLaw& law : mixer_laws()) {
+    const bool a = law.concerns(leaky(Fault::none)), b = law.concerns(spread(SpreadFault::none));
+    (a && b ? both : a ? causal : across).push_back(law.name);
+  }
+  EXPECT_EQ(causal, (std::vector<std::string>{"AnySplit", "ExactSplits", "Snapshots", "CausalToTheBit"}));
+  EXPECT_EQ(across, std::vector<std::string>{"CrossSplits"});
+  EXPECT_EQ(both.size() + 5, mixer_laws().size());
+}
+
+void expect_broken(const MixerCase& c, const std::string& name) {
+  for (const MixerLaw& law : mixer_laws()) {
+    if (law.name != name) continue;
+    EXPECT_NE(law.broken_by(c), "");
+    return;
+  }
+  FAIL() << "no law " << name;
 }
 
 class WrongMixers : public testing::TestWithParam<FaultCase> {};
-
 TEST_P(WrongMixers, BreakTheirLaw) {
-  for (const MixerLaw& law : mixer_laws()) {
-    if (law.name != std::string(GetParam().law)) continue;
-    EXPECT_NE(law.check(leaky(GetParam().fault)), "");
-    return;
-  }
-  FAIL() << "no law " << GetParam().law;
+  expect_broken(leaky(GetParam().fault), GetParam().law);
 }
+INSTANTIATE_TEST_SUITE_P(All, WrongMixers, testing::ValuesIn(fault_cases()),
+                         [](const auto& c) { return std::string(c.param.name); });
 
-INSTANTIATE_TEST_SUITE_P(All, WrongMixers, testing::ValuesIn(fault_cases()), [](const auto& c) { return std::string(c.param.name); });
+class WrongAcross : public testing::TestWithParam<SpreadFaultCase> {};
+TEST_P(WrongAcross, BreakTheirLaw) {
+  expect_broken(spread(GetParam().fault), GetParam().law);
+}
+INSTANTIATE_TEST_SUITE_P(All, WrongAcross, testing::ValuesIn(spread_fault_cases()),
+                         [](const auto& c) { return std::string(c.param.name); });
 
 }  // namespace
 }  // namespace sennit::laws

@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kChunk = 16;
 
 struct Leaky : Mixer {
+  static Info info() { return {"Leaky sum", "", "", ""}; }
   Leaky(int64_t d, Rng rng, Fault f) : fault(f), width(d), map(d, d, rng.fork("map")) {
     rate.init(uniform_init({d}, -1, 1, rng.fork("rate")));
   }
@@ -45,6 +46,7 @@ struct Leaky : Mixer {
   }
 
   Var forward(const Var& x, const Batch& batch) override {
+    if (fault != Fault::any_pattern) mixers::check_batch<Leaky>("leaky", batch);
     const Var v = map(x, *batch.context), decay = scale(softplus(rate.var), -1);
     Carry carry(batch, 0, {1, width});
     Tensor y(v.shape());
@@ -158,7 +160,8 @@ const std::vector<FaultCase>& fault_cases() {
                                                {Fault::cost, "Cost", "CostsAsDeclared"},
                                                {Fault::memory, "Memory", "CostsAsDeclared"},
                                                {Fault::matrix, "Matrix", "ImplicitMatrix"},
-                                               {Fault::unset_memory, "UnsetMemory", "ForwardIsNaive"}};
+                                               {Fault::unset_memory, "UnsetMemory", "ForwardIsNaive"},
+                                               {Fault::any_pattern, "AnyPattern", "Refusals"}};
   return cases;
 }
 

@@ -24,7 +24,8 @@ enum class Fault {
   cost,                  // declares half of what it does
   memory,                // keeps something for every pair of tokens
   matrix,                // an implicit matrix without its diagonal
-  unset_memory           // reads what nobody wrote
+  unset_memory,          // reads what nobody wrote
+  any_pattern            // runs whatever pattern as if it were causal
 };
 
 struct FaultCase {
