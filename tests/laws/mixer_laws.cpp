@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "base/parallel.h"
+#include "laws/auxiliary_law.h"
 #include "laws/differences.h"
 #include "laws/harness.h"
 #include "ops/arithmetic.h"
@@ -29,6 +30,8 @@ std::string over_lengths(const MixerCase& c, Body&& body) {
       const Rng rng = Rng(11).fork(c.name).fork(++seed);
       auto mixer = c.make(rng.fork("init"));
       shake(*mixer, rng.fork("shake"), violence);
+      Choices choices;
+      mixer->choices = &choices;
       const Tensor x = random_rows(n, c.d_model, rng.fork("x"));
       const naive::Matrix definition = run_naive(*mixer, x);
       try {
@@ -194,8 +197,7 @@ std::string snapshots(const MixerCase& c) {
     const std::string twice = bits_differ(first, run_pieces(*mixer, next, {4, 17}, context, again));
     if (!twice.empty()) return fmt::format("a second snapshot at token {} continues differently: {}", cut, twice);
     if (!mixer->rewinds()) continue;
-    const size_t fields = mixer->state_spec().size();
-    for (size_t f = 0; f < fields; ++f) again.layer(0).truncate(f, cut);
+    for (size_t f = 0; const StateField& field : mixer->state_spec()) again.layer(0).truncate(f++, field.rows(cut));
     again.position = cut;
     const std::string rewound = bits_differ(first, run_pieces(*mixer, next, {4, 17}, context, again));
     if (!rewound.empty()) return fmt::format("rewound to token {}: {}", cut, rewound);
@@ -242,6 +244,8 @@ std::string gradients(const MixerCase& c) {
       Rng rng = Rng(31).fork(c.name).fork(static_cast<uint64_t>(n)).fork(static_cast<uint64_t>(violence));
       auto mixer = c.make(rng.fork("init"));
       shake(*mixer, rng.fork("shake"), violence);
+      Choices choices;
+      mixer->choices = &choices;
       const StateSpec spec = mixer->state_spec();
       constexpr int64_t kPast = 6;
       SequenceState past;
@@ -269,13 +273,15 @@ std::string gradients(const MixerCase& c) {
       const auto loss = [&] { return definition_of(*mixer, w, rows_of_x, state, kPast, o); };
       std::string broken;
       auto check = [&](const std::string& name, const Tensor& gradient, naive::Matrix& place) {
-        if (!broken.empty()) return;
+        if (!broken.empty() || place.a.empty()) return;
         if (!gradient) broken = "no gradient reached " + name;
         else broken = compare_gradient(name, gradient, place, loss, rng.fork(name));
       };
       check("the input", x.grad(), rows_of_x);
       for (size_t f = 0; f < spec.size(); ++f) check("first state " + spec[f].name, first[f].grad(), state[spec[f].name]);
-      mixer->parameters([&](const std::string& name, Parameter& p) { check(name, p.var.grad(), w[name]); });
+      mixer->parameters([&](const std::string& name, Parameter& p) {
+        if (!mixer->taught(name)) check(name, p.var.grad(), w[name]);
+      });
       if (!broken.empty()) return fmt::format("{} tokens, parameters x{}: {}", n, violence, broken);
     }
   return "";
@@ -388,9 +394,58 @@ std::string other_patterns(const MixerCase& c) {
 std::string bf16_products(const MixerCase& c) {
   Rng rng = Rng(59).fork(c.name);
   auto mixer = c.make(rng.fork("init"));
+  Choices choices;
+  mixer->choices = &choices;
   const Tensor x = random_rows(100, c.d_model, rng.fork("x"));
   const Distance d = distance(run_whole(*mixer, x, {.precision = Precision::bf16}), run_naive(*mixer, x));
   return d.relative < 0.05 ? "" : off_by("bf16 products", d, 0.05, 100);
+}
+
+// What the definition chooses for a sequence, with its scores.
+Choices defined_choices(Mixer& m, const Tensor& x) {
+  Choices made;
+  m.choices = &made;
+  run_naive(m, x);
+  return made;
+}
+
+// No block that was taken scores worse than one that was left, as far as the scores can be known: they move with the last
+// digits of the input.
+std::string worse_than_left(const std::vector<int32_t>& taken, const std::vector<double>& scores, const std::vector<double>& nudged) {
+  double worst = INFINITY, best_left = -INFINITY, size = 0, doubt = 0;
+  for (size_t b = 0; b < scores.size(); ++b) {
+    (std::binary_search(taken.begin(), taken.end(), b) ? worst : best_left) =
+        std::binary_search(taken.begin(), taken.end(), b) ? std::min(worst, scores[b]) : std::max(best_left, scores[b]);
+    if (std::isfinite(scores[b])) size = std::max(size, std::fabs(scores[b])), doubt = std::max(doubt, std::fabs(scores[b] - nudged[b]));
+  }
+  if (worst >= best_left - 1e-6 * size - 16 * doubt) return "";
+  return fmt::format("a block that scores {} is taken, one of {} is left", worst, best_left);
+}
+
+// A mixer that chooses takes as many blocks as its definition, and the best ones, however a sequence is cut.
+std::string choices_are_best(const MixerCase& c) {
+  if (!c.make(Rng(1))->chooses()) return "";
+  return over_lengths(c, [](Mixer& m, const Tensor& x, const naive::Matrix&, double, Rng rng) -> std::string {
+    Tensor nudged = x.clone();
+    for (float& v : nudged.span()) v *= 1 + static_cast<float>(rng.normal()) * 0x1p-23f;
+    const Choices right = defined_choices(m, x), moved = defined_choices(m, nudged);
+    const int64_t cut = rng.below(x.rows() + 1);
+    for (const std::vector<int64_t>& pieces : {std::vector<int64_t>{x.rows()}, {cut, x.rows() - cut}, token_by_token(x.rows())}) {
+      Choices taken;
+      m.choices = &taken;
+      SequenceState state;
+      run_pieces(m, x, pieces, {}, state);
+      if (taken.blocks.size() != right.blocks.size()) return fmt::format("{} choices, {} by the definition", taken.blocks.size(), right.blocks.size());
+      for (const auto& [query, blocks] : taken.blocks) {
+        const auto where = fmt::format(" (group {}, token {} of {} in {} pieces)", query[1], query[2], x.rows(), pieces.size());
+        const auto& defined = right.blocks.at(query);
+        if (blocks.size() != defined.size()) return fmt::format("{} blocks taken, {} by the definition", blocks.size(), defined.size()) + where;
+        const std::string worse = worse_than_left(blocks, right.scores.at(query), moved.scores.at(query));
+        if (!worse.empty()) return worse + where;
+      }
+    }
+    return "";
+  });
 }
 
 }  // namespace
@@ -408,7 +463,9 @@ const std::vector<MixerLaw>& mixer_laws() {
                                              {"CostsAsDeclared", costs_as_declared},
                                              {"ImplicitMatrix", implicit_matrix},
                                              {"OtherPatterns", other_patterns},
-                                             {"Bf16Products", bf16_products}};
+                                             {"Bf16Products", bf16_products},
+                                             {"ChoicesAreBest", choices_are_best},
+                                             {"AuxiliaryLosses", auxiliary_losses}};
   return laws;
 }
 
