@@ -63,7 +63,7 @@ Work steps(const Made& mixer, int64_t position) {
               mixer->forward(one, {step, &c});
             }
             if (mixer->rewinds())
-              for (size_t f = 0; f < mixer->state_spec().size(); ++f) state->layer(0).truncate(f, position);
+              for (size_t f = 0; const StateField& field : mixer->state_spec()) state->layer(0).truncate(f++, field.rows(position));
           },
           [=] { return mixer_error(*mixer, true); }};
 }

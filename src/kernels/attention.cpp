@@ -1,90 +1,9 @@
 #include "kernels/attention.h"
 
-#include "kernels/panels.h"
-#include "kernels/tile.h"
+#include "kernels/attention_tile.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
-
-constexpr int64_t kRows = kAttentionRows;
-constexpr int64_t kKeys = 64;  // in a block
-#if defined(SENNIT_LEVEL_avx2)
-constexpr int kVectors = 2;  // of sums in a row of a register tile
-#else
-constexpr int kVectors = 4;
-#endif
-constexpr int kTileRows = 6;
-constexpr float kNothing = -__builtin_inff();
-
-int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
-// c[rows, columns] (=|+=) a b, where a(r, p) = a[r * a_row + p * a_step] and row p of b starts at b + p * b_stride.
-struct Product {
-  const float* a;
-  int64_t a_row, a_step;
-  const float* b;
-  int64_t b_stride;
-  float* c;
-  int64_t c_stride;
-  int64_t rows, columns, k;
-  bool accumulate;
-};
-
-template <int R, int V>
-[[gnu::noinline]] void tile(const Product& t, int64_t row, int64_t column) {
-  const auto part = [&](int v) __attribute__((always_inline)) {
-    return t.columns - column - v * kLanes;
-  };
-  const float* const a = t.a + row * t.a_row;
-  const float* const b = t.b + column;
-  float* const c = t.c + row * t.c_stride + column;
-  vf sums[R][V];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-      const float* place = c + r * t.c_stride + v * kLanes;
-      sums[r][v] = !t.accumulate ? zero() : V > 1 ? load(place) : load_some(place, part(v));
-    }
-  const int64_t a_row = t.a_row, a_step = t.a_step, b_stride = t.b_stride;
-  add_products(
-      sums, t.k, [](vf x, vf y, vf s) __attribute__((always_inline)) { return fma(x, y, s); },
-      [=](int64_t p, int r) __attribute__((always_inline)) { return set(a[p * a_step + r * a_row]); },
-      [=](int64_t p, int v) __attribute__((always_inline)) {
-        const float* place = b + p * b_stride + v * kLanes;
-        return V > 1 ? load(place) : load_some(place, part(v));
-      });
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-      float* place = c + r * t.c_stride + v * kLanes;
-      if constexpr (V > 1)
-        store(place, sums[r][v]);
-      else
-        store_some(place, sums[r][v], part(v));
-    }
-}
-
-template <int R>
-int64_t tile_rows(const Product& t, int64_t row) {
-  for (; row + R <= t.rows; row += R) {
-    int64_t column = 0;
-    for (; column + kVectors * kLanes <= t.columns; column += kVectors * kLanes) tile<R, kVectors>(t, row, column);
-    for (; column < t.columns; column += kLanes) tile<R, 1>(t, row, column);
-  }
-  return row;
-}
-
-void multiply(const Product& t) {
-  tile_rows<1>(t, tile_rows<2>(t, tile_rows<kTileRows>(t, 0)));
-}
-
-struct Range {
-  int64_t begin, end;
-};
 
 Range seen(const AttentionTask& t, int64_t query) {
   const int64_t position = query + t.offset;
@@ -99,49 +18,6 @@ Range seen(const AttentionTask& t, int64_t query) {
 Range seen_of_block(const AttentionTask& t, int64_t query, int64_t first_key) {
   const Range r = seen(t, query);
   return {larger(0, r.begin - first_key), smaller(kKeys, r.end - first_key)};
-}
-
-// Scores of lanes j, ..., j + kLanes - 1 of a block from their products; what weighs nothing where the query does not
-// see the key.
-struct Scores {
-  float scale, alibi, nothing;
-  float distance;  // position of the query minus that of the block's first key
-  Range range;
-  vf lane;
-
-  Scores(const AttentionTask& t, int64_t query, int64_t first_key)
-      : scale(t.scale),
-        alibi(t.alibi),
-        nothing(t.map == ScoreMap::power ? 0 : kNothing),
-        distance(static_cast<float>(query + t.offset - first_key)),
-        range(seen_of_block(t, query, first_key)) {
-    float count[kLanes];
-    for (int i = 0; i < kLanes; ++i) count[i] = static_cast<float>(i);
-    lane = load(count);
-  }
-  SENNIT_INLINE vf at(const float* products, int64_t j) const {
-    const vf key = lane + set(static_cast<float>(j));
-    vf s = load(products + j) * set(scale);
-    if (alibi != 0) s = fnma(set(alibi), abs(set(distance) - key), s);
-    const vf early = set(static_cast<float>(range.begin)), late = set(static_cast<float>(range.end));
-    return select(less(key, early), set(nothing), select(less(key, late), s, set(nothing)));
-  }
-  int64_t first_vector() const { return range.begin / kLanes * kLanes; }
-};
-
-void scale_row(float* x, float factor, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t m) { store_n(x + i, load_n(x + i, m) * set(factor), m); });
-}
-float dot(const float* x, const float* y, int64_t n) {
-  vf s = zero();
-  for_lanes(n, [&](int64_t i, int64_t m) { s = fma(load_n(x + i, m), load_n(y + i, m), s); });
-  return sum(s);
-}
-float exp_of(float x) {
-  return highest(exp(set(x)));
-}
-float log_of(float x) {
-  return highest(log(set(x)));
 }
 
 SENNIT_INLINE vf to_power(vf x, int64_t power) {
@@ -209,11 +85,6 @@ SENNIT_INLINE void with_map(const AttentionTask& t, int64_t query, float stat, c
   }
 }
 
-// The running sum of one row: weights are exp(s - top), or (s / top)^p; `total` is their sum.
-struct Running {
-  float top, total;
-};
-
 // What a walk over the keys does: sum weights and values as they come; sum weights only, to know the statistic; or sum
 // values by weights of a known statistic, kept in `top`.
 enum class Pass { running, measuring, mapping };
@@ -243,29 +114,9 @@ void weigh_powers(const Scores& scores, int64_t power, float* row, Running& runn
   running.total += sum(total);
 }
 
-// Turns a row of products into exponentials and brings what was summed before to the new maximum.
-void weigh_exponentials(const Scores& scores, float* row, Running& running, float* o, int64_t value_dim) {
-  vf highest_lane = set(kNothing);
-  for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
-    const vf s = scores.at(row, j);
-    store(row + j, s);
-    highest_lane = max(highest_lane, s);
-  }
-  const float block_top = highest(highest_lane);
-  if (block_top > running.top) {
-    const float shrink = exp_of(running.top - block_top);
-    running.top = block_top;
-    running.total *= shrink;
-    scale_row(o, shrink, value_dim);
-  }
-  const vf base = set(running.top == kNothing ? 0 : running.top);
-  vf total = zero();
-  for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
-    const vf p = exp(load(row + j) - base);
-    store(row + j, p);
-    total = total + p;
-  }
-  running.total += sum(total);
+Scores scores_of(const AttentionTask& t, int64_t query, int64_t first_key) {
+  return {t.scale, t.alibi, t.map == ScoreMap::power ? 0 : kNothing, query + t.offset - first_key,
+          seen_of_block(t, query, first_key)};
 }
 
 void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& scores, float* row, Running& running,
@@ -282,25 +133,6 @@ void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& score
   const int64_t value_dim = pass == Pass::running ? t.value_dim : 0;
   if (t.map == ScoreMap::power) return weigh_powers(scores, t.power, row, running, o, value_dim);
   weigh_exponentials(scores, row, running, o, value_dim);
-}
-
-// o += weights v for up to kTileRows rows. Keys that all of them see go together, the others row by row: each row adds
-// what it sees in order, and nothing else.
-void add_values(Product t, const Range* ranges) {
-  Range common{0, kKeys};
-  for (int64_t r = 0; r < t.rows; ++r)
-    common = {larger(common.begin, ranges[r].begin), smaller(common.end, ranges[r].end)};
-  if (common.begin >= common.end) common = {kKeys, kKeys};
-  const auto add = [&t](int64_t row, int64_t rows, int64_t begin, int64_t end) {
-    if (begin >= end) return;
-    Product part = t;
-    part.a += row * t.a_row + begin, part.b += begin * t.b_stride, part.c += row * t.c_stride;
-    part.rows = rows, part.k = end - begin;
-    multiply(part);
-  };
-  for (int64_t r = 0; r < t.rows; ++r) add(r, 1, ranges[r].begin, smaller(common.begin, ranges[r].end));
-  add(0, t.rows, common.begin, common.end);
-  for (int64_t r = 0; r < t.rows; ++r) add(r, 1, larger(common.end, ranges[r].begin), ranges[r].end);
 }
 
 struct ForwardScratch {
@@ -330,7 +162,7 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
     Range ranges[kTileRows];
     const int64_t group = smaller(kTileRows, rows - r);
     for (int64_t g = 0; g < group; ++g) {
-      const Scores scores(t, first + r + g, first_key);
+      const Scores scores = scores_of(t, first + r + g, first_key);
       ranges[g] = scores.range;
       weigh(t, pass, first + r + g, scores, weights + (r + g) * kKeys, running[r + g], o + (first + r + g) * o_stride);
     }
@@ -362,10 +194,6 @@ void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, f
                       t.key_dim);
     forward_block(t, pass, first + from, to - from, j, o, o_stride, s.keys, s.weights, s.running + from);
   }
-}
-
-float log_sum(Running r) {
-  return r.top + log_of(r.total);
 }
 
 // Divides a row by its sum of powers and gives that sum's root.
@@ -420,7 +248,7 @@ void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t f
                   const BackwardScratch& s) {
   for (int64_t r = 0; r < rows; ++r)
     with_map(t, first + r, stat[first + r], [&](const auto& map) {
-      const Scores scores(t, first + r, first_key);
+      const Scores scores = scores_of(t, first + r, first_key);
       const vf early = set(static_cast<float>(scores.range.begin)), late = set(static_cast<float>(scores.range.end));
       float *weights = s.weights + r * kKeys, *slopes = s.slopes + r * kKeys;
       for (int64_t j = 0; j < kKeys; j += kLanes) {
@@ -438,7 +266,7 @@ void add_clipped_delta(const AttentionTask& t, int64_t first, int64_t rows, int6
                        const BackwardScratch& s) {
   for (int64_t r = 0; r < rows; ++r) {
     const RowMap<ScoreMap::clipped> map(t, first + r, stat[first + r]);
-    const Scores scores(t, first + r, first_key);
+    const Scores scores = scores_of(t, first + r, first_key);
     vf total = zero();
     for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
       const vf score = scores.at(s.weights + r * kKeys, j);

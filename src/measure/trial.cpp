@@ -8,6 +8,7 @@
 #include "optimizers/optimizer.h"
 #include "tensor/allocator.h"
 #include "train/gradient_norm.h"
+#include "train/losses.h"
 #include "train/options.h"
 
 namespace sennit::measure {
@@ -54,8 +55,11 @@ class Trial {
     const Packed p = pack(*task_, options_.rows, rng_.fork("train").fork(static_cast<uint64_t>(at)));
     context_.training = true;
     for (const auto& q : parameters_) q.parameter->var.clear_grad();
+    std::vector<Var> losses;
+    context_.losses = &losses;
     const Var loss = model_.loss(model_.hidden(p.tokens, {p.segments, &context_}), p.targets, context_);
-    backward(loss);
+    context_.losses = nullptr;
+    train::backward_all(loss, losses, 1);
     const double norm = train::gradient_norm(parameters_);
     const train::Options schedule{.steps = options_.steps, .rate = options_.rate, .warmup = options_.steps / 20};
     optimizer_->step(parameters_, {.step = at, .rate = train::rate_at(schedule, at), .gradient_scale = norm > 1 ? 1 / norm : 1});

@@ -1,4 +1,6 @@
 #pragma once
+#include <array>
+#include <map>
 #include <optional>
 
 #include "base/registry.h"
@@ -19,6 +21,14 @@ struct MixerInfo {
   std::vector<std::pair<std::string, std::string>> settings = {};
 };
 
+// Which blocks of keys a mixer that chooses among them took for a query. Near ties fall differently in float and in double,
+// so whoever is asked first, forward() or naive(), decides, and who comes later follows.
+struct Choices {
+  using Query = std::array<int64_t, 3>;  // segment of the batch, group of heads that choose together, place in the sequence
+  std::map<Query, std::vector<int32_t>> blocks;   // ascending
+  std::map<Query, std::vector<double>> scores;    // by naive(), of every block; inf: always taken, -inf: never
+};
+
 // The operands of the definition: one sequence (or the next piece of it) in double.
 struct NaiveRun {
   const naive::Weights& w;
@@ -27,6 +37,7 @@ struct NaiveRun {
   int64_t position = 0;                          // of row 0
   const naive::Matrix* memory = nullptr;         // [M, d_model], for Pattern::cross
   std::map<std::string, naive::Matrix> state{};  // by field name, [shape[0], rest] or [tokens, row]; absent: fresh. In and out.
+  double* auxiliary = nullptr;  // when given, the sum of the auxiliary losses of forward() with Context::losses goes there
 };
 
 // A mixer's output as explicit matrices: core_h = weights_h values_h for each head, and y = output(x, core).
@@ -58,6 +69,13 @@ class Mixer : public Module {
   // Over one fresh sequence x [T, d] in the first of its patterns; nullopt where none exists.
   virtual std::optional<ImplicitMatrix> implicit(const Var& /*x*/, const Context&) { return std::nullopt; }
   virtual Var output(const Var& /*x*/, const Var& core, const Context&) { return core; }
+
+  // Whether what it reads is chosen by the data, at a jump. `choices`, where set, is filled or followed.
+  virtual bool chooses() const { return false; }
+  Choices* choices = nullptr;
+
+  // Whether an auxiliary loss trains a parameter, and nothing else does; such a loss trains no other.
+  virtual bool taught(const std::string& /*parameter*/) const { return false; }
 };
 
 namespace mixers {

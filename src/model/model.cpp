@@ -26,6 +26,18 @@ Pooled<int32_t> positions_of(const Batch& batch, int64_t most) {
   return all;
 }
 
+// A block's output, then the auxiliary losses in it: a function without side effects, for checkpoint().
+std::vector<Var> with_losses(Block& block, const Var& x, const Batch& batch) {
+  std::vector<Var> losses;
+  Context context = *batch.context;
+  if (context.losses) context.losses = &losses;
+  Batch inside = batch;
+  inside.context = &context;
+  std::vector<Var> all = {block.forward(x, inside)};
+  all.insert(all.end(), losses.begin(), losses.end());
+  return all;
+}
+
 }  // namespace
 
 Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::move(spec)) {
@@ -76,7 +88,9 @@ Var Model::hidden(std::span<const int32_t> tokens, const Batch& batch, bool chec
     const Batch at = batch.at(slots_[i]);
     if (checkpointed && recording()) {
       const Var inputs[] = {x};
-      x = checkpoint([block = blocks_[i].get(), at](std::span<const Var> in) { return std::vector<Var>{block->forward(in[0], at)}; }, inputs)[0];
+      const std::vector<Var> outputs = checkpoint([block = blocks_[i].get(), at](std::span<const Var> in) { return with_losses(*block, in[0], at); }, inputs);
+      x = outputs[0];
+      if (at.context->losses) at.context->losses->insert(at.context->losses->end(), outputs.begin() + 1, outputs.end());
     } else {
       x = blocks_[i]->forward(x, at);
     }

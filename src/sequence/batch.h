@@ -24,6 +24,7 @@ struct Context {
   bool exact = false;     // choose kernels by the row alone: the same bits however a sequence is split or batched
   bool training = false;  // dropout and the like
   Rng rng{};              // of this step; parts fork it by name
+  std::vector<Var>* losses = nullptr;  // auxiliary losses [1], to be added to the task's; not computed where nobody collects
 };
 
 // A view: whoever makes it keeps the segments and the context alive. A state appears in at most one segment.

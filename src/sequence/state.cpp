@@ -11,11 +11,12 @@ const char* to_string(Growth g) {
   return g == Growth::constant ? "constant" : g == Growth::per_token ? "per token" : "window";
 }
 
-int64_t StateField::bytes(int64_t tokens) const {
-  const int64_t row = shape.elements() * 4;
-  if (growth == Growth::constant) return row;
-  return row * (growth == Growth::window ? tokens - rows_dropped(tokens, window) : tokens);
+int64_t StateField::rows(int64_t tokens) const {
+  if (growth == Growth::constant) return shape[0];
+  return growth == Growth::window ? tokens - rows_dropped(tokens, window) : tokens / every;
 }
+
+int64_t StateField::bytes(int64_t tokens) const { return shape.with(0, rows(tokens)).elements() * 4; }
 
 int64_t rows_dropped(int64_t tokens, int64_t window) {
   constexpr int64_t kRun = 64;

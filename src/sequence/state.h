@@ -10,7 +10,7 @@ namespace sennit {
 
 enum class Growth {
   constant,   // one array a sequence
-  per_token,  // a row a token
+  per_token,  // a row a token, or a row for every so many: StateField::every
   window      // a row a token, at least the last `window` of them: see rows_dropped()
 };
 const char* to_string(Growth growth);
@@ -21,8 +21,10 @@ struct StateField {
   Shape shape;
   Growth growth = Growth::constant;
   int64_t window = 0;  // for Growth::window
+  int64_t every = 1;   // for Growth::per_token: a row for each whole run of that many tokens
 
-  int64_t bytes(int64_t tokens) const;  // after that many tokens
+  int64_t rows(int64_t tokens) const;   // after that many tokens; shape[0] where it does not grow
+  int64_t bytes(int64_t tokens) const;
 };
 using StateSpec = std::vector<StateField>;
 

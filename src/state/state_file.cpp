@@ -34,13 +34,7 @@ int64_t number(const io::SafetensorsFile& file, const std::string& key) {
 }
 
 void check_shape(const StateField& field, int64_t position, const Tensor& value, const std::string& key, const std::string& path) {
-  Shape wanted = field.shape;
-  if (field.growth != Growth::constant) {
-    const int64_t rows = field.growth == Growth::window ? position - rows_dropped(position, field.window) : position;
-    std::vector<int64_t> lengths(field.shape.begin(), field.shape.end());
-    lengths[0] = rows;
-    wanted = Shape(lengths);
-  }
+  const Shape wanted = field.shape.with(0, field.rows(position));
   if (value.shape() != wanted || value.dtype() != DType::f32)
     fail({"state file", fmt::format("`{}` to be f32 {}", key, wanted.str()), fmt::format("{} {}", to_string(value.dtype()), value.shape().str()), path});
 }

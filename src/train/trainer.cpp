@@ -8,6 +8,7 @@
 #include "metrics/event_file.h"
 #include "metrics/run_store.h"
 #include "train/gradient_norm.h"
+#include "train/losses.h"
 
 namespace sennit::train {
 namespace {
@@ -153,16 +154,20 @@ class Run {
 
   double accumulate_gradients(int64_t step) {
     double loss = 0;
+    auxiliary_ = 0;
     for (const auto& p : parameters_) p.parameter->var.clear_grad();
     for (int64_t m = 0; m < options_.accumulate; ++m) {
       const data::PackedBatch batch = batch_at(step, m);
       context_.rng = Rng(static_cast<uint64_t>(options_.seed)).fork("step").fork(static_cast<uint64_t>(step)).fork(static_cast<uint64_t>(m));
       for (auto& s : streams_) s.detach();
       const std::vector<Segment> segments = segments_for(batch, m);
+      std::vector<Var> losses;
+      context_.losses = &losses;
       const Var hidden = model_->hidden(batch.tokens, {segments, &context_}, options_.checkpointed);
       const Var value = model_->loss(hidden, batch.targets, context_);
       loss += value.value().data()[0] / static_cast<double>(options_.accumulate);
-      if (value.needs_grad()) backward(value, Tensor::full({1}, 1 / static_cast<float>(options_.accumulate)));
+      context_.losses = nullptr;
+      auxiliary_ += backward_all(value, losses, 1 / static_cast<float>(options_.accumulate)) / static_cast<double>(options_.accumulate);
     }
     for (auto& s : streams_) s.detach();
     return loss;
@@ -191,6 +196,7 @@ class Run {
       store_->add(step_, name, value);
       events_->add(step_, name, value);
     }
+    if (auxiliary_ != 0) store_->add(step_, "train/auxiliary_loss", auxiliary_), events_->add(step_, "train/auxiliary_loss", auxiliary_);
     if (step_ % 20 == 0) store_->flush(), events_->flush();
     if (watcher_.step) watcher_.step(report);
   }
@@ -230,7 +236,7 @@ class Run {
   metrics::RunStore* store_ = nullptr;
   metrics::EventFile* events_ = nullptr;
   int64_t step_ = 0, saved_ = 0;
-  double loss_ = 0, smooth_ = 0;
+  double loss_ = 0, auxiliary_ = 0, smooth_ = 0;
 };
 
 }  // namespace

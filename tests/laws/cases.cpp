@@ -20,6 +20,8 @@ std::string over_lengths(const MixerCase& c, Pattern pattern, const SampleBody& 
       const Rng rng = Rng(11).fork(c.name).fork(++seed);
       auto mixer = c.make(rng.fork("init"));
       shake(*mixer, rng.fork("shake"), violence);
+      Choices choices;
+      mixer->choices = &choices;
       const int64_t memory = lengths()[static_cast<size_t>(rng.fork("memory").below(std::ssize(lengths())))];
       const Sample sample = random_sample(c, pattern, n, memory, rng);
       const naive::Matrix definition = run_naive(*mixer, sample);

@@ -35,7 +35,7 @@ std::string MixerLaw::broken_by(const MixerCase& c) const {
 const std::vector<MixerLaw>& mixer_laws() {
   static const std::vector<MixerLaw> laws = [] {
     std::vector<MixerLaw> all = whole_laws();
-    for (auto more : {gradient_laws(), state_laws()}) all.insert(all.end(), more.begin(), more.end());
+    for (auto more : {gradient_laws(), state_laws(), choice_laws()}) all.insert(all.end(), more.begin(), more.end());
     return all;
   }();
   return laws;

@@ -39,10 +39,11 @@ struct MixerLaw {
 
 const std::vector<MixerLaw>& mixer_laws();
 
-// Those of sequences run whole, of gradients, and of states and splits.
+// Those of sequences run whole, of gradients, of states and splits, and of mixers that choose or teach themselves.
 std::vector<MixerLaw> whole_laws();
 std::vector<MixerLaw> gradient_laws();
 std::vector<MixerLaw> state_laws();
+std::vector<MixerLaw> choice_laws();
 
 // Every registered mixer, with its default options and with each of its named settings.
 std::vector<MixerCase> registered_mixers();

@@ -104,8 +104,7 @@ std::string snapshots(const MixerCase& c, Pattern pattern) {
     const std::string twice = bits_differ(first, run_pieces(*mixer, next, {4, 17}, context, again));
     if (!twice.empty()) return fmt::format("a second snapshot at token {} continues differently: {}", cut, twice);
     if (!mixer->rewinds()) continue;
-    const size_t fields = mixer->state_spec().size();
-    for (size_t f = 0; f < fields; ++f) again.layer(0).truncate(f, cut);
+    for (size_t f = 0; const StateField& field : mixer->state_spec()) again.layer(0).truncate(f++, field.rows(cut));
     again.position = cut;
     const std::string rewound = bits_differ(first, run_pieces(*mixer, next, {4, 17}, context, again));
     if (!rewound.empty()) return fmt::format("rewound to token {}: {}", cut, rewound);

@@ -215,6 +215,8 @@ std::string implicit_matrix(const MixerCase& c, Pattern pattern) {
 std::string bf16_products(const MixerCase& c, Pattern pattern) {
   Rng rng = Rng(59).fork(c.name);
   auto mixer = c.make(rng.fork("init"));
+  Choices choices;
+  mixer->choices = &choices;
   const Sample sample = random_sample(c, pattern, 100, 80, rng);
   const naive::Matrix definition = run_naive(*mixer, sample);
   const double allowed = std::max(0.05, 4 * sensitivity(*mixer, sample, definition, 0x1p-9));

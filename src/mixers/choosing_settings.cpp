@@ -1,0 +1,202 @@
+#include "mixers/choosing_settings.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/count.h"
+#include "ops/layout.h"
+#include "ops/pool.h"
+#include "sequence/per_head.h"
+
+namespace sennit::mixers {
+namespace {
+
+constexpr int64_t kRows = 64;   // queries scored at a time
+constexpr size_t kSummary = 2;  // the state's field
+
+}  // namespace
+
+Fields ChoosingSettings::fields() {
+  Fields all = HeadSettings::fields();
+  const Fields own = {{"block", &block, "keys a block", {.min = 1, .max = 1e6}},
+                      {"top", &top, "blocks that a query sees in all", {.min = 1, .max = 1e6}},
+                      {"sink", &sink, "first blocks that are among them", {.min = 0, .max = 1e6}},
+                      {"local", &local, "last blocks that are among them, its own first", {.min = 1, .max = 1e6}}};
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
+}
+
+ChoosingMixer::ChoosingMixer(const char* name, const Dims& d, const ChoosingSettings& settings, Rng rng)
+    : heads(name, d, settings, rng), settings_(settings) {
+  if (settings.top < settings.sink + settings.local)
+    fail({name, fmt::format("top blocks that hold sink and local: {} or more", settings.sink + settings.local),
+          fmt::format("top = {}", settings.top)});
+}
+
+StateSpec ChoosingMixer::state_spec() const {
+  StateSpec spec = heads.state_spec();
+  spec.push_back(
+      {.name = "summary", .shape = {1, layout_.summary}, .growth = Growth::per_token, .every = layout_.unit});
+  return spec;
+}
+
+Var ChoosingMixer::summaries_of(const Var& keys) const {
+  return pool_runs(keys, layout_.unit, Pooling::mean);
+}
+
+Pooled<Var> ChoosingMixer::summarise(const AttentionHeads::Operands& m, const Batch& batch) {
+  Pooled<Var> all;
+  for (size_t i = 0; i < m.segments.size(); ++i) {
+    const AttentionSegment& a = m.segments[i];
+    LayerState* state = batch.state(batch.segments[i]);
+    const int64_t known = state && state->has(kSummary) ? state->get(kSummary).rows() : 0;
+    const int64_t whole = a.keys / layout_.unit * layout_.unit, begin = known * layout_.unit;
+    const Var& keys = m.keys[a.source];
+    if (state) {
+      all.push_back(state->append(kSummary, summaries_of(rows(keys, a.key_begin + begin, whole - begin))));
+    } else {
+      NoGrad off;
+      all.push_back(summaries_of(rows(keys.detach(), a.key_begin, whole)));
+    }
+  }
+  return all;
+}
+
+BlockChoice ChoosingMixer::choose(const Scoring& of) const {
+  const AttentionSegment& a = of.segment;
+  BlockChoice choice(a, layout_.groups, settings_.block,
+                     std::min(most_blocks_anywhere(), (a.keys + settings_.block - 1) / settings_.block));
+  const int64_t stride = a.keys / settings_.block + 1, ranges = (a.queries + kRows - 1) / kRows;
+  each_with_scratch(
+      ranges * layout_.groups, (kRows + 1) * stride + score_scratch(a.keys), [&](int64_t job, float* scratch) {
+        Scoring part = of;
+        part.group = job / ranges;
+        part.first = job % ranges * kRows;
+        part.rows = std::min(kRows, a.queries - part.first);
+        part.blocks = (a.offset + part.first + part.rows - 1) / settings_.block;
+        float *scores = scratch, *spare = scores + kRows * stride;
+        score(part, scores, stride, spare + stride);
+        for (int64_t r = 0; r < part.rows; ++r) {
+          const int64_t query = part.first + r, place = a.offset + query, own = place / settings_.block;
+          float* row = scores + r * stride;
+          for (int64_t b = 0; b < std::min(settings_.sink, own); ++b) row[b] = INFINITY;
+          for (int64_t b = std::max<int64_t>(0, own - settings_.local + 1); b <= own; ++b) row[b] = INFINITY;
+          choice.count(part.group, query) = static_cast<int32_t>(choose_highest(
+              row, own + 1, std::min(most_blocks(place), choice.most()), choice.blocks(part.group, query), spare));
+        }
+      });
+  return choice;
+}
+
+void ChoosingMixer::follow(size_t segment, int64_t position, BlockChoice& choice, int64_t queries) const {
+  for (int64_t g = 0; g < layout_.groups; ++g)
+    for (int64_t i = 0; i < queries; ++i) {
+      const auto mine = choice.chosen(g, i);
+      const auto [taken, first] =
+          choices->blocks.try_emplace({static_cast<int64_t>(segment), g, position + i}, mine.begin(), mine.end());
+      if (first) continue;
+      SENNIT_CHECK(std::ssize(taken->second) <= choice.most(), "{} blocks where {} may be chosen", taken->second.size(),
+                   choice.most());
+      std::copy(taken->second.begin(), taken->second.end(), choice.blocks(g, i));
+      choice.count(g, i) = static_cast<int32_t>(taken->second.size());
+    }
+}
+
+SparseAttentionOptions ChoosingMixer::attention_options() const {
+  return {.heads = heads.heads, .kv_heads = heads.kv_heads, .scale = heads.scale(), .slopes = heads.slopes};
+}
+
+Var ChoosingMixer::attend(const Var& x, const Batch& batch) {
+  const auto m = heads.operands(x, batch);
+  const Pooled<Var> summaries = summarise(m, batch);
+  const Tensor queries = scoring_queries(m, batch).value();
+  const auto chosen = std::make_shared<std::vector<BlockChoice>>();
+  for (size_t i = 0; i < m.segments.size(); ++i) {
+    chosen->push_back(choose({m.segments[i], queries, summaries[i].value(), 0, 0, 0, 0}));
+    if (choices) follow(i, batch.segments[i].position, chosen->back(), m.segments[i].queries);
+  }
+  const int64_t together = heads.heads / layout_.groups;
+  if (batch.context->losses) teach(m, batch, summaries);
+  const Var core = sparse_attention(m.queries, m.keys, m.values, m.segments, attention_options(),
+                                    [chosen, together](size_t segment, int64_t head, TileList& list) {
+                                      (*chosen)[segment].add_tiles(head / together, list);
+                                    });
+  return output(x, core, *batch.context);
+}
+
+int64_t ChoosingMixer::flops(int64_t n) const {
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < n; ++i)
+    pairs += (std::min(most_blocks(i), i / settings_.block + 1) - 1) * settings_.block + i % settings_.block + 1;
+  return heads.flops(n) + 4 * pairs * heads.heads * heads.head_dim + score_flops(n);
+}
+
+void ChoosingMixer::naive_summarise(NaiveRun&, const AttentionHeads::Naive& m, naive::Matrix& summaries) const {
+  const int64_t unit = layout_.unit;
+  summaries.cols = m.k.cols;
+  for (; (summaries.rows + 1) * unit <= m.k.rows; ++summaries.rows)
+    for (int64_t c = 0; c < m.k.cols; ++c) {
+      double sum = 0;
+      for (int64_t j = summaries.rows * unit; j < (summaries.rows + 1) * unit; ++j) sum += m.k(j, c);
+      summaries.a.push_back(sum / static_cast<double>(unit));
+    }
+}
+
+std::vector<int32_t> ChoosingMixer::naive_choice(NaiveRun& run, const AttentionHeads::Naive& m,
+                                                 const naive::Matrix& summaries, int64_t group, int64_t i) const {
+  const int64_t place = m.offset + i, own = place / settings_.block;
+  std::vector<double> scores = naive_scores(run, m, summaries, group, i, own);
+  scores.resize(own + 1);
+  for (int64_t b = 0; b <= own; ++b)
+    if (b < settings_.sink || own - b < settings_.local) scores[b] = INFINITY;
+  std::vector<int32_t> order(own + 1);
+  for (int64_t b = 0; b <= own; ++b) order[b] = static_cast<int32_t>(b);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  order.resize(std::min<int64_t>(own + 1, most_blocks(place)));
+  std::sort(order.begin(), order.end());
+  if (!choices) return order;
+  const Choices::Query query{0, group, run.position + i};
+  choices->scores[query] = scores;
+  return choices->blocks.try_emplace(query, order).first->second;
+}
+
+naive::Matrix ChoosingMixer::naive(NaiveRun& run) const {
+  const auto m = heads.naive(run);
+  naive::Matrix& summaries = run.state["summary"];
+  naive_summarise(run, m, summaries);
+  if (run.auxiliary) *run.auxiliary += naive_teach(run, m, summaries);
+  const int64_t dim = heads.head_dim, together = heads.heads / layout_.groups;
+  naive::Matrix core(run.x.rows, heads.heads * dim);
+  for (int64_t i = 0; i < run.x.rows; ++i)
+    for (int64_t g = 0; g < layout_.groups; ++g) {
+      const std::vector<int32_t> blocks = naive_choice(run, m, summaries, g, i);
+      for (int64_t h = g * together; h < (g + 1) * together; ++h) {
+        std::vector<double> weights(m.k.rows, -INFINITY);
+        for (int64_t j = 0; j <= m.offset + i; ++j)
+          if (std::binary_search(blocks.begin(), blocks.end(), j / settings_.block))
+            weights[j] = heads.naive_score(m, h, i, j);
+        naive_softmax(weights);
+        for (int64_t j = 0; j < m.k.rows; ++j)
+          for (int64_t p = 0; p < dim; ++p)
+            core(i, h * dim + p) += weights[j] * m.v(j, h * heads.kv_heads / heads.heads * dim + p);
+      }
+    }
+  return naive::linear(core, run.w, "out");
+}
+
+std::optional<ImplicitMatrix> ChoosingMixer::implicit(const Var& x, const Context& c) {
+  Choices made;
+  Choices* const before = std::exchange(choices, &made);
+  const Segment whole[] = {{0, x.rows(), 0, nullptr}};
+  forward(x, {whole, &c});
+  choices = before;
+  const int64_t together = heads.heads / layout_.groups;
+  return heads.implicit(x, c, [&](int64_t h, int64_t i, std::vector<double>& scores) {
+    const std::vector<int32_t>& blocks = made.blocks.at({0, h / together, i});
+    for (int64_t j = 0; j <= i; ++j)
+      if (!std::binary_search(blocks.begin(), blocks.end(), j / settings_.block)) scores[j] = -INFINITY;
+    naive_softmax(scores);
+  });
+}
+
+}  // namespace sennit::mixers

@@ -1,0 +1,137 @@
+// InfLLM-V2: Dense-Sparse Switchable Attention for Seamless Short-to-Long Adaptation (Zhao et al., arXiv:2509.24663),
+// section 3: up to `dense` tokens a query sees everything; after that, the first blocks, the last ones, and those that
+// score highest by attention to windows of two mean-pooled units of keys (c_w, which overlap by one), shared by a group
+// of heads:
+//   p_w = sum_h softmax_w(q_ih . c_w / sqrt(K)),   s_b = max_{windows w that touch block b} p_w,
+//   y_i = W_o concat_h sum_{j in chosen blocks, j <= i} softmax_j(q_ih . k_jh / sqrt(K)) v_jh
+// Windows that end after the query are not there. The softmax over windows is exact here, where the paper's kernel
+// estimates its denominator from coarser windows. Nothing is learned beside ordinary attention.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/elementwise.h"
+#include "mixers/choosing_settings.h"
+
+namespace sennit::mixers {
+namespace {
+
+struct InfLlm : ChoosingMixer {
+  struct Options : ChoosingSettings {
+    int64_t unit = 16, dense = 8192;
+    Options() { top = 32, sink = 1, local = 8; }
+    Fields fields() {
+      Fields all = ChoosingSettings::fields();
+      const Fields own = {
+          {"unit",
+           &unit,
+           "keys a mean; scores come from windows of two; a block holds two or more",
+           {.min = 1, .max = 1e6}},
+          {"dense", &dense, "the first tokens, which see everything before them", {.min = 0, .max = 1e9}}};
+      all.insert(all.end(), own.begin(), own.end());
+      return all;
+    }
+  };
+  static Info info() {
+    return {.title = "InfLLM-V2 (dense-sparse switchable attention)",
+            .paper = "arXiv:2509.24663",
+            .equation =
+                "y_i = sum_{j in top blocks by max_w softmax_w(q_i c_w)} softmax_j(q_i k_j / sqrt(K)) v_j, c_w means "
+                "of keys",
+            .cost = "O(n top block d + n^2 d / unit)",
+            .settings = {
+                {"small blocks", R"({"block": 8, "unit": 4, "top": 3, "local": 1, "dense": 0})"},
+                {"grouped",
+                 R"({"block": 9, "unit": 3, "top": 5, "local": 2, "kv_heads": 2, "dense": 40, "qk_norm": true})"}}};
+  }
+  InfLlm(const Dims& d, const Options& o, Rng rng)
+      : ChoosingMixer("infllm_v2", d, o, rng), unit(o.unit), dense(o.dense) {
+    if (o.block % unit || o.block < 2 * unit)
+      fail({"infllm_v2", fmt::format("blocks of two or more units of {}", unit), fmt::format("block = {}", o.block)});
+    set_layout({.unit = unit, .summary = heads.kv_heads * heads.head_dim, .groups = heads.kv_heads});
+  }
+  Var forward(const Var& x, const Batch& batch) override {
+    check_batch<InfLlm>("infllm_v2", batch);
+    return attend(x, batch);
+  }
+
+  int64_t dense_blocks() const { return (dense + settings_.block - 1) / settings_.block; }
+  int64_t most_blocks(int64_t place) const override {
+    return place < dense ? std::max(settings_.top, dense_blocks()) : settings_.top;
+  }
+  int64_t most_blocks_anywhere() const override { return std::max(settings_.top, dense_blocks()); }
+  // Windows that end at or before a place: window w holds units w and w + 1.
+  int64_t windows_before(int64_t place) const { return std::max<int64_t>(0, (place + 1) / unit - 1); }
+
+  void score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
+    const int64_t dim = heads.head_dim, row_units = s.segment.keys / unit + 1;
+    const int64_t units = (s.segment.offset + s.first + s.rows) / unit;  // whole at the last query
+    float *products = scratch, *weights = products + s.rows * row_units, *panel = weights + s.rows * row_units;
+    std::fill_n(weights, s.rows * row_units, 0.0f);
+    for (int64_t h = s.group * heads.group(); h < (s.group + 1) * heads.group(); ++h) {
+      const Tensor& q = s.queries;
+      kernels::sparse_attention().scores(q.data() + (s.segment.query_begin + s.first) * q.row_size() + h * dim,
+                                         q.row_size(), s.rows, s.summaries.data() + s.group * dim,
+                                         s.summaries.row_size(), units, dim, products, row_units, panel);
+      for (int64_t r = 0; r < s.rows; ++r)
+        add_softmax(products + r * row_units, windows_before(s.segment.offset + s.first + r), weights + r * row_units);
+    }
+    const int64_t per_block = settings_.block / unit;
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const int64_t place = s.segment.offset + s.first + r, windows = windows_before(place);
+      for (int64_t b = 0; b < place / settings_.block; ++b) {
+        const int64_t first = std::max<int64_t>(0, b * per_block - 1), last = std::min(windows, (b + 1) * per_block);
+        scores[r * stride + b] = *std::max_element(weights + r * row_units + first, weights + r * row_units + last);
+      }
+    }
+  }
+
+  // weights += softmax over the first `windows` windows, from products with units, which are spoilt.
+  void add_softmax(float* products, int64_t windows, float* weights) const {
+    if (windows == 0) return;
+    float top = -INFINITY, total = 0;
+    for (int64_t w = 0; w < windows; ++w) {
+      products[w] = 0.5f * heads.scale() * (products[w] + products[w + 1]);
+      top = std::max(top, products[w]);
+    }
+    kernels::elementwise().affine(products, 1, -top, products, windows);
+    kernels::elementwise().exp(products, products, windows);
+    for (int64_t w = 0; w < windows; ++w) total += products[w];
+    kernels::elementwise().axpy(1 / total, products, weights, windows);
+  }
+
+  int64_t score_scratch(int64_t keys) const override {
+    return 2 * 64 * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
+  }
+  int64_t score_flops(int64_t n) const override {
+    return heads.heads * heads.head_dim * n * (n / unit) + n * layout_.summary;
+  }
+
+  std::vector<double> naive_scores(NaiveRun&, const AttentionHeads::Naive& m, const naive::Matrix& summaries,
+                                   int64_t group, int64_t i, int64_t blocks) const override {
+    const int64_t dim = heads.head_dim, place = m.offset + i, times = heads.heads / heads.kv_heads;
+    std::vector<double> sums(windows_before(place), 0.0), scores(blocks, 0.0);
+    for (int64_t h = group * times; h < (group + 1) * times; ++h) {
+      std::vector<double> p(sums.size(), 0.0);
+      for (size_t w = 0; w < p.size(); ++w)
+        for (int64_t c = 0; c < dim; ++c)
+          p[w] += m.q(i, h * dim + c) * (summaries(w, group * dim + c) + summaries(w + 1, group * dim + c)) / 2 /
+                  std::sqrt(static_cast<double>(dim));
+      naive_softmax(p);
+      for (size_t w = 0; w < p.size(); ++w) sums[w] += p[w];
+    }
+    for (int64_t w = 0; w < std::ssize(sums); ++w)
+      for (int64_t j = w * unit; j < (w + 2) * unit; ++j)
+        if (j / settings_.block < blocks) scores[j / settings_.block] = std::max(scores[j / settings_.block], sums[w]);
+    return scores;
+  }
+
+  int64_t unit, dense;
+};
+
+}  // namespace
+
+void register_infllm_v2(Registry<Mixer>& r) {
+  r.add<InfLlm>("infllm_v2");
+}
+
+}  // namespace sennit::mixers
