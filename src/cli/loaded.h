@@ -9,7 +9,7 @@ namespace sennit::cli {
 
 // What every command that runs a model asks for: which one, and how exactly to compute.
 struct ModelChoice {
-  std::string checkpoint, tokenizer, weights, precision = "bf16";
+  std::string checkpoint, tokenizer, weights, adapter, precision = "bf16";
   bool exact = false;
 
   void add(CLI::App& app);

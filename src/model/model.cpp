@@ -26,6 +26,24 @@ Pooled<int32_t> positions_of(const Batch& batch, int64_t most) {
   return all;
 }
 
+// The values that blocks hand up go in and out like the rows.
+Var checkpointed_block(Block& block, const Var& x, const Batch& batch) {
+  std::vector<Var> inputs = {x};
+  if (*batch.first_values) inputs.push_back(*batch.first_values);
+  const auto outputs = checkpoint(
+      [&block, batch](std::span<const Var> in) {
+        Var first = in.size() > 1 ? in[1] : Var();
+        Batch at = batch;
+        at.first_values = &first;
+        std::vector<Var> out = {block.forward(in[0], at)};
+        if (first) out.push_back(first);
+        return out;
+      },
+      inputs);
+  if (outputs.size() > 1) *batch.first_values = outputs[1];
+  return outputs[0];
+}
+
 }  // namespace
 
 Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::move(spec)) {
@@ -34,6 +52,8 @@ Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::mo
   if (!spec_.tie_embeddings) embedding_.init(normal_init({spec_.vocab, d}, spec_.embedding_deviation, init.fork("embedding")));
   embedding_.quantizable = true;
   if (spec_.learned_positions) positions_.init(normal_init({spec_.learned_positions, d}, spec_.embedding_deviation, init.fork("positions")));
+  if (spec_.token_types) types_.init(normal_init({spec_.token_types, d}, spec_.embedding_deviation, init.fork("types")));
+  embedding_norm_ = norms::registry().make(*spec_.embedding_norm, {d}, init, where + ": embedding_norm");
   const double out_scale = 1 / std::sqrt(2.0 * static_cast<double>(spec_.blocks.size()));
   for (size_t i = 0; i < spec_.blocks.size(); ++i) {
     const BlockSpec& b = spec_.blocks[i];
@@ -50,11 +70,24 @@ void Model::visit(const ParameterVisitor& v) {
   if (spec_.tie_embeddings) v("embedding.weight", head_.weight);
   else v("embedding.weight", embedding_), v("head", head_);
   v("positions.weight", positions_);
+  v("token_types.weight", types_);
+  v("embedding_norm", *embedding_norm_);
   for (size_t i = 0; i < blocks_.size(); ++i) v(fmt::format("blocks.{}", i), *blocks_[i]);
   v("norm", *norm_);
 }
 
-Var Model::embedded(std::span<const int32_t> tokens) const {
+void Model::require_causal(const std::string& who) const {
+  if (!causal()) fail({who, "a model that reads from left to right", "one that reads both ways: it embeds texts (run --embed)"});
+}
+
+Var Model::embedded(std::span<const int32_t> tokens, const Batch& batch) const {
+  Var x = looked_up(tokens);
+  if (spec_.learned_positions) x = add(x, embedding(positions_, positions_of(batch, spec_.learned_positions)));
+  if (spec_.token_types) x = add_row(x, reshape(rows(types_, 0, 1), {spec_.d_model}));
+  return embedding_norm_->forward(x);
+}
+
+Var Model::looked_up(std::span<const int32_t> tokens) const {
   const Parameter& table = spec_.tie_embeddings ? head_.weight : embedding_;
   if (!table.quantized) return embedding(table, tokens);
   Tensor x({std::ssize(tokens), spec_.d_model});
@@ -68,18 +101,19 @@ Var Model::embedded(std::span<const int32_t> tokens) const {
 
 Var Model::hidden(std::span<const int32_t> tokens, const Batch& batch, bool checkpointed) {
   SENNIT_CHECK(batch.rows() == std::ssize(tokens), "{} tokens in a batch of {}", tokens.size(), batch.rows());
+  for (const Segment& s : batch.segments)
+    if (s.state) require_causal("model");
   if (checkpointed)  // the second run of a block would move the states on twice
     for (const Segment& s : batch.segments) SENNIT_CHECK(!s.state, "checkpointing with carried state");
-  Var x = embedded(tokens);
-  if (spec_.learned_positions) x = add(x, embedding(positions_, positions_of(batch, spec_.learned_positions)));
+  Var x = embedded(tokens, batch), first_values;
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    const Batch at = batch.at(slots_[i]);
-    if (checkpointed && recording()) {
-      const Var inputs[] = {x};
-      x = checkpoint([block = blocks_[i].get(), at](std::span<const Var> in) { return std::vector<Var>{block->forward(in[0], at)}; }, inputs)[0];
-    } else {
+    Batch at = batch.at(slots_[i]);
+    at.first_values = &first_values;
+    if (!causal()) at.pattern = Pattern::bidirectional;
+    if (checkpointed && recording())
+      x = checkpointed_block(*blocks_[i], x, at);
+    else
       x = blocks_[i]->forward(x, at);
-    }
   }
   for (const Segment& s : batch.segments)
     if (s.state) s.state->position = s.position + s.length;
