@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "decoding/embedding.h"
 #include "decoding/generate.h"
 #include "model/checkpoint.h"
 #include "state/state_file.h"
@@ -89,15 +90,8 @@ std::vector<float> TextModel::logits(std::span<const int32_t> tokens) const {
 std::vector<float> TextModel::embed(std::string_view text) const {
   const auto tokens = encode(text);
   impl_->check(tokens, "embed");
-  NoGrad off;
   FlushDenormals flush;
-  const Var h = impl_->hidden(tokens);
-  std::vector<double> sums(static_cast<size_t>(width()));
-  for (int64_t i = 0; i < h.rows(); ++i)
-    for (size_t c = 0; c < sums.size(); ++c) sums[c] += h.value().data()[static_cast<size_t>(i) * sums.size() + c];
-  std::vector<float> mean;
-  for (const double s : sums) mean.push_back(static_cast<float>(s / static_cast<double>(h.rows())));
-  return mean;
+  return sennit::embed(impl_->model(), {tokens}, {.context = impl_->context}).front();
 }
 
 TextSession TextModel::begin() const {

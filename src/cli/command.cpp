@@ -69,4 +69,6 @@ const std::atomic<bool>& interrupted() {
   return g_interrupted;
 }
 
+void forget_interrupt() { g_interrupted = false; }
+
 }  // namespace sennit::cli

@@ -29,6 +29,7 @@ CLI::Option* add_json_flag(CLI::App& app, bool& json);
 
 // Turns true at the first Ctrl-C (or SIGTERM); the second ends the process at once.
 const std::atomic<bool>& interrupted();
+void forget_interrupt();  // what was interrupted has ended, the program goes on
 
 void add_all(Commands& commands);  // generated
 

@@ -7,8 +7,12 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "io/atomic_file.h"
+#include "io/mapped_file.h"
+#include "model/adapter.h"
 #include "model/checkpoint.h"
 #include "model/vocabulary.h"
+#include "tokenizers/chat_template.h"
+#include "tokenizers/gguf_export.h"
 
 namespace sennit::cli {
 namespace {
@@ -39,12 +43,24 @@ io::GgufMetadata vocabulary_for(const StoredModel& model, std::string& said) {
     said = "copied";
     return gguf_vocabulary(model.gguf->metadata());
   }
-  const auto tokenizer = tokenizer_beside(model.path);
-  const io::GgufMetadata m = gguf_vocabulary(tokenizer.get(), vocab);
-  const bool none = m.text("tokenizer.ggml.model") == "none";
-  said = !none       ? fmt::format("{} tokens written", vocab)
-         : tokenizer ? "not written: a kind that GGUF is not given yet"
-                     : "none";
+  const std::string json = model.path + "/tokenizer.json";
+  std::error_code ignored;
+  io::GgufMetadata m;
+  if (fs::is_regular_file(json, ignored)) {
+    const std::string config = model.path + "/tokenizer_config.json";
+    const auto read = [](const std::string& path) { return std::string(io::MappedFile::open(path)->text()); };
+    const auto made =
+        tokenizers::gguf_of_tokenizer_json(read(json), fs::is_regular_file(config, ignored) ? read(config) : "", json);
+    said = made.vocabulary ? fmt::format("{} tokens written, read back and compared", made.vocabulary->tokens.size())
+                           : "not written: " + made.reason;
+    m = made.vocabulary ? gguf_vocabulary(*made.vocabulary, vocab) : gguf_vocabulary(nullptr, vocab);
+  } else {
+    const auto tokenizer = tokenizer_beside(model.path);
+    m = gguf_vocabulary(tokenizer.get(), vocab);
+    said = m.text("tokenizer.ggml.model") == "none" ? "none" : fmt::format("{} tokens written", vocab);
+  }
+  const std::string chat = tokenizers::find_chat_template(model.path);
+  if (!chat.empty()) m.set("tokenizer.chat_template", io::GgufValue::of(chat));
   return m;
 }
 
@@ -82,10 +98,12 @@ void compare_rows(std::span<float> a, std::span<float> b, int32_t next, LogitDif
 }  // namespace
 
 ConversionReport convert(const Conversion& c) {
-  const StoredModel model = read_stored_model(c.in);
+  StoredModel model = read_stored_model(c.in);
+  const auto adapted = c.adapter.empty() ? std::vector<TensorUse>() : apply_adapter(model, c.adapter);
   ConversionReport r{.origin = model.origin,
                      .container = Container::huggingface,
                      .read = model.uses,
+                     .adapted = adapted,
                      .written = {},
                      .unread = model.unread,
                      .tokenizer = {}};
@@ -100,9 +118,12 @@ ConversionReport convert(const Conversion& c) {
   } else {
     io::AtomicFolder folder(c.out);
     r.written = export_model(model, folder.path(), options);
-    if (!model.gguf) r.tokenizer = copy_companions(model.path, folder.path());
-    else if (const auto tokenizer = tokenizer_of(model.gguf->metadata(), model.path)) tokenizer->save(folder.path()), r.tokenizer = "written as tokenizer.json";
-    else r.tokenizer = "none in the file";
+    if (!model.gguf)
+      r.tokenizer = copy_companions(model.path, folder.path());
+    else if (const auto tokenizer = tokenizer_of(model.gguf->metadata(), model.path))
+      tokenizer->save(folder.path()), r.tokenizer = "written as tokenizer.json";
+    else
+      r.tokenizer = "none in the file";
     folder.commit();
   }
   r.container = options.container;

@@ -8,12 +8,12 @@
 namespace sennit::cli {
 
 struct Conversion {
-  std::string in, out, to = "hf", weights;
+  std::string in, out, to = "hf", weights, adapter = {};
 };
 struct ConversionReport {
   std::string origin;
   Container container;
-  std::vector<TensorUse> read, written;
+  std::vector<TensorUse> read, adapted, written;
   std::vector<std::string> unread;  // settings that nobody understood
   std::string tokenizer;            // what became of it
   int64_t parameters = 0, bytes = 0;

@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/conversion.h"
 #include "cli/progress_bar.h"
+#include "model/adapter.h"
 #include "report/table.h"
 
 namespace sennit::cli {
@@ -27,9 +28,12 @@ struct Convert {
       out["read"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
     for (const TensorUse& u : r.written)
       out["written"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
+    for (const TensorUse& u : r.adapted)
+      out["adapted"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
     if (unchecked) return out;
-    const LogitDifference d =
-        logit_difference(*make_model(read_stored_model(conversion.in)), *make_model(read_stored_model(conversion.out)));
+    StoredModel before = read_stored_model(conversion.in);
+    if (!conversion.adapter.empty()) apply_adapter(before, conversion.adapter);
+    const LogitDifference d = logit_difference(*make_model(before), *make_model(read_stored_model(conversion.out)));
     out["logits"] = {{"tokens", d.tokens},
                      {"largest_difference", d.largest},
                      {"kl_divergence", d.divergence},
@@ -57,6 +61,7 @@ struct Convert {
       ++counts[u.at("format").get<std::string>() + (u.at("how") == "" ? "" : ", " + u.at("how").get<std::string>())];
     for (const auto& [how, count] : counts) fmt::print("  {:4} tensors {}\n", count, how);
     print_tensors("read", r.at("read"), tensors);
+    if (r.contains("adapted")) print_tensors("adapted", r.at("adapted"), true);
     if (tensors) print_tensors("written", r.at("written"), true);
     if (!r.at("settings_not_understood").empty())
       fmt::print("settings not understood: {}\n",
@@ -90,6 +95,8 @@ void add_convert(Commands& commands) {
   for (const io::BlockFormat f : io::block_formats()) formats.push_back(io::layout_of(f).name);
   app.add_option("--weights", c->conversion.weights, "format of the matrices; default: as they are")
       ->check(CLI::IsMember(formats));
+  app.add_option("--adapter", c->conversion.adapter,
+                 "a folder with a low-rank adapter as PEFT writes it, added to the weights");
   app.add_flag("--tensors", c->tensors, "list every tensor");
   app.add_flag("--no-check", c->unchecked, "do not run both models to compare their logits");
   add_json_flag(app, c->json);

@@ -22,11 +22,11 @@ void print(const Json& object, const std::string& indent) {
   for (const auto& [key, value] : object.items()) {
     if (key == "tensors") {
       fmt::print("\n{}", tensor_table(value).text());
-    } else if (value.is_object() && key != "model") {
+    } else if (value.is_object() && key != "model" && key != "config") {
       fmt::print("{}{}:\n", indent, key);
       print(value, indent + "  ");
-    } else if (key == "model") {
-      fmt::print("{}model:\n{}\n", indent, value.dump(1));
+    } else if (key == "model" || key == "config") {
+      fmt::print("{}{}:\n{}\n", indent, key, value.dump(1));
     } else if (value.is_array() && !value.empty() && value[0].is_object()) {
       for (const Json& v : value) {
         fmt::print("{}{}:\n", indent, key);
@@ -58,7 +58,8 @@ void add_inspect(Commands& commands) {
   auto i = std::make_shared<Inspect>();
   CLI::App& app = commands.add("inspect", "Say what a file or folder is and what is in it", [i] { return i->run(); });
   app.add_option("path", i->path,
-                 "a checkpoint, training run, model file, safetensors or state file, token file, tokenizer, or folder "
+                 "a checkpoint, Hugging Face folder, GGUF file, training run, model file, safetensors or state file, "
+                 "token file, tokenizer, or folder "
                  "of token files")
       ->required();
   app.add_flag("--stats", i->stats, "read every tensor: min, mean, max, deviation");

@@ -16,6 +16,7 @@
 #include "measure/size.h"
 #include "metrics/run_store.h"
 #include "model/checkpoint.h"
+#include "model/vocabulary.h"
 #include "tokenizers/tokenizer.h"
 #include "train/run_folder.h"
 
@@ -68,12 +69,14 @@ Json size_json(const ModelSpec& spec, const std::string& path) {
           {"flops_per_token_at_1k", size.flops(1024) / 1024}};
 }
 
+Json tokenizer_json(const tokenizers::Tokenizer& t) {
+  const auto s = t.special();
+  return {{"name", t.name()}, {"vocab", t.vocab_size()},
+          {"bos", s.bos},     {"eos", s.eos},
+          {"unk", s.unk},     {"fingerprint", fmt::format("{:016x}", t.fingerprint())}};
+}
 Json tokenizer_json(const std::string& path) {
-  const auto t = tokenizers::load_tokenizer(path);
-  const auto s = t->special();
-  return {{"name", t->name()}, {"vocab", t->vocab_size()},
-          {"bos", s.bos},      {"eos", s.eos},
-          {"unk", s.unk},      {"fingerprint", fmt::format("{:016x}", t->fingerprint())}};
+  return tokenizer_json(*tokenizers::load_tokenizer(path));
 }
 
 Json tokens_json(const std::string& path) {
@@ -105,6 +108,56 @@ Json model_json(const Json& file, const std::string& path) {
   return j;
 }
 
+// A model of another program: what it is of ours, where it is.
+void add_foreign(const std::string& path, Json& j) {
+  try {
+    const StoredModel stored = read_stored_model(path);
+    const ModelSpec spec = read_model_spec(stored.model_file, path);
+    j["family"] = stored.origin;
+    if (stored.context_length) j["context_length"] = stored.context_length;
+    if (!stored.unread.empty()) j["settings_not_understood"] = stored.unread;
+    for (const TensorUse& u : stored.uses)
+      if (u.ours.empty()) j["tensors_not_used"].push_back(u.theirs);
+    j.update(size_json(spec, path));
+    j["model"] = stored.model_file;
+  } catch (const Error& e) {
+    j["not_understood"] = e.what();
+  }
+}
+
+Json gguf_value(const io::GgufValue& v) {
+  constexpr size_t kShown = 16;
+  return std::visit(
+      [&](const auto& items) {
+        if (!v.list) return Json(items.at(0));
+        if (items.size() <= kShown) return Json(items);
+        return Json(fmt::format("{} of {}", items.size(), to_string(v.type)));
+      },
+      v.items);
+}
+
+Json gguf_json(const std::string& path, bool stats) {
+  const io::GgufFile file(path);
+  Json j{{"kind", "GGUF"}, {"path", path}};
+  add_foreign(path, j);
+  for (const auto& [key, value] : file.metadata().entries()) j["metadata"][key] = gguf_value(value);
+  if (const auto t = tokenizer_of(file.metadata(), path)) j["tokenizer"] = tokenizer_json(*t);
+  int64_t bytes = 0;
+  j["tensors"] = Json::array();
+  for (const io::GgufEntry& e : file.entries()) {
+    Json t{{"name", e.name},
+           {"dtype", io::layout_of(e.format).name},
+           {"shape", Json::array()},
+           {"bytes", e.end - e.begin}};
+    for (int i = 0; i < e.shape.rank(); ++i) t["shape"].push_back(e.shape[i]);
+    if (stats) t.update(stats_of(io::decoded(file.tensor(e.name))));
+    bytes += e.end - e.begin;
+    j["tensors"].push_back(t);
+  }
+  j["bytes"] = bytes;
+  return j;
+}
+
 Json safetensors_json(const std::string& path, bool stats) {
   const io::Safetensors file(path);
   Json j{{"kind", "safetensors"}, {"path", path}};
@@ -122,13 +175,14 @@ Json safetensors_json(const std::string& path, bool stats) {
 
 Json checkpoint_json(const std::string& folder, bool stats) {
   const std::string config = folder + "/config.json";
-  const Json file = io::read_json_file(config);
+  const Json file = io::read_json_file(config, {.max_bytes = 16 << 20, .non_finite = true});
   Json j{{"kind", "checkpoint"}, {"path", folder}};
   if (file.is_object() && file.contains("sennit")) {
     const ModelSpec spec = read_model_spec(file.at("sennit"), config);
     j.update(size_json(spec, config));
     j["model"] = write_model_spec(spec);
   } else {
+    add_foreign(folder, j);
     j["config"] = file;
   }
   if (tokenizers::has_tokenizer(folder)) j["tokenizer"] = tokenizer_json(folder);
@@ -175,10 +229,12 @@ Json inspection(const std::string& path, bool stats) {
   if (fs::is_directory(path, ignored)) return folder_json(path, stats);
   const std::string head(io::MappedFile::open(path)->text().substr(0, 16)), name = fs::path(path).filename().string();
   if (head.rfind("SNTTOKEN", 0) == 0) return tokens_json(path);
+  if (head.rfind("GGUF", 0) == 0) return gguf_json(path, stats);
   if (head.size() > 8 && head[8] == '{' && name.find(".json") == std::string::npos)
     return safetensors_json(path, stats);
   if (name.ends_with(".index.json")) return safetensors_json(path, stats);
-  if (name.ends_with(".model") || name.ends_with(".tiktoken") || name == "tokenizer.json" || name == "sennit_tokenizer.json") {
+  if (name.ends_with(".model") || name.ends_with(".tiktoken") || name == "tokenizer.json" ||
+      name == "sennit_tokenizer.json") {
     Json j{{"kind", "tokenizer"}, {"path", path}};
     j.update(tokenizer_json(path));
     return j;

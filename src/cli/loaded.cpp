@@ -19,6 +19,7 @@ void ModelChoice::add(CLI::App& app) {
   app.add_option("--tokenizer", tokenizer, "use this one: a file, folder, or bytes; default: the one beside the model");
   app.add_option("--weights", weights, "keep matrices of floats in this format instead")
       ->check(CLI::IsMember(quantized_formats()));
+  app.add_option("--adapter", adapter, "a folder with a low-rank adapter as PEFT writes it, added to the weights");
   app.add_option("--precision", precision, "of the factors of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
@@ -33,8 +34,9 @@ Context ModelChoice::context() const {
 }
 
 LoadedModel ModelChoice::load() const {
-  return load_checkpoint(
-      checkpoint, {.as_floats = false, .weights = weights.empty() ? std::nullopt : io::parse_block_format(weights)});
+  return load_checkpoint(checkpoint, {.as_floats = false,
+                                      .weights = weights.empty() ? std::nullopt : io::parse_block_format(weights),
+                                      .adapter = adapter});
 }
 
 LoadedModel ModelChoice::load_with_tokenizer() const {

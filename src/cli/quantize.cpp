@@ -23,7 +23,7 @@ struct Quantize {
   Conversion conversion{.in = {}, .out = {}, .to = "hf", .weights = "q4_k"};
   std::string text, tokenizer;
   int64_t max_tokens = 4096;
-  bool json = false;
+  bool json = false, prices = false;
 
   // Tokens a second, one at a time.
   static double decode_rate(Model& model) {
@@ -46,7 +46,73 @@ struct Quantize {
     return ids;
   }
 
+  struct Price {
+    std::string weights;
+    int64_t bytes;
+    LogitDifference difference;
+    double rate;
+  };
+
+  // What the model costs in a format, without writing it.
+  static Price price(const StoredModel& stored, Model& before, io::BlockFormat format,
+                     const std::vector<int32_t>& tokens) {
+    const auto model = make_model(stored, {.weights = format});
+    const bool tied = model->spec().tie_embeddings;
+    int64_t bytes = 0;
+    model->parameters([&](const std::string& name, Parameter& p) {
+      const io::StoredTensor& t = stored.tensors.at(name);
+      const bool output = name == "head.weight" || (tied && name == "embedding.weight");
+      const io::BlockFormat kept = !p.quantizable               ? io::BlockFormat::f32
+                                   : io::is_quantized(t.format) ? t.format
+                                                                : matrix_format(format, output, t.row_size());
+      bytes += io::row_bytes(kept, t.row_size()) * t.row_count();
+    });
+    return {io::layout_of(format).name, bytes, logit_difference(before, *model, tokens), decode_rate(*model)};
+  }
+
+  int run_prices() const {
+    const StoredModel stored = read_stored_model(conversion.in);
+    const auto before = make_model(stored, {.as_floats = true});
+    const auto ids = tokens();
+    const NoGrad off;
+    const FlushDenormals flush;
+    int64_t parameters = 0;
+    for (const auto& [name, t] : stored.tensors) parameters += t.shape.elements();
+    report::Table table{{{"weights"},
+                         {"bits", true},
+                         {"size", true},
+                         {"perplexity", true},
+                         {"KL divergence", true},
+                         {"same likeliest", true},
+                         {"tokens/s", true}},
+                        {}};
+    Json all = Json::array();
+    const auto add = [&](const Price& p) {
+      const double bits = 8.0 * static_cast<double>(p.bytes) / static_cast<double>(parameters);
+      table.add({p.weights, fmt::format("{:.2f}", bits), bytes_text(static_cast<double>(p.bytes)),
+                 ids.empty() ? "" : fmt::format("{:.4g}", p.difference.perplexity[1]),
+                 fmt::format("{:.3g}", p.difference.divergence), fmt::format("{:.1f} %", 100 * p.difference.same_top),
+                 fmt::format("{:.3g}", p.rate)});
+      all.push_back({{"weights", p.weights},
+                     {"bits_per_parameter", bits},
+                     {"bytes", p.bytes},
+                     {"perplexity", p.difference.perplexity[1]},
+                     {"kl_divergence", p.difference.divergence},
+                     {"same_top_token", p.difference.same_top},
+                     {"tokens_per_second", p.rate}});
+    };
+    add({"f32", 4 * parameters, logit_difference(*before, *before, ids), decode_rate(*before)});
+    for (const io::BlockFormat f : io::block_formats())
+      if (io::is_quantized(f)) add(price(stored, *before, f, ids));
+    if (json)
+      fmt::print("{}\n", Json{{"parameters", parameters}, {"random_tokens", text.empty()}, {"formats", all}}.dump(1));
+    else
+      fmt::print("{}", table.text());
+    return 0;
+  }
+
   int run() {
+    if (prices) return run_prices();
     if (std::filesystem::path(conversion.out).extension() != ".gguf")
       fail({"quantize", "an output that ends in .gguf", conversion.out});
     const ConversionReport report = convert(conversion);
@@ -95,7 +161,9 @@ void add_quantize(Commands& commands) {
                                [q] { return q->run(); });
   app.add_option("in", q->conversion.in, "a GGUF file, a Hugging Face folder, or a checkpoint or training run")
       ->required();
-  app.add_option("out", q->conversion.out, "a file that ends in .gguf")->required();
+  auto* out = app.add_option("out", q->conversion.out, "a file that ends in .gguf");
+  auto* prices = app.add_flag("--prices", q->prices, "write nothing: a table of what every quantized format costs");
+  prices->excludes(out);
   std::vector<std::string> formats;
   for (const io::BlockFormat f : io::block_formats()) formats.push_back(io::layout_of(f).name);
   app.add_option("--weights", q->conversion.weights, "format of the matrices")

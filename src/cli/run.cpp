@@ -1,159 +1,83 @@
-#include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <cstdio>
 #include <iostream>
 #include <iterator>
 
 #include "base/error.h"
-#include "base/parallel.h"
-#include "cli/loaded.h"
-#include "cli/progress_bar.h"
-#include "decoding/generate.h"
+#include "cli/run_options.h"
 #include "io/mapped_file.h"
-#include "state/state_file.h"
 
 namespace sennit::cli {
 namespace {
 
-constexpr int64_t kPiece = 512;  // of a prompt: between two pieces Ctrl-C is heard
+bool stdin_is_terminal() {
+  return isatty(STDIN_FILENO) == 1;
+}
 
-struct Run {
-  ModelChoice choice;
-  GenerationOptions options;
-  std::string prompt, file, state_load, state_save;
-  bool has_prompt = false, json = false, quiet = false, echo = false, ignore_end = false;
+int run(const RunOptions& o) {
+  if (o.embed) return run_embedding(o);
+  const bool nothing = !o.has_prompt && o.file.empty() && o.state_load.empty();
+  if (o.chat || !o.system.empty() || !o.chat_template.empty() || (nothing && stdin_is_terminal() && o.for_people()))
+    return run_dialogue(o);
+  return run_text(o);
+}
 
-  std::string prompt_text() const {
-    if (has_prompt) return prompt;
-    if (!file.empty() && file != "-") return std::string(io::MappedFile::open(file)->text());
-    if (file == "-" || (state_load.empty() && !isatty(STDIN_FILENO)))
-      return {std::istreambuf_iterator<char>(std::cin), {}};
-    return "";
-  }
-
-  int run() {
-    const LoadedModel loaded = choice.load_with_tokenizer();
-    const tokenizers::Tokenizer& tokenizer = *loaded.tokenizer;
-    Session session(*loaded.model, choice.context());
-    std::vector<int32_t> history, waiting;
-    if (!state_load.empty()) resume(*loaded.model, session, history, waiting);
-    const std::string text = prompt_text();
-    const auto ids = tokenizer.encode(text);
-    waiting.insert(waiting.end(), ids.begin(), ids.end());
-    if (waiting.empty()) fail({"run", "a prompt (-p TEXT, --file FILE, or text on standard input)", "none"});
-    if (!ignore_end && tokenizer.special().eos >= 0) options.stop_tokens.push_back(tokenizer.special().eos);
-    if (echo && !json) show(text);
-
-    FlushDenormals flush;
-    const size_t before = history.size() + waiting.size();
-    std::string answer;
-    const GenerationReport report = answer_to(waiting, session, tokenizer, history, answer);
-    if (!state_save.empty())
-      save_states(state_save, {&session.state()}, loaded.model->state_specs(), model_tag(*loaded.model), {history});
-    print(report, answer, {history.begin() + static_cast<int64_t>(std::min(before, history.size())), history.end()},
-          loaded.path);
-    return report.reason == StopReason::cancelled ? 130 : 0;
-  }
-
-  void resume(const Model& model, Session& session, std::vector<int32_t>& history, std::vector<int32_t>& waiting) {
-    std::vector<std::vector<int32_t>> tokens;
-    auto states = load_states(state_load, model.state_specs(), model_tag(model), &tokens);
-    if (states.size() != 1) fail({"run", "the state of one sequence", std::to_string(states.size()), state_load});
-    if (!tokens.empty()) {
-      for (const int32_t t : tokens[0])
-        if (t < 0 || t >= model.spec().vocab)
-          fail({"run", fmt::format("token ids below {}", model.spec().vocab), std::to_string(t), state_load});
-      history.assign(tokens[0].begin(), tokens[0].begin() + states[0].position);
-      waiting.assign(tokens[0].begin() + states[0].position, tokens[0].end());
-    }
-    session.restore(std::move(states[0]));
-  }
-
-  // All of the prompt but its last piece is read here, where it can be watched and stopped.
-  GenerationReport answer_to(std::span<const int32_t> tokens, Session& session, const tokenizers::Tokenizer& tokenizer,
-                             std::vector<int32_t>& history, std::string& answer) {
-    const int64_t all = std::ssize(tokens);
-    const auto start = std::chrono::steady_clock::now();
-    ProgressBar bar(json || quiet || all < 16 * kPiece);
-    while (std::ssize(tokens) > kPiece && !interrupted()) {
-      session.feed(tokens.first(kPiece));
-      history.insert(history.end(), tokens.begin(), tokens.begin() + kPiece);
-      tokens = tokens.subspan(kPiece);
-      bar.update(static_cast<double>(all - std::ssize(tokens)), static_cast<double>(all), "reading the prompt");
-    }
-    bar.finish();
-    const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (interrupted()) {
-      history.insert(history.end(), tokens.begin(), tokens.end());  // a saved state reads them later
-      return {.reason = StopReason::cancelled, .prompt_tokens = all - std::ssize(tokens), .prompt_seconds = spent};
-    }
-    GenerationReport report = generate(session, tokenizer, tokens, options, history, [&](std::string_view piece) {
-      answer += piece;
-      if (!json) show(piece);
-      return !interrupted();
-    });
-    report.prompt_tokens = all, report.prompt_seconds += spent;
-    return report;
-  }
-
-  static void show(std::string_view text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-  }
-
-  void print(const GenerationReport& r, const std::string& answer, const std::vector<int32_t>& ids,
-             const std::string& path) const {
-    auto rate = [](int64_t tokens, double seconds) {
-      return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
-    };
-    const double prompt_rate = rate(r.prompt_tokens, r.prompt_seconds), answer_rate = rate(r.tokens, r.seconds);
-    if (json) {
-      const Json object = {{"text", answer},
-                           {"tokens", r.tokens},
-                           {"ids", ids},
-                           {"reason", to_string(r.reason)},
-                           {"prompt_tokens", r.prompt_tokens},
-                           {"prompt_seconds", r.prompt_seconds},
-                           {"seconds", r.seconds},
-                           {"prompt_tokens_per_second", prompt_rate},
-                           {"tokens_per_second", answer_rate},
-                           {"checkpoint", path}};
-      fmt::print("{}\n", object.dump(-1, ' ', false, Json::error_handler_t::replace));
-      return;
-    }
-    if (!answer.ends_with('\n')) fmt::print("\n");
-    std::fflush(stdout);
-    if (!quiet)
-      fmt::print(stderr, "{} prompt tokens at {}/s, {} tokens at {}/s ({})\n", r.prompt_tokens, count_text(prompt_rate),
-                 r.tokens, count_text(answer_rate), to_string(r.reason));
-  }
-};
-
-}  // namespace
-
-void add_run(Commands& commands) {
-  auto r = std::make_shared<Run>();
-  CLI::App& app = commands.add("run", "Continue a text with a model", [r] {
-    interrupted();
-    return r->run();
-  });
+void add_options(CLI::App& app, const std::shared_ptr<RunOptions>& r) {
   r->choice.add(app);
   auto* text = app.add_option_function<std::string>(
       "-p,--prompt", [r](const std::string& t) { r->prompt = t, r->has_prompt = true; }, "the text to continue");
   app.add_option("--file", r->file, "read the prompt from a file; - for standard input")->excludes(text);
-  app.add_option("--max-tokens", r->options.max_tokens, "longest answer")
-      ->capture_default_str()
+  app.add_option_function<int64_t>(
+         "--max-tokens", [r](int64_t n) { r->generation.max_tokens = n, r->limited = true; },
+         "longest answer; default: 256, in a chat with a template 4096")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  app.add_option("--stop", r->options.stop, "end the answer before this text (repeatable)")->allow_extra_args(false);
+  app.add_option("--stop", r->generation.stop, "end the answer before this text (repeatable)")->allow_extra_args(false);
   app.add_flag("--ignore-end", r->ignore_end, "go on after the end of a text");
   app.add_option("--state-save", r->state_save, "write the state and the tokens to a file at the end");
   app.add_option("--state-load", r->state_load, "go on, to the bit, from a file written with --state-save");
-  app.add_flag("--echo", r->echo, "print the prompt before the answer");
+  app.add_flag("--echo", r->echo, "print the prompt before the answer; with --logprobs, score it too");
+  app.add_option("--logprobs", r->generation.scores,
+                 "log-probabilities of the tokens, and of so many of the likeliest in each place")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   app.add_flag("--quiet", r->quiet, "no line of statistics");
   add_json_flag(app, r->json);
-  add_fields(app, r->options.sampling.fields(), "Sampling");
+  app.add_flag("--json-lines", r->json_lines,
+               "print a JSON object for each piece of text, and one with \"done\" at the end");
+}
+
+}  // namespace
+
+std::string RunOptions::text() const {
+  if (has_prompt) return prompt;
+  if (!file.empty() && file != "-") return std::string(io::MappedFile::open(file)->text());
+  if (file == "-" || (state_load.empty() && !stdin_is_terminal()))
+    return {std::istreambuf_iterator<char>(std::cin), {}};
+  return "";
+}
+
+void add_run(Commands& commands) {
+  auto r = std::make_shared<RunOptions>();
+  CLI::App& app = commands.add("run", "Continue a text with a model, talk with it, or embed texts", [r] {
+    interrupted();
+    return run(*r);
+  });
+  add_options(app, r);
+  app.add_flag(
+         "--chat", r->chat,
+         "talk, by the model's chat template; the default on a terminal without a prompt. Without a terminal each "
+         "line of standard input is a turn, with --json-lines as JSON")
+      ->group("Chat");
+  app.add_option("--system", r->system, "the system prompt of a chat")->group("Chat");
+  app.add_option("--chat-template", r->chat_template, "a file with a Jinja template instead of the model's")
+      ->group("Chat");
+  app.add_flag("--embed", r->embed, "print the text's embedding; a file or standard input has a text a line")
+      ->group("Embedding");
+  app.add_option("--pooling", r->pooling, "how a text's rows become one: auto is what the model says, else mean")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "mean", "cls", "last"}))
+      ->group("Embedding");
+  app.add_flag("--normalize", r->normalize, "scale embeddings to length 1")->group("Embedding");
+  add_fields(app, r->generation.sampling.fields(), "Sampling");
   app.footer("Example: sennit run runs/gla -p \"Once upon a time\" --max-tokens 100 --temperature 0.7");
 }
 

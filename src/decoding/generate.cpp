@@ -9,7 +9,12 @@
 namespace sennit {
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+constexpr int64_t kPiece = 512;      // of a prompt: between two pieces it can be stopped
+constexpr int64_t kScoredRows = 64;  // of logits at a time
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Holds back text that may be the start of a stop text.
 class StopFilter {
@@ -42,6 +47,22 @@ class StopFilter {
   std::string held_;
 };
 
+// Reads what is waiting, piece by piece; false when `reading` ended it before the last.
+bool read(Session& session, std::span<const int32_t> tokens, const GenerationOptions& o,
+          std::vector<TokenScore>& scores) {
+  const int64_t all = std::ssize(tokens);
+  while (!tokens.empty()) {
+    const auto piece = tokens.first(std::min<size_t>(tokens.size(), kPiece));
+    if (o.scores < 0)
+      session.feed(piece);
+    else
+      session.feed(piece, o.scores, scores);
+    tokens = tokens.subspan(piece.size());
+    if (!tokens.empty() && o.reading && !o.reading(all - std::ssize(tokens), all)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::span<float> Session::feed(std::span<const int32_t> tokens, int64_t piece) {
@@ -50,18 +71,41 @@ std::span<float> Session::feed(std::span<const int32_t> tokens, int64_t piece) {
   for (int64_t at = 0; at < std::ssize(tokens); at += piece) {
     const int64_t n = std::min(piece, std::ssize(tokens) - at);
     const Segment segment[] = {{0, n, state_.position, &state_}};
-    const Var h = model_.hidden(tokens.subspan(at, n), {segment, &context_});
-    if (at + n == std::ssize(tokens)) logits_ = model_.logits(rows(h, n - 1, 1), context_);
+    const Var h = model_->hidden(tokens.subspan(at, n), {segment, &context_});
+    if (at + n == std::ssize(tokens)) logits_ = model_->logits(rows(h, n - 1, 1), context_);
   }
+  return logits_.value().span();
+}
+
+std::span<float> Session::feed(std::span<const int32_t> tokens, int64_t top, std::vector<TokenScore>& scores) {
+  SENNIT_CHECK(!tokens.empty());
+  NoGrad off;
+  scores.push_back(has_logits() ? score(logits(), tokens[0], top)
+                                : TokenScore{.token = tokens[0], .log_probability = {}});
+  for (int64_t at = 0; at < std::ssize(tokens); at += kPiece) {
+    const int64_t n = std::min(kPiece, std::ssize(tokens) - at);
+    const Segment segment[] = {{0, n, state_.position, &state_}};
+    const Var h = model_->hidden(tokens.subspan(at, n), {segment, &context_});
+    for (int64_t first = 0; first < n; first += kScoredRows) {
+      logits_ = model_->logits(rows(h, first, std::min(kScoredRows, n - first)), context_);
+      for (int64_t i = 0; i < logits_.rows() && at + first + i + 1 < std::ssize(tokens); ++i)
+        scores.push_back(score(logits_.value().slice(i, 1).span(), tokens[at + first + i + 1], top));
+    }
+  }
+  logits_ = rows(logits_, logits_.rows() - 1, 1);
   return logits_.value().span();
 }
 
 const char* to_string(StopReason r) {
   switch (r) {
-    case StopReason::max_tokens: return "max_tokens";
-    case StopReason::stop_text: return "stop_text";
-    case StopReason::stop_token: return "stop_token";
-    case StopReason::cancelled: return "cancelled";
+    case StopReason::max_tokens:
+      return "max_tokens";
+    case StopReason::stop_text:
+      return "stop_text";
+    case StopReason::stop_token:
+      return "stop_token";
+    case StopReason::cancelled:
+      return "cancelled";
   }
   return "";
 }
@@ -71,23 +115,34 @@ GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokeniz
                           const std::function<bool(std::string_view)>& emit) {
   GenerationReport report{.prompt_tokens = std::ssize(prompt)};
   double start = now();
-  const size_t read = std::min(history.size(), static_cast<size_t>(session.state().position));
+  const size_t seen = std::min(history.size(), static_cast<size_t>(session.state().position));
   history.insert(history.end(), prompt.begin(), prompt.end());
   history.reserve(history.size() + static_cast<size_t>(std::min<int64_t>(options.max_tokens, 1 << 20)));
-  const auto unread = std::span<const int32_t>(history).subspan(read);
-  std::span<float> logits = unread.empty() ? session.logits() : session.feed(unread);
+  const auto unread = std::span<const int32_t>(history).subspan(seen);
+  const bool whole = sennit::read(session, unread, options, report.prompt_scores);
   report.prompt_seconds = now() - start;
+  if (!whole) {
+    report.reason = StopReason::cancelled;
+    return report;
+  }
   start = now();
   Sampler sampler(options.sampling);
   tokenizers::StreamDecoder decoder(tokenizer);
   StopFilter filter(options.stop);
   bool stopped = false;
+  std::vector<float> plain;  // logits before the sampler changes them
   while (report.tokens < options.max_tokens) {
+    const std::span<float> logits = session.logits();
+    if (options.scores >= 0) plain.assign(logits.begin(), logits.end());
     const auto usable = logits.first(std::min<size_t>(logits.size(), static_cast<size_t>(tokenizer.vocab_size())));
     const int32_t token = sampler.choose(usable, history, std::ssize(history));
     if (std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) != options.stop_tokens.end()) {
       report.reason = StopReason::stop_token;
       break;
+    }
+    if (options.scores >= 0) {
+      report.scores.push_back(score(plain, token, options.scores));
+      std::copy(plain.begin(), plain.end(), logits.begin());
     }
     history.push_back(token);
     ++report.tokens;
@@ -97,7 +152,7 @@ GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokeniz
       report.reason = stopped ? StopReason::stop_text : StopReason::cancelled;
       break;
     }
-    if (report.tokens < options.max_tokens) logits = session.feed({&token, 1});
+    if (report.tokens < options.max_tokens) session.feed({&token, 1});
   }
   if (!stopped && report.reason != StopReason::cancelled) {
     const std::string rest = filter.push(decoder.finish(), stopped) + (stopped ? "" : filter.rest());

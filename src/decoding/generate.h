@@ -3,6 +3,7 @@
 #include <string>
 
 #include "decoding/sampler.h"
+#include "decoding/score.h"
 #include "model/model.h"
 #include "tokenizers/tokenizer.h"
 
@@ -11,10 +12,12 @@ namespace sennit {
 // One sequence that grows: a model, its state, and the logits after the last token.
 class Session {
  public:
-  Session(Model& model, Context context) : model_(model), context_(context) {}
+  Session(Model& model, Context context) : model_(&model), context_(context) {}
 
   // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);
+  // The same, and appends the score of each token, given those before it; the first of a text has none.
+  std::span<float> feed(std::span<const int32_t> tokens, int64_t top, std::vector<TokenScore>& scores);
 
   // The logits after the last token read; there are none before the first feed().
   bool has_logits() const { return logits_.defined(); }
@@ -23,14 +26,14 @@ class Session {
   SequenceState& state() { return state_; }
   void restore(SequenceState state) { state_ = std::move(state); }
   Session snapshot() const {  // an independent copy
-    Session s(model_, context_);
+    Session s(*model_, context_);
     s.state_ = state_.clone();
     if (logits_.defined()) s.logits_ = Var(logits_.value().clone());
     return s;
   }
 
  private:
-  Model& model_;
+  Model* model_;
   Context context_;
   SequenceState state_;
   Var logits_;
@@ -39,8 +42,11 @@ class Session {
 struct GenerationOptions {
   SamplingOptions sampling = {};
   int64_t max_tokens = 256;
-  std::vector<std::string> stop = {};    // texts that end the answer; they are not part of it
+  std::vector<std::string> stop = {};     // texts that end the answer; they are not part of it
   std::vector<int32_t> stop_tokens = {};  // ids that do
+  int64_t scores = -1;                    // score each token read and chosen, and so many of the likeliest; -1: none
+  // Called between pieces of a long prompt with the tokens read and all of them; returning false ends it there.
+  std::function<bool(int64_t, int64_t)> reading = {};
 };
 
 enum class StopReason { max_tokens, stop_text, stop_token, cancelled };
@@ -50,11 +56,13 @@ struct GenerationReport {
   StopReason reason = StopReason::max_tokens;
   int64_t prompt_tokens = 0, tokens = 0;
   double prompt_seconds = 0, seconds = 0;
+  std::vector<TokenScore> prompt_scores = {}, scores = {};  // where they were asked for
 };
 
-// Continues what `history` holds that the session has not read yet (its last token, after an earlier answer), followed by
-// the prompt; with neither, what the session has read. `emit` gets whole UTF-8 characters as soon as no stop text can begin in them; it returns false to
-// cancel. `history` gains the tokens read and chosen; all of it counts for penalties and positions.
+// Continues what `history` holds that the session has not read yet (its last token, after an earlier answer), followed
+// by the prompt; with neither, what the session has read. `emit` gets whole UTF-8 characters as soon as no stop text
+// can begin in them; it returns false to cancel. `history` gains the tokens read and chosen; all of it counts for
+// penalties and positions.
 GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokenizer, std::span<const int32_t> prompt,
                           const GenerationOptions& options, std::vector<int32_t>& history,
                           const std::function<bool(std::string_view text)>& emit);

@@ -144,14 +144,24 @@ Described describe(const Json& model_file, std::map<std::string, Shape> shapes) 
   Described d{.vocab = model_file.at("vocab"),
               .d_model = model_file.at("d_model"),
               .learned_positions = model_file.at("learned_positions"),
+              .token_types = model_file.at("token_types"),
               .tied = model_file.at("tie_embeddings"),
+              .causal = model_file.at("pattern") == "causal",
               .norm = filled(model_file.at("norm"), norms::registry(), "norm"),
+              .embedding_norm = filled(model_file.at("embedding_norm"), norms::registry(), "embedding_norm"),
               .blocks = {},
               .shapes = std::move(shapes)};
   for (const Json& block : model_file.at("blocks"))
     d.blocks.insert(d.blocks.end(), block.value("repeat", size_t{1}),
                     describe_block(block, fmt::format("block {}", d.blocks.size())));
   return d;
+}
+
+void require_plain(const char* family, const Described& d) {
+  require(family, "learned_positions", 0, d.learned_positions);
+  require(family, "token_types", 0, d.token_types);
+  require(family, "pattern", "causal", d.causal ? "causal" : "bidirectional");
+  require(family, "embedding_norm", "none", d.embedding_norm.at("name"));
 }
 
 void require(const char* family, const std::string& what, const Json& expected, const Json& found) {

@@ -31,8 +31,10 @@ struct TensorRule {
   std::string theirs;
   std::vector<std::string> ours;
   Change change = Change::none;
-  int64_t heads = 0;  // of interleaved and separated
-  Shape shape = {};   // theirs, where it is not that of ours stacked
+  int64_t heads = 0;       // of interleaved and separated
+  Shape shape = {};        // theirs, where it is not that of ours stacked
+  std::string alias = {};  // another name that some files have for it
+  int64_t rotated = 0;     // of interleaved and separated: how many rows of each head, from its first; 0: all
 };
 const char* to_string(TensorRule::Change change);
 
@@ -64,10 +66,10 @@ struct Described {
   struct Block {
     Json block, mixer, channel, norm;  // objects with "name" and all options, defaults too
   };
-  int64_t vocab = 0, d_model = 0, learned_positions = 0;
+  int64_t vocab = 0, d_model = 0, learned_positions = 0, token_types = 0;
   int64_t context_length = 0;  // that it was trained for, where known
-  bool tied = true;
-  Json norm;
+  bool tied = true, causal = true;
+  Json norm, embedding_norm;
   std::vector<Block> blocks;
   std::map<std::string, Shape> shapes;  // of its parameters
 
@@ -103,6 +105,8 @@ Registry<Family>& registry();
 const Registry<Family>::Entry* find(Layout layout, const std::string& target);
 
 Described describe(const Json& model_file, std::map<std::string, Shape> shapes);
+// Throws Error unless the model reads from left to right, adds no vectors to its embedding and does not normalise it.
+void require_plain(const char* family, const Described& model);
 // Throws Error unless `found` is `expected`; `what` names it.
 void require(const char* family, const std::string& what, const Json& expected, const Json& found);
 

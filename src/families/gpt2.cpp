@@ -53,6 +53,9 @@ struct Gpt2 : Family {
   }
 
   static void check(const Described& d) {
+    require("gpt2", "a pattern that is causal:", true, d.causal);
+    require("gpt2", "token_types", 0, d.token_types);
+    require("gpt2", "embedding_norm", "none", d.embedding_norm.at("name"));
     if (!d.learned_positions) fail({"family gpt2", "learned_positions", "none"});
     for (const auto& b : d.blocks) {
       require("gpt2", "block", "prenorm", b.block.at("name"));

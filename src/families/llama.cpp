@@ -1,5 +1,5 @@
-// LLaMA: Open and Efficient Foundation Language Models (Touvron et al., arXiv:2302.13971) and those with its layers: Llama 2
-// and 3, Mistral (arXiv:2310.06825), Qwen2 (arXiv:2407.10671), Qwen3 (arXiv:2505.09388).
+// LLaMA: Open and Efficient Foundation Language Models (Touvron et al., arXiv:2302.13971) and those with its layers:
+// Llama 2 and 3, Mistral (arXiv:2310.06825), Qwen2 (arXiv:2407.10671), Qwen3 (arXiv:2505.09388).
 #include <algorithm>
 
 #include "families/rope_settings.h"
@@ -15,12 +15,16 @@ struct Llama : Family {
     Fields fields() { return {}; }
   };
   static Info info() {
-    return {"Llama, Mistral, Qwen2, Qwen3", "arXiv:2302.13971", {"llama", "mistral", "qwen2", "qwen3"}, {"llama", "qwen2", "qwen3"}};
+    return {"Llama, Mistral, Qwen2, Qwen3",
+            "arXiv:2302.13971",
+            {"llama", "mistral", "qwen2", "qwen3"},
+            {"llama", "qwen2", "qwen3"}};
   }
   Llama(const Dims&, const Options&, Rng) {}
 
   static Json model_file(int64_t vocab, int64_t d_model, bool tied, const Json& norm) {
-    return Json{{"vocab", vocab}, {"d_model", d_model}, {"tie_embeddings", tied}, {"norm", norm}, {"blocks", Json::array()}};
+    return Json{
+        {"vocab", vocab}, {"d_model", d_model}, {"tie_embeddings", tied}, {"norm", norm}, {"blocks", Json::array()}};
   }
 
   // Which layers see a window only: those that layer_types says, else those from max_window_layers on.
@@ -28,10 +32,12 @@ struct Llama : Family {
     std::vector<bool> all(layers, false);
     const bool qwen = type == "qwen2" || type == "qwen3";
     if (const Json* types = c.part("layer_types")) {
-      if (!types->is_array() || std::ssize(*types) != layers) c.refuse("layer_types", fmt::format("a list of {} names", layers));
+      if (!types->is_array() || std::ssize(*types) != layers)
+        c.refuse("layer_types", fmt::format("a list of {} names", layers));
       for (int64_t i = 0; i < layers; ++i) {
         all[i] = (*types)[i] == "sliding_attention";
-        if (!all[i] && (*types)[i] != "full_attention") c.refuse("layer_types", "sliding_attention or full_attention everywhere");
+        if (!all[i] && (*types)[i] != "full_attention")
+          c.refuse("layer_types", "sliding_attention or full_attention everywhere");
       }
     } else if (qwen) {
       const int64_t first = c.integer("max_window_layers", 28);
@@ -45,7 +51,8 @@ struct Llama : Family {
 
   Json from_config(Config& c) const override {
     const std::string type = c.text("model_type", "");
-    const int64_t heads = c.integer("num_attention_heads"), d_model = c.integer("hidden_size"), layers = c.integer("num_hidden_layers");
+    const int64_t heads = c.integer("num_attention_heads"), d_model = c.integer("hidden_size"),
+                  layers = c.integer("num_hidden_layers");
     if (heads < 1) c.refuse("num_attention_heads", "at least 1");
     if (layers < 1 || layers > 4096) c.refuse("num_hidden_layers", "from 1 to 4096");
     if (c.text("hidden_act", "silu") != "silu") c.refuse("hidden_act", "silu");
@@ -75,11 +82,13 @@ struct Llama : Family {
     const io::GgufMetadata& m = file.metadata();
     const std::string arch = m.text("general.architecture");
     const auto key = [&](const char* name) { return arch + "." + name; };
-    if (m.integer(key("expert_count"), 0) > 0) fail({"GGUF", "a model without experts", key("expert_count"), file.path()});
+    if (m.integer(key("expert_count"), 0) > 0)
+      fail({"GGUF", "a model without experts", key("expert_count"), file.path()});
     const int64_t heads = m.integer(key("attention.head_count")), d_model = m.integer(key("embedding_length"));
     if (heads < 1) fail({"GGUF", "at least one head", fmt::format("{}", heads), file.path()});
     const int64_t layers = m.integer(key("block_count"));
-    if (layers < 1 || layers > 4096) fail({"GGUF", fmt::format("`{}` from 1 to 4096", key("block_count")), fmt::format("{}", layers), file.path()});
+    if (layers < 1 || layers > 4096)
+      fail({"GGUF", fmt::format("`{}` from 1 to 4096", key("block_count")), fmt::format("{}", layers), file.path()});
     const double epsilon = m.number(key("attention.layer_norm_rms_epsilon"));
     const Json norm{{"name", "rmsnorm"}, {"epsilon", epsilon}};
     Json mixer{{"name", "softmax"},
@@ -99,7 +108,7 @@ struct Llama : Family {
 
   // Throws Error unless every block is of this family and like the first but for its window.
   static void check(const Described& d) {
-    require("llama", "learned_positions", 0, d.learned_positions);
+    require_plain("llama", d);
     Json first = d.blocks[0].mixer;
     for (const auto& b : d.blocks) {
       Json mixer = b.mixer;
@@ -125,7 +134,8 @@ struct Llama : Family {
   static std::string model_type(const Described& d) {
     const Json& mixer = d.blocks[0].mixer;
     const bool bias = mixer.at("bias"), out_bias = mixer.at("out_bias");
-    const bool narrow = std::any_of(d.blocks.begin(), d.blocks.end(), [](const auto& b) { return b.mixer.at("window") != 0; });
+    const bool narrow =
+        std::any_of(d.blocks.begin(), d.blocks.end(), [](const auto& b) { return b.mixer.at("window") != 0; });
     if (mixer.at("qk_norm") == true) {
       require("llama", "out_bias", bias, out_bias);
       return "qwen3";
@@ -140,7 +150,10 @@ struct Llama : Family {
     check(d);
     const Json& mixer = d.blocks[0].mixer;
     const std::string type = model_type(d);
-    const char* architecture = type == "llama" ? "LlamaForCausalLM" : type == "mistral" ? "MistralForCausalLM" : type == "qwen2" ? "Qwen2ForCausalLM" : "Qwen3ForCausalLM";
+    const char* architecture = type == "llama"     ? "LlamaForCausalLM"
+                               : type == "mistral" ? "MistralForCausalLM"
+                               : type == "qwen2"   ? "Qwen2ForCausalLM"
+                                                   : "Qwen3ForCausalLM";
     Json c{{"architectures", {architecture}},
            {"model_type", type},
            {"vocab_size", d.vocab},
@@ -169,7 +182,8 @@ struct Llama : Family {
       types.push_back(w ? "sliding_attention" : "full_attention");
     }
     c["sliding_window"] = window ? Json(window) : Json(nullptr);
-    if (type == "mistral" && std::count(types.begin(), types.end(), types[0]) != std::ssize(types)) fail({"family llama", "a window in every block", "some without"});
+    if (type == "mistral" && std::count(types.begin(), types.end(), types[0]) != std::ssize(types))
+      fail({"family llama", "a window in every block", "some without"});
     if (window && type != "mistral") c["use_sliding_window"] = true, c["layer_types"] = types;
   }
 
@@ -180,7 +194,9 @@ struct Llama : Family {
     if (type == "qwen3") require("llama", "bias", false, mixer.at("bias"));
     io::GgufMetadata m;
     m.set("general.architecture", Value::of(arch));
-    const auto set = [&](const char* name, int64_t n) { m.set(arch + "." + name, Value::of(static_cast<uint32_t>(n))); };
+    const auto set = [&](const char* name, int64_t n) {
+      m.set(arch + "." + name, Value::of(static_cast<uint32_t>(n)));
+    };
     set("block_count", std::ssize(d.blocks));
     set("context_length", d.context_length);
     set("embedding_length", d.d_model);
@@ -209,11 +225,13 @@ struct Llama : Family {
     const Change turn = ours == wanted ? Change::none : wanted ? Change::interleaved : Change::separated;
     const std::pair<int64_t, int64_t> counts{mixer.at("heads"), kv_heads(d)};
     std::vector<TensorRule> all = {{hf ? "model.embed_tokens.weight" : "token_embd.weight", {"embedding.weight"}}};
-    const auto add = [&](const std::string& theirs, const std::string& name, Change change = Change::none, int64_t heads = 0) {
+    const auto add = [&](const std::string& theirs, const std::string& name, Change change = Change::none,
+                         int64_t heads = 0) {
       if (d.shapes.count(name)) all.push_back({theirs, {name}, change, heads});
     };
     for (size_t i = 0; i < d.blocks.size(); ++i) {
-      const std::string block = fmt::format("blocks.{}.", i), at = hf ? fmt::format("model.layers.{}.", i) : fmt::format("blk.{}.", i);
+      const std::string block = fmt::format("blocks.{}.", i),
+                        at = hf ? fmt::format("model.layers.{}.", i) : fmt::format("blk.{}.", i);
       add(at + (hf ? "input_layernorm.weight" : "attn_norm.weight"), block + "mixer_norm.weight");
       for (const char* part : {".weight", ".bias"}) {
         add(at + (hf ? "self_attn.q_proj" : "attn_q") + part, block + "mixer.q" + part, turn, counts.first);
@@ -225,7 +243,8 @@ struct Llama : Family {
       add(at + (hf ? "self_attn.k_norm.weight" : "attn_k_norm.weight"), block + "mixer.k_norm", turn, 1);
       add(at + (hf ? "post_attention_layernorm.weight" : "ffn_norm.weight"), block + "channel_norm.weight");
       for (const char* part : {"gate", "up", "down"})
-        add(at + fmt::format(fmt::runtime(hf ? "mlp.{}_proj.weight" : "ffn_{}.weight"), part), block + "channel." + part + ".weight");
+        add(at + fmt::format(fmt::runtime(hf ? "mlp.{}_proj.weight" : "ffn_{}.weight"), part),
+            block + "channel." + part + ".weight");
     }
     add(hf ? "model.norm.weight" : "output_norm.weight", "norm.weight");
     add(hf ? "lm_head.weight" : "output.weight", "head.weight");
@@ -233,12 +252,15 @@ struct Llama : Family {
   }
 
   bool ignores(const std::string& theirs) const override {
-    return theirs.ends_with("rotary_emb.inv_freq") || theirs == "rope_freqs.weight" || theirs.starts_with("rope_factors_");
+    return theirs.ends_with("rotary_emb.inv_freq") || theirs == "rope_freqs.weight" ||
+           theirs.starts_with("rope_factors_");
   }
 };
 
 }  // namespace
 
-void register_llama(Registry<Family>& r) { r.add<Llama>("llama"); }
+void register_llama(Registry<Family>& r) {
+  r.add<Llama>("llama");
+}
 
 }  // namespace sennit::families

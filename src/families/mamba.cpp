@@ -60,7 +60,7 @@ struct Mamba : Family {
   }
 
   static void check(const Described& d) {
-    require("mamba", "learned_positions", 0, d.learned_positions);
+    require_plain("mamba", d);
     for (const auto& b : d.blocks) {
       require("mamba", "block", "prenorm", b.block.at("name"));
       require("mamba", "mixer", "mamba", b.mixer.at("name"));
@@ -119,6 +119,7 @@ struct Mamba : Family {
     const bool hf = layout == Layout::huggingface;
     const int64_t width = d.blocks[0].mixer.at("conv");
     std::vector<TensorRule> all = {{hf ? "backbone.embeddings.weight" : "token_embd.weight", {"embedding.weight"}}};
+    if (hf) all[0].alias = "backbone.embedding.weight";  // of the authors' own files
     for (size_t i = 0; i < d.blocks.size(); ++i) {
       const std::string block = fmt::format("blocks.{}.", i), ours = block + "mixer.",
                         at = fmt::format(fmt::runtime(hf ? "backbone.layers.{}." : "blk.{}."), i);

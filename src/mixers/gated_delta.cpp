@@ -16,12 +16,12 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 1e-5, kUnitEpsilon = 1e-6;
+constexpr double kUnitEpsilon = 1e-6;
 
 struct GatedDelta : Mixer {
   struct Options {
     int64_t heads = 4, conv = 4;
-    double expand_k = 0.75, expand_v = 1.5;
+    double expand_k = 0.75, expand_v = 1.5, norm_epsilon = 1e-5;
     bool gated = true, negative = false;
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
@@ -29,7 +29,8 @@ struct GatedDelta : Mixer {
               {"expand_v", &expand_v, "value width / d_model", {.min = 0.01, .max = 16}},
               {"conv", &conv, "width of the short convolutions", {.min = 2, .max = 8}},
               {"gated", &gated, "let the state fade; false is DeltaNet"},
-              {"negative", &negative, "let b reach 2, so that eigenvalues reach -1"}};
+              {"negative", &negative, "let b reach 2, so that eigenvalues reach -1"},
+              {"norm_epsilon", &norm_epsilon, "added to the mean square of a head's output", {.min = 0, .max = 1}}};
     }
   };
   static Info info() {
@@ -101,7 +102,7 @@ struct GatedDelta : Mixer {
   }
 
   Var output(const Var& x, const Var& core, const Context& c) override {
-    const Var normed = rmsnorm(core, norm, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
+    const Var normed = rmsnorm(core, norm, {.groups = options.heads, .epsilon = static_cast<float>(options.norm_epsilon)});
     return out(swiglu(gate(x, c), normed), c);
   }
 
@@ -137,7 +138,7 @@ struct GatedDelta : Mixer {
           }
         }
       }
-    naive::Matrix y = naive::rmsnorm(core, options.heads, kNormEpsilon, &run.w.at("norm"));
+    naive::Matrix y = naive::rmsnorm(core, options.heads, options.norm_epsilon, &run.w.at("norm"));
     const naive::Matrix g = naive::linear(run.x, run.w, "gate");
     for (size_t i = 0; i < y.a.size(); ++i) y.a[i] *= naive::silu(g.a[i]);
     return naive::linear(y, run.w, "out");

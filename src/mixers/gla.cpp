@@ -16,12 +16,10 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 1e-5;
-
 struct Gla : Mixer {
   struct Options {
     int64_t heads = 4, gate_rank = 16, conv = 0;
-    double expand_k = 0.5, expand_v = 1, gate_temperature = 16;
+    double expand_k = 0.5, expand_v = 1, gate_temperature = 16, norm_epsilon = 1e-5;
     std::string decay = "vector", feature = "none";
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
@@ -31,7 +29,8 @@ struct Gla : Mixer {
               {"expand_v", &expand_v, "value width / d_model", {.min = 0.01, .max = 16}},
               {"gate_rank", &gate_rank, "rank of the vector decay's map", {.min = 1, .max = 4096}},
               {"gate_temperature", &gate_temperature, "the decay's root", {.min = 1e-3, .max = 1e6}},
-              {"conv", &conv, "width of short convolutions on queries, keys and values; 0: none", {.min = 0, .max = 8}}};
+              {"conv", &conv, "width of short convolutions on queries, keys and values; 0: none", {.min = 0, .max = 8}},
+              {"norm_epsilon", &norm_epsilon, "added to the mean square of a head's output", {.min = 0, .max = 1}}};
     }
   };
   static Info info() {
@@ -110,7 +109,7 @@ struct Gla : Mixer {
   }
 
   Var output(const Var& x, const Var& core, const Context& c) override {
-    const Var normed = rmsnorm(core, norm, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
+    const Var normed = rmsnorm(core, norm, {.groups = options.heads, .epsilon = static_cast<float>(options.norm_epsilon)});
     return out(swiglu(gate(x, c), normed), c);
   }
 
@@ -154,7 +153,7 @@ struct Gla : Mixer {
             core(t, h * value_dim + j) += s * q_p / std::sqrt(static_cast<double>(key_dim));
           }
         }
-    naive::Matrix y = naive::rmsnorm(core, options.heads, kNormEpsilon, &run.w.at("norm"));
+    naive::Matrix y = naive::rmsnorm(core, options.heads, options.norm_epsilon, &run.w.at("norm"));
     const naive::Matrix g = naive::linear(run.x, run.w, "gate");
     for (size_t i = 0; i < y.a.size(); ++i) y.a[i] *= naive::silu(g.a[i]);
     return naive::linear(y, run.w, "out");

@@ -2,7 +2,7 @@
 // arXiv:2405.21060), the Mamba-2 block of section 7:
 //   z, x, B, C, dt = W_in u;  x, B, C = silu(conv(x, B, C));  dt = softplus(dt + b)
 //   S_t = exp(-exp(A_h) dt_t) S_{t-1} + dt_t B_t x_t^T,   s_t = S_t^T C_t + D_h x_t,   y = W_out rmsnorm(s * silu(z))
-// with one decay a head, and B and C shared by the heads of a group.
+// with one decay a head, B and C shared by the heads of a group, and the norm over each group by itself.
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -17,18 +17,17 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 1e-5;
-
 struct Mamba2 : Mixer {
   struct Options {
     int64_t head_dim = 16, state = 32, groups = 1, conv = 4;
-    double expand = 2;
+    double expand = 2, norm_epsilon = 1e-5;
     Fields fields() {
       return {{"head_dim", &head_dim, "channels a head", {.min = 1, .max = 4096}},
               {"state", &state, "numbers a channel keeps", {.min = 1, .max = 4096}},
               {"groups", &groups, "how many B and C there are; a divisor of the heads", {.min = 1, .max = 4096}},
               {"conv", &conv, "width of the short convolution", {.min = 2, .max = 8}},
-              {"expand", &expand, "inner width / d_model", {.min = 0.01, .max = 16}}};
+              {"expand", &expand, "inner width / d_model", {.min = 0.01, .max = 16}},
+              {"norm_epsilon", &norm_epsilon, "added to the mean square of a group of the output", {.min = 0, .max = 1}}};
     }
   };
   static Info info() {
@@ -102,7 +101,7 @@ struct Mamba2 : Mixer {
   }
 
   Var output(const Var& u, const Var& core, const Context& c) override {
-    return out(rmsnorm(swiglu(in_z(u, c), core), norm, {.epsilon = static_cast<float>(kNormEpsilon)}), c);
+    return out(rmsnorm(swiglu(in_z(u, c), core), norm, {.groups = options.groups, .epsilon = static_cast<float>(options.norm_epsilon)}), c);
   }
 
   int64_t flops(int64_t n) const override {
@@ -132,7 +131,7 @@ struct Mamba2 : Mixer {
           y(t, channel) = s * naive::silu(z(t, channel));
         }
       }
-    return naive::linear(naive::rmsnorm(y, 1, kNormEpsilon, &run.w.at("norm")), run.w, "out");
+    return naive::linear(naive::rmsnorm(y, options.groups, options.norm_epsilon, &run.w.at("norm")), run.w, "out");
   }
 
   // The lower-triangular matrix of the paper's section 3: C_i . B_j exp(sum of the decays between) dt_j.

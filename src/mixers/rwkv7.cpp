@@ -5,7 +5,8 @@
 //   x_t) * m_* w = exp(-e^(-1/2) sigmoid(d_0 + B_d tanh(A_d lerp_d(x)))),   a = sigmoid(a_0 + B_a A_a lerp_a(x)),   g =
 //   B_g sigmoid(A_g lerp_g(x))
 // A delta rule whose decay and rate are numbers of each key channel, and which takes out another key than it puts in.
-// The values' shortcut from the first layer is not here.
+// With value_rank, layers above the first lean on the first one's values: v_t += (v_t of the first - v_t) sigmoid(v_0 +
+// B_v A_v lerp_v(x)).
 #include <array>
 #include <cmath>
 
@@ -19,20 +20,23 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 64e-5, kUnitEpsilon = 1e-12, kFastest = 0.60653065971263342;  // e^(-1/2)
+constexpr double kUnitEpsilon = 1e-12, kFastest = 0.60653065971263342;  // e^(-1/2)
 constexpr int kMixed = 6;
 constexpr const char* kNames[kMixed] = {"r", "k", "v", "decay", "rate", "gate"};
 enum { kReceptance, kKey, kValue, kDecay, kRate, kGate };
 
 struct Rwkv7 : Mixer {
   struct Options {
-    int64_t heads = 4, decay_rank = 32, rate_rank = 32, gate_rank = 64;
+    int64_t heads = 4, decay_rank = 32, rate_rank = 32, gate_rank = 64, value_rank = 0;
+    double norm_epsilon = 64e-5;
     Fields fields() {
       return {
           {"heads", &heads, "heads, each with a state of (d_model / heads)^2", {.min = 1, .max = 1024}},
           {"decay_rank", &decay_rank, "rank of the decay's map", {.min = 1, .max = 4096}},
           {"rate_rank", &rate_rank, "rank of the map of the rate at which a key is replaced", {.min = 1, .max = 4096}},
-          {"gate_rank", &gate_rank, "rank of the output gate's map", {.min = 1, .max = 4096}}};
+          {"gate_rank", &gate_rank, "rank of the output gate's map", {.min = 1, .max = 4096}},
+          {"value_rank", &value_rank, "rank of the map that mixes in the first layer's values; 0: none", {.min = 0, .max = 4096}},
+          {"norm_epsilon", &norm_epsilon, "added to the variance of a head's output", {.min = 0, .max = 1}}};
     }
   };
   static Info info() {
@@ -61,6 +65,12 @@ struct Rwkv7 : Mixer {
     decay_up = Linear(o.decay_rank, width, rng.fork("decay_up"), {.bias = true, .deviation = 0.01});
     rate_up = Linear(o.rate_rank, width, rng.fork("rate_up"), {.bias = true, .deviation = 0.01});
     gate_up = Linear(o.gate_rank, width, rng.fork("gate_up"));
+    if (o.value_rank && d.depth > 0) {
+      value_down = Linear(width, o.value_rank, rng.fork("value_down"));
+      value_up = Linear(o.value_rank, width, rng.fork("value_up"), {.bias = true, .deviation = 0.01});
+      value_up.bias.init(Tensor::full({width}, 1));
+      value_up.bias.decays = false;
+    }
     out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
     decay_up.bias.init(speed);
     removed.init(Tensor::full({width}, 0.85f));
@@ -80,6 +90,10 @@ struct Rwkv7 : Mixer {
     p("decay_up", decay_up);
     p("rate_up", rate_up);
     p("gate_up", gate_up);
+    if (value_up.out()) {
+      p("value_down", value_down);
+      p("value_up", value_up);
+    }
     p("removed", removed);
     p("replaced", replaced);
     p("bonus", bonus);
@@ -95,17 +109,28 @@ struct Rwkv7 : Mixer {
   Core core_inputs(const Var& x, const Batch& batch) {
     const Context& c = *batch.context;
     const Var step = shift(x, batch, 1) - x;
-    const auto part = [&](int i) { return maps[i](x + multiply_row(step, mix[i]), c); };
+    const auto mixed = [&](int i) { return x + multiply_row(step, mix[i]); };
+    const auto part = [&](int i) { return maps[i](mixed(i), c); };
     const Var k = part(kKey), rate = sigmoid(rate_up(part(kRate), c));
     const Var h =
         l2norm(multiply_row(k, removed), {.groups = options.heads, .epsilon = static_cast<float>(kUnitEpsilon)});
     return {.r = part(kReceptance),
             .k = k + k * multiply_row(affine(rate, 1, -1), replaced),
-            .v = part(kValue),
+            .v = values(mixed(kValue), batch),
             .a = scale(h, -1),
             .b = h * rate,
             .log_decay = scale(sigmoid(decay_up(tanh(part(kDecay)), c)), static_cast<float>(-kFastest)),
             .gate = gate_up(sigmoid(part(kGate)), c)};
+  }
+
+  // Those of x, and in layers above the first some of the first layer's.
+  Var values(const Var& x, const Batch& batch) {
+    const Context& c = *batch.context;
+    const Var v = maps[kValue](x, c);
+    if (!options.value_rank || !batch.first_values) return v;
+    Var& first = *batch.first_values;
+    if (!first.defined() || !value_up.out()) return first = v;
+    return v + (first - v) * sigmoid(value_up(value_down(x, c), c));
   }
 
   Var forward(const Var& x, const Batch& batch) override {
@@ -116,7 +141,7 @@ struct Rwkv7 : Mixer {
   }
   Var finish(const Core& in, const Var& core, const Context& c) {
     const Var normed =
-        layernorm(core, norm, norm_bias, {.groups = options.heads, .epsilon = static_cast<float>(kNormEpsilon)});
+        layernorm(core, norm, norm_bias, {.groups = options.heads, .epsilon = static_cast<float>(options.norm_epsilon)});
     const Var own = sum_groups(multiply_row(in.r * in.k, bonus), options.heads);
     return out((normed + multiply_groups(in.v, own)) * in.gate, c);
   }
@@ -125,7 +150,7 @@ struct Rwkv7 : Mixer {
     return finish(core_inputs(x, {whole, &c}), core, c);
   }
   int64_t flops(int64_t n) const override {
-    return n * (8 * width * width + 4 * width * (options.decay_rank + options.rate_rank + options.gate_rank) +
+    return n * (8 * width * width + 4 * width * (options.decay_rank + options.rate_rank + options.gate_rank + value_down.out()) +
                 9 * width * dim + 50 * width);
   }
 
@@ -167,7 +192,7 @@ struct Rwkv7 : Mixer {
           core(t, c) += s * r(t, first + p);
         }
       }
-    naive::Matrix y = naive::layernorm(core, options.heads, kNormEpsilon, run.w.at("norm"), run.w.at("norm_bias"));
+    naive::Matrix y = naive::layernorm(core, options.heads, options.norm_epsilon, run.w.at("norm"), run.w.at("norm_bias"));
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t c = 0; c < width; ++c) {
         double own = 0;
@@ -179,6 +204,7 @@ struct Rwkv7 : Mixer {
 
   // Column j: k_j carried through the transitions after it.
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
+    if (value_up.out()) return std::nullopt;  // its values are not of x alone
     const Segment whole[] = {{0, x.rows(), 0, nullptr}};
     const Core in = core_inputs(x, {whole, &c});
     const int64_t n = x.rows();
@@ -205,7 +231,7 @@ struct Rwkv7 : Mixer {
   TokenShift shift;
   std::array<Linear, kMixed> maps;
   std::array<Parameter, kMixed> mix;
-  Linear decay_up, rate_up, gate_up, out;
+  Linear decay_up, rate_up, gate_up, value_down, value_up, out;
   Parameter removed, replaced, bonus, norm, norm_bias;
 };
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
+#include "model/adapter.h"
 #include "model/stored_model.h"
 #include "model/vocabulary.h"
 
@@ -89,7 +90,9 @@ void check_tokenizer(const LoadedModel& loaded) {
 LoadedModel load_checkpoint(const std::string& path, const LoadingOptions& options) {
   LoadedModel loaded;
   loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
-  loaded.model = make_model(read_stored_model(loaded.path), options);
+  StoredModel stored = read_stored_model(loaded.path);
+  if (!options.adapter.empty()) apply_adapter(stored, options.adapter);
+  loaded.model = make_model(stored, options);
   loaded.tokenizer = tokenizer_beside(loaded.path);
   check_tokenizer(loaded);
   return loaded;

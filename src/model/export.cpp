@@ -21,7 +21,7 @@ constexpr int64_t kContextLength = 4096;  // said of models that do not say
 // Matrices by which rows are multiplied or looked up; the rest is few numbers that matter much.
 bool is_matrix(const std::string& name, const Shape& shape) {
   const bool weight = name.ends_with(".weight") && shape.rank() == 2;
-  return weight && name.find("conv") == name.npos && name != "positions.weight";
+  return weight && name.find("conv") == name.npos && name != "positions.weight" && name != "token_types.weight";
 }
 
 bool finite(const StoredTensor& t) {

@@ -73,18 +73,31 @@ Fields ModelSpec::fields() {
           {"d_model", &d_model, "width of the residual stream", {.min = 1, .max = 1 << 17}},
           {"tie_embeddings", &tie_embeddings, "use the embedding as the output map"},
           {"embedding_deviation", &embedding_deviation, "of its initial normal draw", {.min = 0, .max = 10}},
-          {"learned_positions", &learned_positions, "add a learned vector for each of so many positions; 0: none", {.min = 0, .max = 1 << 24}}};
+          {"learned_positions", &learned_positions, "add a learned vector for each of so many positions; 0: none", {.min = 0, .max = 1 << 24}},
+          {"token_types", &token_types, "add the first of so many learned vectors to every token, as BERT does with one text; 0: none", {.min = 0, .max = 1 << 16}},
+          {"pattern", &pattern, "what a token sees: itself and those before it, or all of its text", {.choices = {"causal", "bidirectional"}}}};
 }
+
+namespace {
+
+// A norm of the top level, checked.
+std::shared_ptr<Json> read_norm(const Json& file, const char* key, const char* fallback, const std::string& path) {
+  const Json norm = file.value(key, Json(fallback));
+  const std::string where = path + ": " + key;
+  const auto& entry = norms::registry().find(detail::part_name(norm, "norm", where), where);
+  detail::read_part(norm, entry.options()->fields(), key, path);
+  return std::make_shared<Json>(norm);
+}
+
+}  // namespace
 
 ModelSpec read_model_spec(const Json& file, const std::string& path) {
   ModelSpec spec;
   if (!file.is_object()) fail({"model file", "a JSON object", file.type_name(), path});
   Json plain = file;
-  plain.erase("blocks");
-  const Json norm = plain.value("norm", Json("rmsnorm"));
-  plain.erase("norm");
+  for (const char* part : {"blocks", "norm", "embedding_norm"}) plain.erase(part);
   if (!file.contains("blocks")) {
-    std::vector<std::string> known = {"blocks", "norm"};
+    std::vector<std::string> known = {"blocks", "norm", "embedding_norm"};
     for (const Field& f : spec.fields()) known.push_back(f.name);
     for (const auto& [key, value] : plain.items())
       if (std::find(known.begin(), known.end(), key) == known.end()) unknown_key(key, known, "model file", path);
@@ -93,9 +106,8 @@ ModelSpec read_model_spec(const Json& file, const std::string& path) {
   read_fields(spec.fields(), plain, "model file", path);
   for (const char* needed : {"vocab", "d_model"})
     if (!file.contains(needed)) fail({"model file", fmt::format("\"{}\"", needed), "none", path});
-  const auto& entry = norms::registry().find(detail::part_name(norm, "norm", path + ": norm"), path + ": norm");
-  detail::read_part(norm, entry.options()->fields(), "norm", path);
-  spec.norm = std::make_shared<Json>(norm);
+  spec.norm = read_norm(file, "norm", "rmsnorm", path);
+  spec.embedding_norm = read_norm(file, "embedding_norm", "none", path);
   const Json& blocks = file.at("blocks");
   if (!blocks.is_array() || blocks.empty()) fail({"model file", "a list of at least one block", blocks.dump().substr(0, 60), path + ": blocks"});
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -114,6 +126,7 @@ Json write_model_spec(const ModelSpec& spec) {
   ModelSpec copy = spec;
   Json file = write_fields(copy.fields());
   file["norm"] = *spec.norm;
+  file["embedding_norm"] = *spec.embedding_norm;
   file["blocks"] = Json::array();
   for (size_t i = 0; i < spec.blocks.size();) {
     auto as_json = [](const BlockSpec& b) {

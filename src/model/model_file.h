@@ -18,8 +18,9 @@ struct ModelSpec {
   int64_t vocab = 0, d_model = 0;
   bool tie_embeddings = true;
   double embedding_deviation = 0.02;
-  int64_t learned_positions = 0;
-  std::shared_ptr<Json> norm;      // the last one
+  int64_t learned_positions = 0, token_types = 0;
+  std::string pattern = "causal";             // or "bidirectional"
+  std::shared_ptr<Json> norm, embedding_norm;  // the last one, and the one before the first block
   std::vector<BlockSpec> blocks;  // one for each block: "repeat" is written out
 
   Fields fields();  // the top level's plain keys

@@ -11,6 +11,7 @@
 #include "io/safetensors.h"
 #include "model/checkpoint.h"
 #include "model/tensor_rules.h"
+#include "model/unknown_model.h"
 #include "nn/init.h"
 #include "products/quantized.h"
 
@@ -49,15 +50,21 @@ class Tensors {
   std::shared_ptr<io::Safetensors> safetensors_;
 };
 
+// What a file calls the tensor of a rule: by either name, with or without the prefix before the first dot.
+std::string name_in(const Tensors& tensors, const TensorRule& rule) {
+  for (const std::string& name : {rule.theirs, rule.alias})
+    for (const std::string& form : {name, name.substr(name.find('.') + 1)})
+      if (!form.empty() && tensors.contains(form)) return form;
+  return rule.theirs;
+}
+
 // Finds each rule's tensor, whatever prefix of the known ones the file uses, and takes it apart.
 void take_tensors(const Family& family, const std::vector<TensorRule>& rules, const Tensors& tensors,
                   const std::map<std::string, Shape>& shapes, StoredModel& into) {
   std::set<std::string> used;
   std::string missing;
   for (const TensorRule& rule : rules) {
-    std::string name = rule.theirs;
-    if (!tensors.contains(name) && tensors.contains(name.substr(name.find('.') + 1)))
-      name = name.substr(name.find('.') + 1);
+    const std::string name = name_in(tensors, rule);
     if (!tensors.contains(name)) {
       if (missing.empty()) missing = rule.theirs;
       continue;
@@ -76,7 +83,7 @@ void take_tensors(const Family& family, const std::vector<TensorRule>& rules, co
   for (const std::string& name : tensors.names()) {
     if (used.count(name)) continue;
     const bool ignored = family.ignores(name);
-    into.uses.push_back({name, "", ignored ? "not used: holds nothing learned" : "not used: unknown", ""});
+    into.uses.push_back({name, "", ignored ? "not used: the model does without" : "not used: unknown", ""});
     if (!ignored && unknown.empty()) unknown = name;
   }
   if (!missing.empty())
@@ -143,7 +150,8 @@ StoredModel read_gguf_model(const std::string& path) {
     return model;
   }
   const auto* entry = families::find(Layout::gguf, target);
-  if (!entry) fail({"GGUF", "general.architecture to be " + known_names(Layout::gguf), target, path});
+  if (!entry)
+    fail({"GGUF", "general.architecture to be " + known_names(Layout::gguf), target + describe_unknown(*model.gguf), path});
   model.origin = "GGUF " + target;
   read_theirs(*entry, Layout::gguf, target,
               families::registry().make(entry->name, {}, Rng(), path)->from_gguf(*model.gguf), tensors, model);
@@ -163,7 +171,9 @@ StoredModel read_folder(const std::string& path) {
   }
   const std::string target = config.text("model_type", "");
   const auto* entry = families::find(Layout::huggingface, target);
-  if (!entry) config.refuse("model_type", known_names(Layout::huggingface));
+  if (!entry)
+    fail({"config", "`model_type` to be " + known_names(Layout::huggingface),
+          (target.empty() ? "none" : target) + describe_unknown(json, Tensors(path).names(), path), config_path});
   model.origin = "Hugging Face " + target;
   const Json model_file = families::registry().make(entry->name, {}, Rng(), path)->from_config(config);
   model.unread = config.unread();

@@ -43,7 +43,8 @@ std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std:
 // for the others. All the rest is f32.
 struct LoadingOptions {
   bool as_floats = false;
-  std::optional<io::BlockFormat> weights;
+  std::optional<io::BlockFormat> weights = {};
+  std::string adapter = {};  // a folder of PEFT's that load_checkpoint() applies first; "" for none
 };
 std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOptions& options = {});
 

@@ -44,13 +44,20 @@ StoredTensor gathered(const StoredTensor& t, Source&& source) {
   return out.tensor;
 }
 
-StoredTensor interleaved(const StoredTensor& t, int64_t heads) {
-  const int64_t dim = t.shape[0] / heads;
-  return gathered(t, [=](int64_t r) { return r / dim * dim + r % dim % 2 * (dim / 2) + r % dim / 2; });
+// Rows of a head from the `turned`-th on stay where they are.
+StoredTensor interleaved(const StoredTensor& t, const TensorRule& rule) {
+  const int64_t dim = t.shape[0] / rule.heads, turned = rule.rotated ? rule.rotated : dim;
+  return gathered(t, [=](int64_t r) {
+    const int64_t in_head = r % dim;
+    return in_head < turned ? r - in_head + in_head % 2 * (turned / 2) + in_head / 2 : r;
+  });
 }
-StoredTensor separated(const StoredTensor& t, int64_t heads) {
-  const int64_t dim = t.shape[0] / heads, half = dim / 2;
-  return gathered(t, [=](int64_t r) { return r / dim * dim + r % dim % half * 2 + r % dim / half; });
+StoredTensor separated(const StoredTensor& t, const TensorRule& rule) {
+  const int64_t dim = t.shape[0] / rule.heads, turned = rule.rotated ? rule.rotated : dim, half = turned / 2;
+  return gathered(t, [=](int64_t r) {
+    const int64_t in_head = r % dim;
+    return in_head < turned ? r - in_head + in_head % half * 2 + in_head / half : r;
+  });
 }
 
 template <class Map>
@@ -98,10 +105,10 @@ std::vector<StoredTensor> from_theirs(const TensorRule& rule, const StoredTensor
       t = transposed(t);
       break;
     case Change::interleaved:
-      t = separated(t, rule.heads);
+      t = separated(t, rule);
       break;
     case Change::separated:
-      t = interleaved(t, rule.heads);
+      t = interleaved(t, rule);
       break;
     case Change::decay:
       t = mapped(t, [](double x) { return std::log(-x); });
@@ -128,10 +135,10 @@ StoredTensor to_theirs(const TensorRule& rule, std::span<const StoredTensor> our
     case Change::transposed:
       return transposed(t);
     case Change::interleaved:
-      t = interleaved(t, rule.heads);
+      t = interleaved(t, rule);
       break;
     case Change::separated:
-      t = separated(t, rule.heads);
+      t = separated(t, rule);
       break;
     case Change::decay:
       t = mapped(t, [](double x) { return -std::exp(x); });

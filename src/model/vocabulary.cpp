@@ -52,6 +52,37 @@ io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) 
   return m;
 }
 
+io::GgufMetadata gguf_vocabulary(const tokenizers::GgufVocabulary& v, int64_t vocab) {
+  io::GgufMetadata m;
+  const auto key = [](const std::string& name) { return "tokenizer.ggml." + name; };
+  m.set(key("model"), Value::of(v.model));
+  if (!v.pre.empty()) m.set(key("pre"), Value::of(v.pre));
+  std::vector<std::string> tokens = v.tokens;
+  std::vector<int64_t> types(v.types.begin(), v.types.end());
+  std::vector<double> scores(v.scores.begin(), v.scores.end());
+  for (int64_t id = std::ssize(tokens); id < vocab; ++id) {
+    tokens.push_back(fmt::format("[PAD{}]", id));
+    types.push_back(unused);
+    if (!scores.empty()) scores.push_back(0);
+  }
+  m.set(key("tokens"), Value::of(std::move(tokens)));
+  m.set(key("token_type"), Value::list_of(io::GgufType::i32, std::move(types)));
+  if (!scores.empty()) m.set(key("scores"), Value::list_of(std::move(scores)));
+  if (!v.merges.empty()) m.set(key("merges"), Value::of(v.merges));
+  for (const auto& [name, id] : {std::pair{"bos", v.bos}, {"eos", v.eos}, {"unknown", v.unk}, {"padding", v.pad}})
+    if (id >= 0) m.set(key(fmt::format("{}_token_id", name)), Value::of(static_cast<uint32_t>(id)));
+  if (v.model == "bert" && v.eos >= 0)  // spelled as its readers spell it
+    m.set(key("seperator_token_id"), Value::of(static_cast<uint32_t>(v.eos)));
+  for (const auto& [name, flag] : {std::pair{"add_bos_token", v.add_bos}, {"add_eos_token", v.add_eos}, {"add_space_prefix", v.add_space_prefix}})
+    if (flag) m.set(key(name), Value::of(*flag));
+  if (!v.precompiled_charsmap.empty()) {
+    std::vector<int64_t> bytes;
+    for (const char c : v.precompiled_charsmap) bytes.push_back(static_cast<int64_t>(static_cast<uint8_t>(c)));
+    m.set(key("precompiled_charsmap"), Value::list_of(io::GgufType::u8, std::move(bytes)));
+  }
+  return m;
+}
+
 std::unique_ptr<tokenizers::Tokenizer> tokenizer_of(const io::GgufMetadata& m, const std::string& where) {
   const auto key = [](const char* name) { return std::string("tokenizer.ggml.") + name; };
   const auto flag = [&](const char* name) { return m.contains(key(name)) ? std::optional(m.flag(key(name), false)) : std::nullopt; };

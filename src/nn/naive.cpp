@@ -13,6 +13,7 @@ double softplus(double x) { return std::fmax(x, 0) + std::log1p(std::exp(-std::f
 double activation(const std::string& name, double x) {
   if (name == "silu") return silu(x);
   if (name == "gelu") return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  if (name == "gelu_erf") return 0.5 * x * std::erfc(-x / std::sqrt(2));
   if (name == "relu") return x > 0 ? x : 0;
   if (name == "relu2") return x > 0 ? x * x : 0;
   if (name == "tanh") return std::tanh(x);

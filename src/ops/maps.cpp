@@ -51,6 +51,7 @@ Var log(const Var& x) {
 Var sigmoid(const Var& x) { return map(x, kernels::elementwise().sigmoid, &Elementwise::sigmoid_gradient); }
 Var silu(const Var& x) { return map(x, kernels::elementwise().silu, &Elementwise::silu_gradient); }
 Var gelu(const Var& x) { return map(x, kernels::elementwise().gelu, &Elementwise::gelu_gradient); }
+Var gelu_erf(const Var& x) { return map(x, kernels::elementwise().gelu_erf, &Elementwise::gelu_erf_gradient); }
 Var relu(const Var& x) { return map(x, kernels::elementwise().relu, &Elementwise::relu_gradient); }
 Var relu2(const Var& x) { return map(x, kernels::elementwise().relu2, &Elementwise::relu2_gradient); }
 Var tanh(const Var& x) { return map(x, kernels::elementwise().tanh, &Elementwise::tanh_gradient); }

@@ -12,6 +12,7 @@ Var sigmoid(const Var& x);
 Var log_sigmoid(const Var& x);
 Var silu(const Var& x);
 Var gelu(const Var& x);  // the tanh form
+Var gelu_erf(const Var& x);  // x Phi(x), Phi of the normal distribution
 Var relu(const Var& x);
 Var relu2(const Var& x);  // max(x, 0)^2
 Var tanh(const Var& x);

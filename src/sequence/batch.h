@@ -35,6 +35,7 @@ struct Batch {
   const Var* memory = nullptr;                    // [M, D]: the rows that Pattern::cross looks at
   std::span<const Segment> memory_segments = {};  // of the memory, one for each segment
   size_t slot = 0;                                // this layer's place in SequenceState
+  Var* first_values = nullptr;  // [N, D]: what the first layer of a kind hands up to the ones above it (RWKV-7)
 
   Batch at(size_t layer_slot) const {
     Batch b = *this;

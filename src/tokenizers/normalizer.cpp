@@ -65,25 +65,51 @@ std::string replace_all(const Pattern& pattern, const std::string& by, const std
   return out.append(text, copied);
 }
 
+struct BertSettings {
+  bool clean, han, lower, strip_accents;
+};
+
+void add_bert_ascii(std::string_view run, const BertSettings& s, std::string& out) {
+  for (const char c : run) {
+    const bool space = c == ' ' || (c >= '\t' && c <= '\r'), tab_or_line = c == '\t' || c == '\n' || c == '\r';
+    if (s.clean && (c < ' ' || c == 0x7f) && !tab_or_line) continue;
+    out += s.clean && space ? ' ' : s.lower && c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+  }
+}
+
+void add_bert_other(std::string_view run, const BertSettings& s, std::string& out) {
+  std::string kept;
+  unicode::for_each_char(run, [&](char32_t c, std::string_view text) {
+    if (s.clean && (c == 0xfffd || unicode::is_control(c))) return;
+    if (s.clean && unicode::is_space(c))
+      kept += ' ';
+    else if (s.han && unicode::is_han(c))
+      kept += ' ', kept += text, kept += ' ';
+    else
+      kept += text;
+  });
+  if (s.strip_accents)
+    kept = keep_if(unicode::normalize(unicode::Form::nfd, std::move(kept)),
+                   [](char32_t c) { return !unicode::is_nonspacing_mark(c); });
+  out += s.lower ? unicode::lower(kept) : kept;
+}
+
+// Runs of ASCII and of other characters by themselves: nothing that is done to one depends on its neighbours, as ASCII
+// never combines.
 std::unique_ptr<Normalizer> bert(const JsonPart& part) {
-  const bool clean = part.flag("clean_text", true), han = part.flag("handle_chinese_chars", true);
-  const bool lower = part.flag("lowercase", true), strip_accents = part.flag("strip_accents", lower);
-  return step([=](std::string text) {
+  const bool lower = part.flag("lowercase", true);
+  const BertSettings s{part.flag("clean_text", true), part.flag("handle_chinese_chars", true), lower,
+                       part.flag("strip_accents", lower)};
+  return step([s](const std::string& text) {
     std::string out;
-    unicode::for_each_char(text, [&](char32_t c, std::string_view s) {
-      const bool tab_or_line = c == '\t' || c == '\n' || c == '\r';
-      if (clean && (c == 0xfffd || (!tab_or_line && unicode::is_control(c)))) return;
-      if (clean && unicode::is_space(c))
-        out += ' ';
-      else if (han && unicode::is_han(c))
-        out += ' ', out += s, out += ' ';
-      else
-        out += s;
-    });
-    if (strip_accents)
-      out = keep_if(unicode::normalize(unicode::Form::nfd, std::move(out)),
-                    [](char32_t c) { return !unicode::is_nonspacing_mark(c); });
-    return lower ? unicode::lower(out) : out;
+    out.reserve(text.size());
+    const auto ascii = [&](size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
+    for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+      while (end < text.size() && ascii(end) == ascii(begin)) ++end;
+      const std::string_view run = std::string_view(text).substr(begin, end - begin);
+      ascii(begin) ? add_bert_ascii(run, s, out) : add_bert_other(run, s, out);
+    }
+    return out;
   });
 }
 

@@ -124,12 +124,27 @@ std::unique_ptr<PreTokenizer> words_and_marks() {
   });
 }
 
+// Cut at spaces, which go, and at punctuation, each mark a piece; in one walk.
 std::unique_ptr<PreTokenizer> bert() {
-  auto spaces = split_at_chars(Cut::removed, unicode::is_space);
-  auto marks = split_at_chars(Cut::isolated, unicode::is_punctuation);
-  return step([spaces = std::move(spaces), marks = std::move(marks)](Pieces& pieces) {
-    spaces->apply(pieces);
-    marks->apply(pieces);
+  return step([](Pieces& pieces) {
+    pieces.replace([&](const Piece& piece, std::vector<Piece>& out) {
+      size_t begin = 0;
+      const auto add = [&](size_t end) {
+        if (end > begin) out.push_back(sub_piece(piece, begin, end));
+      };
+      for (size_t at = 0; at < piece.text.size();) {
+        const size_t start = at;
+        const char32_t c = unicode::next(piece.text, at);
+        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) continue;
+        const bool space = unicode::is_space(c);
+        if (!space && !unicode::is_punctuation(c)) continue;
+        add(start);
+        begin = start;
+        if (!space) add(at);
+        begin = at;
+      }
+      add(piece.text.size());
+    });
   });
 }
 

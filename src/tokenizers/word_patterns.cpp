@@ -26,24 +26,25 @@ struct Named {
   WordPatterns patterns;
 };
 
+// Of those with the same patterns the first is GGUF's.
 const std::vector<Named>& all() {
   static const std::vector<Named> known = [] {
     std::vector<Named> out;
     const auto add = [&](std::initializer_list<std::string_view> names, const WordPatterns& patterns) {
       for (const std::string_view name : names) out.push_back({name, patterns});
     };
-    add({"gpt2", "gpt-2", "r50k_base", "p50k_base", "p50k_edit", "phi-2", "mpt", "olmo", "jina-es", "jina-de",
+    add({"gpt-2", "gpt2", "r50k_base", "p50k_base", "p50k_edit", "phi-2", "mpt", "olmo", "jina-es", "jina-de",
          "roberta-bpe"},
-        {{kGpt2Words}});
-    add({"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone"}, {{R"(\p{N})", kGpt2Words}});
-    add({"cl100k_base", "dbrx", "smaug-bpe"}, {{kCl100k}});
-    add({"llama3", "llama-v3", "llama-bpe", "falcon3"}, {{kCl100k}, true});
-    add({"qwen2", "qwen", "stablelm2", "deepseek-r1-qwen"}, {{kQwen2}, false, true});
-    add({"qwen35"}, {{kQwen35}, false, true});
-    add({"o200k_base", "o200k_harmony", "gpt-4o", "llama4"}, {{kO200k}});
-    add({"tekken"}, {{kTekken}, true});
-    add({"deepseek-v3"}, {{R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", kDeepSeek3}});
-    add({"falcon"}, {{R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Words, "[0-9][0-9][0-9]"}});
+        {{std::string(kGpt2Words)}});
+    add({"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone"}, {{R"(\p{N})", std::string(kGpt2Words)}});
+    add({"dbrx", "cl100k_base", "smaug-bpe"}, {{std::string(kCl100k)}});
+    add({"llama-bpe", "llama3", "llama-v3", "falcon3"}, {{std::string(kCl100k)}, true});
+    add({"qwen2", "qwen", "stablelm2", "deepseek-r1-qwen"}, {{std::string(kQwen2)}, false, true});
+    add({"qwen35"}, {{std::string(kQwen35)}, false, true});
+    add({"gpt-4o", "o200k_base", "o200k_harmony", "llama4"}, {{std::string(kO200k)}});
+    add({"tekken"}, {{std::string(kTekken)}, true});
+    add({"deepseek-v3"}, {{R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", std::string(kDeepSeek3)}});
+    add({"falcon"}, {{R"([\p{P}\$\+<=>\^~\|`]+)", std::string(kGpt2Words), "[0-9][0-9][0-9]"}});
     return out;
   }();
   return known;
@@ -61,9 +62,15 @@ WordPatterns word_patterns(const std::string& name, const std::string& where) {
         fmt::format("`{}`", name), where});
 }
 
+std::string name_of(const WordPatterns& p) {
+  for (const Named& n : all())
+    if (n.patterns.patterns == p.patterns && n.patterns.ignore_merges == p.ignore_merges && n.patterns.compose == p.compose) return std::string(n.name);
+  return "";
+}
+
 Json pre_tokenizer_of(const WordPatterns& patterns) {
   Json steps = Json::array();
-  for (const std::string_view p : patterns.patterns)
+  for (const std::string& p : patterns.patterns)
     steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", p}}}, {"behavior", "Isolated"}});
   steps.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}});
   return {{"type", "Sequence"}, {"pretokenizers", steps}};

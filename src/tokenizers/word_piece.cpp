@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "tokenizers/unicode.h"
+#include "tokenizers/word_cache.h"
 #include "tokenizers/word_model.h"
 
 namespace sennit::tokenizers {
@@ -20,6 +21,17 @@ class WordPiece final : public WordModel {
   int32_t unknown() const override { return unknown_; }
 
   void encode(std::string_view word, std::vector<int32_t>& ids) const override {
+    // The longest piece that fits is the word itself, where it is one: most are.
+    if (static_cast<int64_t>(word.size()) <= longest_)
+      if (const int32_t id = vocabulary_.find(word); id >= 0) {
+        ids.push_back(id);
+        return;
+      }
+    words_.append(word, ids, [this](std::string_view w, std::vector<int32_t>& out) { encode_pieces(w, out); });
+  }
+
+ private:
+  void encode_pieces(std::string_view word, std::vector<int32_t>& ids) const {
     const size_t before = ids.size();
     if (!cut(word, ids)) {
       ids.resize(before);
@@ -27,7 +39,6 @@ class WordPiece final : public WordModel {
     }
   }
 
- private:
   bool cut(std::string_view word, std::vector<int32_t>& ids) const {
     std::vector<size_t> ends;  // of the characters
     for (size_t at = 0; at < word.size(); ends.push_back(at))
@@ -56,6 +67,7 @@ class WordPiece final : public WordModel {
   std::string prefix_;
   int64_t longest_;
   int32_t unknown_;
+  mutable WordCache words_;
 };
 
 class WordLevel final : public WordModel {

@@ -16,6 +16,7 @@ std::vector<Segment> segments_of(const data::PackedBatch& batch) {
 
 Evaluation evaluate(Model& model, const tokenizers::Tokenizer& tokenizer, std::shared_ptr<const data::TokenFile> file, const EvaluateOptions& options,
                     const std::function<bool(int64_t, int64_t)>& progress) {
+  model.require_causal("eval");
   NoGrad off;
   const auto start = std::chrono::steady_clock::now();
   std::vector<int64_t> token_bytes(tokenizer.vocab_size());

@@ -2,10 +2,11 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "tokenizers/gguf_export.h"
 #include "tokenizers/tokenizer_json.h"
 
 // Any bytes are a tokenizer.json or one Error. A tokenizer gives ids of its vocabulary for any text, and text for any
-// ids; streamed it is the same text.
+// ids; streamed it is the same text. GGUF has a vocabulary for it, or there is a reason why not.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sennit;
   using namespace sennit::tokenizers;
@@ -27,6 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       }
       SENNIT_CHECK(streamed + stream.finish() == decoded);
     }
+    const GgufExport e = gguf_of_tokenizer_json(std::string(text), "", "fuzz");
+    SENNIT_CHECK(e.vocabulary.has_value() == e.reason.empty());
   } catch (const Error&) {
   }
   return 0;

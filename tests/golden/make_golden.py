@@ -12,9 +12,13 @@ import sys
 
 import torch
 
+import hybrids
+import recurrent
+from layers import VOCAB, attend, convolve, layer_norm, rms, rope_angles, silu, turn
+
 torch.set_default_dtype(torch.float64)
 HERE = pathlib.Path(__file__).resolve().parent
-VOCAB, TOKENS = 40, 21
+TOKENS = 21
 
 
 def write_safetensors(path, tensors):
@@ -43,65 +47,6 @@ def weights(shapes, seed):
             w = w / math.sqrt(shape[-1]) if "embed" not in name and "wte" not in name and "wpe" not in name else 0.7 * w
         out[name] = w.float().double().requires_grad_()
     return out
-
-
-def rms(x, w, eps):
-    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * w
-
-
-def layer_norm(x, w, b, eps):
-    x = x - x.mean(-1, keepdim=True)
-    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * w + b
-
-
-def silu(x):
-    return x * torch.sigmoid(x)
-
-
-def rope_angles(config, dim, length):
-    """[length, dim / 2] and the factor of cos and sin, from the published formulas of each scaling."""
-    s = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    base = s.get("rope_theta", config.get("rope_theta", 10000.0))
-    kind, factor = s.get("rope_type", "default"), s.get("factor", 1.0)
-    i = torch.arange(0, dim, 2).double()
-    inv = base ** (-i / dim)
-    original, scale = s.get("original_max_position_embeddings", config["max_position_embeddings"]), 1.0
-    if kind == "linear":
-        inv = inv / factor
-    elif kind == "llama3":
-        wavelength = 2 * math.pi / inv
-        low, high = original / s["low_freq_factor"], original / s["high_freq_factor"]
-        smooth = (original / wavelength - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
-        middle = (1 - smooth) * inv / factor + smooth * inv
-        inv = torch.where(wavelength > low, inv / factor, torch.where(wavelength < high, inv, middle))
-    elif kind == "yarn":
-        place = lambda turns: dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
-        low, high = max(math.floor(place(32)), 0), min(math.ceil(place(1)), dim - 1)
-        ramp = ((torch.arange(dim // 2) - low) / max(high - low, 0.001)).clamp(0, 1)
-        inv = inv / factor * ramp + inv * (1 - ramp)
-        scale = 0.1 * math.log(factor) + 1
-    elif kind == "longrope":
-        inv = inv / torch.tensor(s["short_factor"])
-        scale = math.sqrt(1 + math.log(config["max_position_embeddings"] / original) / math.log(original))
-    return torch.arange(length)[:, None] * inv, scale
-
-
-def turn(x, angles, scale):
-    """x [T, heads, dim], halves (i, i + dim / 2)."""
-    half = x.shape[-1] // 2
-    cos, sin = (scale * torch.cos(angles))[:, None], (scale * torch.sin(angles))[:, None]
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
-
-
-def attend(q, k, v, window=None):
-    """[T, H, d], [T, G, d], [T, G, d] -> [T, H d]"""
-    t, groups = q.shape[0], q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = torch.einsum("ihd,jhd->hij", q, k) / math.sqrt(q.shape[-1])
-    distance = torch.arange(t)[:, None] - torch.arange(t)[None]
-    hidden = (distance < 0) | (distance >= (window or t))
-    return torch.einsum("hij,jhd->ihd", scores.masked_fill(hidden, -math.inf).softmax(-1), v).reshape(t, -1)
 
 
 def llama_shapes(c):
@@ -185,13 +130,12 @@ def mamba_shapes(c):
 
 
 def mamba(c, w, tokens):
-    eps, inner, state, rank, width = (c[k] for k in ["layer_norm_epsilon", "intermediate_size", "state_size", "time_step_rank", "conv_kernel"])
+    eps, inner, state, rank = (c[k] for k in ["layer_norm_epsilon", "intermediate_size", "state_size", "time_step_rank"])
     x = w["backbone.embeddings.weight"][tokens]
     for n in range(c["num_hidden_layers"]):
         p = lambda name: w[f"backbone.layers.{n}.{name}"]
         u, z = (rms(x, p("norm.weight"), eps) @ p("mixer.in_proj.weight").T).split(inner, -1)
-        padded = torch.cat([torch.zeros(width - 1, inner), u])
-        u = silu(sum(padded[j:j + len(tokens)] * p("mixer.conv1d.weight")[:, 0, j] for j in range(width)) + p("mixer.conv1d.bias"))
+        u = convolve(u, p("mixer.conv1d.weight"), p("mixer.conv1d.bias"))
         dt, b, cs = (u @ p("mixer.x_proj.weight").T).split([rank, state, state], -1)
         dt = torch.nn.functional.softplus(dt @ p("mixer.dt_proj.weight").T + p("mixer.dt_proj.bias"))
         h, ys = torch.zeros(inner, state), []
@@ -200,6 +144,41 @@ def mamba(c, w, tokens):
             ys.append(h @ cs[t] + p("mixer.D") * u[t])
         x = x + (torch.stack(ys) * silu(z)) @ p("mixer.out_proj.weight").T
     return rms(x, w["backbone.norm_f.weight"], eps) @ w["backbone.embeddings.weight"].T
+
+
+def bert_shapes(c):
+    d, f = c["hidden_size"], c["intermediate_size"]
+    at = "bert.embeddings."
+    shapes = {at + "word_embeddings.weight": (VOCAB, d), at + "position_embeddings.weight": (c["max_position_embeddings"], d),
+              at + "token_type_embeddings.weight": (c["type_vocab_size"], d), at + "LayerNorm.weight": (d,), at + "LayerNorm.bias": (d,)}
+    for n in range(c["num_hidden_layers"]):
+        at = f"bert.encoder.layer.{n}."
+        for name, rows, columns in [("attention.self.query", d, d), ("attention.self.key", d, d), ("attention.self.value", d, d),
+                                    ("attention.output.dense", d, d), ("intermediate.dense", f, d), ("output.dense", d, f)]:
+            shapes[at + name + ".weight"], shapes[at + name + ".bias"] = (rows, columns), (rows,)
+        for name in ["attention.output.LayerNorm", "output.LayerNorm"]:
+            shapes[at + name + ".weight"] = shapes[at + name + ".bias"] = (d,)
+    return shapes
+
+
+def bert(c, w, tokens):
+    """Its rows times the embedding stand for logits, so that every number of the rows counts."""
+    t, eps, h = len(tokens), c["layer_norm_eps"], c["num_attention_heads"]
+    norm = lambda u, name: layer_norm(u, w[name + ".weight"], w[name + ".bias"], eps)
+    at = "bert.embeddings."
+    x = w[at + "word_embeddings.weight"][tokens] + w[at + "position_embeddings.weight"][:t] + w[at + "token_type_embeddings.weight"][0]
+    x = norm(x, at + "LayerNorm")
+    for n in range(c["num_hidden_layers"]):
+        at = f"bert.encoder.layer.{n}."
+        linear = lambda u, name: u @ w[at + name + ".weight"].T + w[at + name + ".bias"]
+        q, k, v = (linear(x, f"attention.self.{p}").reshape(t, h, -1) for p in ["query", "key", "value"])
+        scores = torch.einsum("ihd,jhd->hij", q, k) / math.sqrt(q.shape[-1])
+        core = torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).reshape(t, -1)
+        x = norm(x + linear(core, "attention.output.dense"), at + "attention.output.LayerNorm")
+        u = linear(x, "intermediate.dense")
+        u = u * 0.5 * (1 + torch.erf(u / math.sqrt(2)))
+        x = norm(x + linear(u, "output.dense"), at + "output.LayerNorm")
+    return x @ w["bert.embeddings.word_embeddings.weight"].T
 
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": VOCAB, "hidden_size": 16, "intermediate_size": 24,
@@ -211,6 +190,9 @@ GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size"
 MAMBA = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "vocab_size": VOCAB, "hidden_size": 16, "state_size": 4,
          "num_hidden_layers": 2, "layer_norm_epsilon": 1e-5, "expand": 1.5, "intermediate_size": 24, "conv_kernel": 4, "use_bias": False,
          "use_conv_bias": True, "hidden_act": "silu", "time_step_rank": 3, "tie_word_embeddings": True, "residual_in_fp32": True}
+BERT = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 24, "hidden_act": "gelu", "max_position_embeddings": 32, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        "position_embedding_type": "absolute", "hidden_dropout_prob": 0.1, "pad_token_id": 0}
 FAMILIES = {
     "llama3": (LLAMA | {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                          "original_max_position_embeddings": 16}, "attention_bias": True}, llama_shapes, llama),
@@ -227,6 +209,9 @@ FAMILIES = {
     "qwen3": (LLAMA | {"model_type": "qwen3", "head_dim": 8, "rms_norm_eps": 1e-6, "attention_bias": False}, llama_shapes, llama),
     "gpt2": (GPT2, gpt2_shapes, gpt2),
     "mamba": (MAMBA, mamba_shapes, mamba),
+    "bert": (BERT, bert_shapes, bert),
+    **recurrent.FAMILIES,
+    **hybrids.FAMILIES,
 }
 
 

@@ -17,6 +17,10 @@ std::map<std::string, BlockDefinition> definitions() {
   return {{"prenorm", [](const BlockParts& p, const naive::Matrix& x) {
              const naive::Matrix mixed = sum(x, p.mixer(p.mixer_norm(x)));
              return p.channel ? sum(mixed, p.channel(p.channel_norm(mixed))) : mixed;
+           }},
+          {"postnorm", [](const BlockParts& p, const naive::Matrix& x) {
+             const naive::Matrix mixed = p.mixer_norm(sum(x, p.mixer(x)));
+             return p.channel ? p.channel_norm(sum(mixed, p.channel(mixed))) : mixed;
            }}};
 }
 

@@ -37,6 +37,7 @@ inline std::vector<Operation> maps() {
           map_case("log_sigmoid", log_sigmoid, [](double x) { return -softplus(-x); }),
           map_case("silu", sennit::silu, silu),
           map_case("gelu", gelu, [](double x) { return naive::activation("gelu", x); }),
+          map_case("gelu_erf", gelu_erf, [](double x) { return naive::activation("gelu_erf", x); }),
           map_case("relu", relu, [](double x) { return std::fmax(x, 0); }),
           map_case("relu2", relu2, [](double x) { return x > 0 ? x * x : 0; }),
           map_case("tanh", tanh, [](double x) { return std::tanh(x); }),

@@ -77,6 +77,51 @@ TEST_P(Golden, LogitsAndGradientsAreTheReferences) {
   EXPECT_EQ(compared, std::ssize(gradients.tensors));
 }
 
+// Computing blocks again in backward changes neither the loss nor a gradient.
+TEST_P(Golden, CheckpointingChangesNothing) {
+  const Expected e = expected(GetParam());
+  const auto model = make_model(read_stored_model(folder()));
+  const Context context;
+  const Segment whole[] = {{0, std::ssize(e.tokens), 0, nullptr}};
+  std::vector<float> gradients;
+  for (const bool checkpointed : {false, true}) {
+    clear_gradients(*model);
+    backward(model->loss(model->hidden(e.tokens, {whole, &context}, checkpointed), e.tokens, context));
+    if (checkpointed) {
+      EXPECT_TRUE(same_bits(all_of(*model, true), gradients));
+    }
+    gradients = all_of(*model, true);
+  }
+}
+
+// A text cut into pieces with a state, or read beside another, gives the same logits to the bit.
+TEST_P(Golden, CutsAndCompanyChangeNothing) {
+  const Expected e = expected(GetParam());
+  const auto model = make_model(read_stored_model(folder()));
+  const NoGrad off;
+  Context context;
+  context.exact = true;
+  const int64_t n = std::ssize(e.tokens);
+  const Segment whole[] = {{0, n, 0, nullptr}};
+  const Tensor wanted = model->logits(model->hidden(e.tokens, {whole, &context}), context).value();
+  std::vector<int32_t> two = {3, 1, 2, 2, 5};
+  two.insert(two.end(), e.tokens.begin(), e.tokens.end());
+  const Segment beside[] = {{0, 5, 0, nullptr}, {5, n, 0, nullptr}};
+  const Var both = model->hidden(two, {beside, &context});
+  EXPECT_TRUE(same_bits(model->logits(both, context).value().slice(5, n).span(), wanted.span()));
+  SequenceState state;
+  if (!model->causal()) {
+    const Segment kept[] = {{0, n, 0, &state}};
+    EXPECT_NE(error_of([&] { model->hidden(e.tokens, {kept, &context}); }).find("reads both ways"), std::string::npos);
+    return;
+  }
+  for (int64_t at = 0, length = 1; at < n; at += length, length = std::min<int64_t>(n - at, 8 - length)) {
+    const Segment piece[] = {{0, length, at, &state}};
+    const Var h = model->hidden(std::span(e.tokens).subspan(at, length), {piece, &context});
+    EXPECT_TRUE(same_bits(model->logits(h, context).value().span(), wanted.slice(at, length).span())) << at;
+  }
+}
+
 // Hugging Face -> GGUF -> Hugging Face keeps every bit of every tensor, in each float type.
 TEST_P(Golden, RoundTripKeepsTheBits) {
   TempFolder dir;
@@ -127,7 +172,8 @@ TEST_P(Golden, MissingTensorsAreNamed) {
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
                          testing::Values("llama3", "llama_linear", "llama_yarn", "llama_longrope", "mistral", "qwen2",
-                                         "qwen3", "gpt2", "mamba"),
+                                         "qwen3", "gpt2", "mamba", "mamba2", "rwkv7", "bert", "bamba", "gla",
+                                         "gated_deltanet"),
                          [](const auto& i) { return i.param; });
 
 TEST(Families, AnyModelOfOursGoesThroughGguf) {
