@@ -183,7 +183,7 @@ TextSession TextSession::snapshot() const {
 }
 
 void TextSession::save(const std::string& path) const {
-  const Model& model = impl_->model->model();
+  Model& model = impl_->model->model();
   save_states(path, {&impl_->session.state()}, model.state_specs(), model_tag(model), {impl_->tokens});
 }
 

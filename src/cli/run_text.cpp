@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kLong = 8192;  // a prompt that takes long enough to show how far it is
 
-void resume(const std::string& path, const Model& model, Session& session, std::vector<int32_t>& history,
+void resume(const std::string& path, Model& model, Session& session, std::vector<int32_t>& history,
             std::vector<int32_t>& waiting) {
   std::vector<std::vector<int32_t>> tokens;
   auto states = load_states(path, model.state_specs(), model_tag(model), &tokens);

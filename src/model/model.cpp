@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/checksum.h"
 #include "kernels/loss.h"
 #include "nn/init.h"
 #include "ops/arithmetic.h"
@@ -177,8 +178,12 @@ int64_t Model::flops(int64_t n) const {
   return total;
 }
 
-std::string model_tag(const Model& model) {
-  return fmt::format("{:016x}", hash64(write_model_spec(model.spec()).dump()));
+std::string model_tag(Model& model) {
+  io::Xxh64 hash;
+  const std::string file = write_model_spec(model.spec()).dump();
+  hash.update(file.data(), file.size());
+  model.parameters([&](const std::string&, Parameter& p) { hash.update(p.value().data(), p.value().bytes()); });
+  return fmt::format("{:016x}", hash.digest());
 }
 
 }  // namespace sennit

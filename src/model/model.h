@@ -43,7 +43,7 @@ class Model : public Module {
   std::unique_ptr<Norm> embedding_norm_, norm_;
 };
 
-// Identifies a model for its state files: a hash of its model file.
-std::string model_tag(const Model& model);
+// Identifies a model for its state files: a hash of its model file and of its weights, but those that are kept quantized.
+std::string model_tag(Model& model);
 
 }  // namespace sennit

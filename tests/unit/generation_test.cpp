@@ -201,6 +201,15 @@ TEST(Generation, ASavedStateContinuesToTheBit) {
       std::string::npos);
 }
 
+TEST(Generation, AStateBelongsToAModelAndItsWeights) {
+  Model model = hybrid(1, 257), same = hybrid(1, 257), trained = hybrid(1, 257);
+  EXPECT_EQ(model_tag(model), model_tag(same));
+  trained.parameters([](const std::string& name, Parameter& p) {
+    if (name == "norm.weight") p.init(Tensor::full(p.value().shape(), 1.0f + 0x1p-20f));
+  });
+  EXPECT_NE(model_tag(model), model_tag(trained));
+}
+
 // The distribution that the options describe, spelled out.
 std::vector<double> expected_distribution(std::vector<float> logits, const std::vector<int32_t>& history,
                                           const SamplingOptions& o) {
