@@ -20,6 +20,7 @@ struct Case {
   std::string name = {};        // "attention forward n=16384"
   double flops = 0, bytes = 0;  // the least work: operations, and bytes that must come from memory
   Precision precision = Precision::f32;
+  bool int8 = false;            // its products are of 8-bit numbers
   double tokens = 0;            // that one run handles; 0: not a matter of tokens
   std::string peer = {};        // what to ask the peer for; "": it has none
   double allowed = 1e-4;

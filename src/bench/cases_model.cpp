@@ -15,7 +15,8 @@ namespace {
 struct Loaded {
   std::unique_ptr<Model> model;
   Context context;
-  double read_bytes = 0;  // of weights, for each token: all but the embedding's other rows
+  bool quantized = false;  // any of its matrices
+  double read_bytes = 0;   // of weights, for each token: all but the embedding's other rows
 
   explicit Loaded(const ModelBench& bench) : context(bench.context) {
     const StoredModel stored = read_stored_model(bench.path);
@@ -26,6 +27,7 @@ struct Loaded {
       io::BlockFormat format = t.format;
       if (bench.loading.weights && t.shape.rank() == 2 && !io::is_quantized(format))
         format = matrix_format(*bench.loading.weights, output, t.row_size());
+      quantized = quantized || io::is_quantized(format);
       const bool matrix = t.shape.rank() == 2 && context.precision == Precision::bf16;
       read_bytes += io::is_quantized(format) ? static_cast<double>(t.row_count() * io::row_bytes(format, t.row_size()))
                                              : static_cast<double>(t.shape.elements() * (matrix ? 2 : 4));
@@ -75,6 +77,7 @@ std::vector<Case> model_cases(const ModelBench& bench) {
   return {{.name = fmt::format("prompt of {} tokens", bench.prompt),
            .flops = flops(bench.prompt) - head,
            .precision = bench.context.precision,
+           .int8 = loaded->quantized,
            .tokens = static_cast<double>(bench.prompt),
            .peer = fmt::format("prompt {}", bench.prompt),
            .allowed = allowed,

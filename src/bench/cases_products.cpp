@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bench/cases.h"
+#include "products/quantized.h"
 
 namespace sennit::bench {
 namespace {
@@ -16,7 +17,8 @@ double product_error(const Tensor& a, const Tensor& b, const Tensor& c) {
   for (const int64_t i : {int64_t{0}, a.rows() / 2, a.rows() - 1}) {
     std::fill(row.begin(), row.end(), 0.0);
     for (int64_t p = 0; p < b.rows(); ++p)
-      for (int64_t j = 0; j < b.row_size(); ++j) row[j] += double{a.data()[i * a.row_size() + p]} * b.data()[p * b.row_size() + j];
+      for (int64_t j = 0; j < b.row_size(); ++j)
+        row[j] += double{a.data()[i * a.row_size() + p]} * b.data()[p * b.row_size() + j];
     for (int64_t j = 0; j < b.row_size(); ++j) d.add(c.data()[i * c.row_size() + j], row[j]);
   }
   return d.relative();
@@ -34,11 +36,35 @@ Work product(Size s, Precision p) {
   return {run, [=] { return run(), product_error(a, b, *c); }};
 }
 
+// y = x W^T with W kept quantized, against its decoded numbers and the rows of x rounded as the product rounds them.
+Work quantized_product(Size s, io::BlockFormat format) {
+  const io::StoredTensor stored = io::encoded(io::stored(random_rows(s.n, s.k, "w")), format);
+  const auto w = std::make_shared<QuantizedMatrix>(stored);
+  const auto y = std::make_shared<Tensor>(Shape{s.m, s.n});
+  Tensor x = random_rows(s.m, s.k, "x");
+  const auto run = [=] { multiply(x.data(), s.m, *w, y->data()); };
+  return {run, [=] {
+            run();
+            Deviation d;
+            std::vector<float> row(static_cast<size_t>(s.k));
+            for (const int64_t j : {int64_t{0}, s.n / 2, s.n - 1}) {
+              w->row(j, row.data());
+              for (const int64_t i : {int64_t{0}, s.m - 1}) {
+                double sum = 0;
+                for (int64_t p = 0; p < s.k; ++p) sum += double{x.data()[i * s.k + p]} * row[static_cast<size_t>(p)];
+                d.add(y->data()[i * s.n + j], sum);
+              }
+            }
+            return d.relative();
+          }};
+}
+
 }  // namespace
 
 void add_products(std::vector<Case>& cases) {
   for (const Precision p : {Precision::f32, Precision::bf16})
-    for (const Size s : {Size{2048, 2048, 2048}, Size{512, 4096, 4096}, Size{16, 4096, 16384}, Size{4, 4096, 16384}, Size{1, 4096, 16384}})
+    for (const Size s : {Size{2048, 2048, 2048}, Size{512, 4096, 4096}, Size{16, 4096, 16384}, Size{4, 4096, 16384},
+                         Size{1, 4096, 16384}})
       cases.push_back({.name = fmt::format("product {} {}x{}x{} packed", to_string(p), s.m, s.k, s.n),
                        .flops = 2.0 * static_cast<double>(s.m * s.k * s.n),
                        .bytes = s.m <= 16 ? static_cast<double>(s.k * s.n * (p == Precision::f32 ? 4 : 2)) : 0,
@@ -46,6 +72,16 @@ void add_products(std::vector<Case>& cases) {
                        .peer = fmt::format("product {} {} {} {}", to_string(p), s.m, s.k, s.n),
                        .allowed = p == Precision::f32 ? 1e-5 : 1e-2,
                        .prepare = [s, p] { return product(s, p); }});
+  for (const io::BlockFormat f :
+       {io::BlockFormat::q8_0, io::BlockFormat::q4_0, io::BlockFormat::q4_k, io::BlockFormat::q6_k})
+    for (const Size s : {Size{2048, 2048, 2048}, Size{512, 4096, 4096}, Size{16, 4096, 16384}, Size{4, 4096, 16384},
+                         Size{1, 4096, 16384}})
+      cases.push_back({.name = fmt::format("product {} {}x{}x{}", io::layout_of(f).name, s.m, s.k, s.n),
+                       .flops = s.m > 16 ? 2.0 * static_cast<double>(s.m * s.k * s.n) : 0,
+                       .bytes = s.m <= 16 ? static_cast<double>(s.n * io::row_bytes(f, s.k)) : 0,
+                       .int8 = true,
+                       .allowed = 3e-2,  // rows of x are rounded to 8 bits
+                       .prepare = [s, f] { return quantized_product(s, f); }});
 }
 
 }  // namespace sennit::bench

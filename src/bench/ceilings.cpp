@@ -26,7 +26,8 @@ double seconds_on(int threads, const std::function<void(int64_t)>& body) {
 double rate(const Unit& unit, int threads) {
   if (!unit.loop) return 0;
   const int64_t rounds = unit.operations > 1000 ? 1 << 16 : 2 << 20;
-  return unit.operations * kChains * static_cast<double>(rounds * threads) / seconds_on(threads, [&](int64_t) { sink = unit.loop(rounds); });
+  return unit.operations * kChains * static_cast<double>(rounds * threads) /
+         seconds_on(threads, [&](int64_t) { sink = unit.loop(rounds); });
 }
 
 int64_t cache_size(int name, int64_t otherwise) {
@@ -50,17 +51,18 @@ double median(std::vector<double> x) {
 
 Ceilings::Ceilings() : memory_(Tensor::zeros({kMemory / 4})) {
   const int64_t l2 = cache_size(_SC_LEVEL2_CACHE_SIZE, 1 << 20), l3 = cache_size(_SC_LEVEL3_CACHE_SIZE, 16 << 20);
-  all_ = {{"f32 multiply-add", false, [](int n) { return rate(f32_unit(), n); }},
-          {"bf16 pairs, AVX-512", false, [](int n) { return rate(bf16_unit(), n); }},
-          {"int8 quadruples, VNNI", false, [](int n) { return rate(int8_unit(), n); }},
-          {"bf16 tiles 2x2, AMX", false, [](int n) { return rate(amx_bf16_unit(true), n); }},
-          {"bf16 tiles 1x2, AMX", false, [](int n) { return rate(amx_bf16_unit(false), n); }},
-          {"int8 tiles 2x2, AMX", false, [](int n) { return rate(amx_int8_unit(true), n); }},
-          {"int8 tiles 1x2, AMX", false, [](int n) { return rate(amx_int8_unit(false), n); }},
-          {"read from memory", true, [this](int n) { return read(n); }},
-          {"copy in memory", true, [this](int n) { return copy(n); }},
-          {"read from L3", true, [this, l2, l3](int n) { return cached(std::min(4 * l2, l3 / (2 * thread_count())), n); }},
-          {"read from L2", true, [this, l2](int n) { return cached(l2 / 2, n); }}};
+  all_ = {
+      {"f32 multiply-add", false, [](int n) { return rate(f32_unit(), n); }},
+      {"bf16 pairs, AVX-512", false, [](int n) { return rate(bf16_unit(), n); }},
+      {"int8 products, VNNI or AVX2", false, [](int n) { return rate(int8_unit(), n); }},
+      {"bf16 tiles 2x2, AMX", false, [](int n) { return rate(amx_bf16_unit(true), n); }},
+      {"bf16 tiles 1x2, AMX", false, [](int n) { return rate(amx_bf16_unit(false), n); }},
+      {"int8 tiles 2x2, AMX", false, [](int n) { return rate(amx_int8_unit(true), n); }},
+      {"int8 tiles 1x2, AMX", false, [](int n) { return rate(amx_int8_unit(false), n); }},
+      {"read from memory", true, [this](int n) { return read(n); }},
+      {"copy in memory", true, [this](int n) { return copy(n); }},
+      {"read from L3", true, [this, l2, l3](int n) { return cached(std::min(4 * l2, l3 / (2 * thread_count())), n); }},
+      {"read from L2", true, [this, l2](int n) { return cached(l2 / 2, n); }}};
 }
 
 double Ceilings::products(Precision precision) const {
@@ -68,6 +70,12 @@ double Ceilings::products(Precision precision) const {
   const double f32 = rate(f32_unit(), n);
   if (precision == Precision::f32) return f32;
   return std::max({f32, rate(bf16_unit(), n), rate(amx_bf16_unit(true), n), rate(amx_bf16_unit(false), n)});
+}
+
+double Ceilings::whole_products() const {
+  const int n = thread_count();
+  return std::max(
+      {rate(f32_unit(), n), rate(int8_unit(), n), rate(amx_int8_unit(true), n), rate(amx_int8_unit(false), n)});
 }
 
 // How many streams are best differs from one make of processor to another.
@@ -84,7 +92,8 @@ double Ceilings::read(int threads) const {
 double Ceilings::copy(int threads) {
   const int64_t part = kMemory / 2 / threads / kPage * kPage;
   std::byte* base = memory_.raw();
-  const double t = seconds_on(threads, [&](int64_t i) { copy_loop(base + i * part, base + kMemory / 2 + i * part, part); });
+  const double t =
+      seconds_on(threads, [&](int64_t i) { copy_loop(base + i * part, base + kMemory / 2 + i * part, part); });
   return static_cast<double>(2 * part * threads) / t;
 }
 

@@ -25,6 +25,7 @@ class Ceilings {
   const std::vector<Named>& all() const { return all_; }
   // Operations a second of the fastest unit for products of this precision, on all threads.
   double products(Precision precision) const;
+  double whole_products() const;  // of 8-bit numbers
   double read(int threads) const;  // bytes a second from memory; everything small has left the caches afterwards
   double copy(int threads);        // bytes read plus bytes written
 

@@ -52,6 +52,20 @@ SENNIT_AVX2 float avx2_loop(int64_t rounds) {
   return total;
 }
 
+// Products of bytes, added to sums of 16 bits.
+SENNIT_AVX2 float byte_pairs_loop(int64_t rounds) {
+  __m256i s[kChains / 2], x = _mm256_set1_epi8(1);
+  for (auto& v : s) v = _mm256_setzero_si256();
+  for (int64_t i = 0; i < 2 * rounds; ++i)
+#pragma GCC unroll 8
+    for (auto& v : s) {
+      asm volatile("" : "+x"(x));
+      v = _mm256_add_epi16(v, _mm256_maddubs_epi16(x, x));
+    }
+  for (int i = 1; i < kChains / 2; ++i) s[0] = _mm256_add_epi16(s[0], s[i]);
+  return static_cast<float>(_mm256_cvtsi256_si32(s[0]));
+}
+
 SENNIT_AVX512 float avx512_loop(int64_t rounds) {
   __m512 s[kChains], x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(1e-3f);
   for (auto& v : s) v = _mm512_setzero_ps();
@@ -100,7 +114,8 @@ SENNIT_AVX2 float avx2_read(const char* p, int64_t bytes) {
   for (int64_t i = 0; i < run; i += 64)
     for (int s = 0; s < kStreams; ++s)
       for (int half = 0; half < 64; half += 32)
-        sums[s] = _mm256_xor_si256(sums[s], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + s * run + i + half)));
+        sums[s] =
+            _mm256_xor_si256(sums[s], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + s * run + i + half)));
   int total = 0;
   for (const auto& s : sums) total ^= _mm256_cvtsi256_si32(s);
   return static_cast<float>(total);
@@ -150,21 +165,29 @@ float tile_loop(int64_t rounds) {
         for (int column = 0; column < 2; ++column) {
           asm volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(next()), "r"(stride) : "memory");
           if constexpr (kInt8) {
-            if (column == 0) asm volatile("tdpbusd %tmm6, %tmm4, %tmm0\n tdpbusd %tmm6, %tmm5, %tmm1");
-            else asm volatile("tdpbusd %tmm6, %tmm4, %tmm2\n tdpbusd %tmm6, %tmm5, %tmm3");
+            if (column == 0)
+              asm volatile("tdpbusd %tmm6, %tmm4, %tmm0\n tdpbusd %tmm6, %tmm5, %tmm1");
+            else
+              asm volatile("tdpbusd %tmm6, %tmm4, %tmm2\n tdpbusd %tmm6, %tmm5, %tmm3");
           } else {
-            if (column == 0) asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n tdpbf16ps %tmm6, %tmm5, %tmm1");
-            else asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm2\n tdpbf16ps %tmm6, %tmm5, %tmm3");
+            if (column == 0)
+              asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n tdpbf16ps %tmm6, %tmm5, %tmm1");
+            else
+              asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm2\n tdpbf16ps %tmm6, %tmm5, %tmm3");
           }
         }
       } else {
         asm volatile("tileloadd (%0,%1,1), %%tmm4" ::"r"(next()), "r"(stride) : "memory");
         asm volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(next()), "r"(stride) : "memory");
-        if constexpr (kInt8) asm volatile("tdpbusd %tmm6, %tmm4, %tmm0");
-        else asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm0");
+        if constexpr (kInt8)
+          asm volatile("tdpbusd %tmm6, %tmm4, %tmm0");
+        else
+          asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm0");
         asm volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(next()), "r"(stride) : "memory");
-        if constexpr (kInt8) asm volatile("tdpbusd %tmm6, %tmm4, %tmm1");
-        else asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm1");
+        if constexpr (kInt8)
+          asm volatile("tdpbusd %tmm6, %tmm4, %tmm1");
+        else
+          asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm1");
       }
     }
   asm volatile("tilerelease" ::: "memory");
@@ -189,27 +212,48 @@ Unit f32_unit() {
   if (isa_level() == IsaLevel::avx2) return {avx2_loop, 16};
   return {scalar_loop, 2};
 }
-Unit bf16_unit() { return isa_level() >= IsaLevel::avx512 ? Unit{pairs_loop, 64} : Unit{}; }
-Unit int8_unit() { return isa_level() >= IsaLevel::avx512 ? Unit{quads_loop, 128} : Unit{}; }
+Unit bf16_unit() {
+  return isa_level() >= IsaLevel::avx512 ? Unit{pairs_loop, 64} : Unit{};
+}
+Unit int8_unit() {
+  if (isa_level() >= IsaLevel::avx512) return {quads_loop, 128};
+  return isa_level() == IsaLevel::avx2 ? Unit{byte_pairs_loop, 64} : Unit{};
+}
 Unit amx_bf16_unit(bool wide) {
-  return isa_level() < IsaLevel::amx ? Unit{} : Unit{wide ? tile_loop<true, false> : tile_loop<false, false>, 2 * 16 * 16 * 32};
+  return isa_level() < IsaLevel::amx ? Unit{}
+                                     : Unit{wide ? tile_loop<true, false> : tile_loop<false, false>, 2 * 16 * 16 * 32};
 }
 Unit amx_int8_unit(bool wide) {
-  return isa_level() < IsaLevel::amx ? Unit{} : Unit{wide ? tile_loop<true, true> : tile_loop<false, true>, 2 * 16 * 16 * 64};
+  return isa_level() < IsaLevel::amx ? Unit{}
+                                     : Unit{wide ? tile_loop<true, true> : tile_loop<false, true>, 2 * 16 * 16 * 64};
 }
 #else
-Unit f32_unit() { return {scalar_loop, 2}; }
-Unit bf16_unit() { return {}; }
-Unit int8_unit() { return {}; }
-Unit amx_bf16_unit(bool) { return {}; }
-Unit amx_int8_unit(bool) { return {}; }
+Unit f32_unit() {
+  return {scalar_loop, 2};
+}
+Unit bf16_unit() {
+  return {};
+}
+Unit int8_unit() {
+  return {};
+}
+Unit amx_bf16_unit(bool) {
+  return {};
+}
+Unit amx_int8_unit(bool) {
+  return {};
+}
 #endif
 
 float read_loop(const void* memory, int64_t bytes, int streams) {
   const char* p = static_cast<const char*>(memory);
-  return streams == 1 ? read_streams<1>(p, bytes) : streams == 2 ? read_streams<2>(p, bytes) : read_streams<4>(p, bytes);
+  return streams == 1   ? read_streams<1>(p, bytes)
+         : streams == 2 ? read_streams<2>(p, bytes)
+                        : read_streams<4>(p, bytes);
 }
 
-void copy_loop(const void* from, void* to, int64_t bytes) { std::memcpy(to, from, static_cast<size_t>(bytes)); }
+void copy_loop(const void* from, void* to, int64_t bytes) {
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
 
 }  // namespace sennit::bench

@@ -14,7 +14,7 @@ struct Unit {
 };
 Unit f32_unit();    // fused multiply-adds
 Unit bf16_unit();   // pair products of AVX-512
-Unit int8_unit();   // unsigned by signed quadruple products of AVX-512 VNNI
+Unit int8_unit();   // unsigned by signed products: quadruples of AVX-512 VNNI, or pairs of AVX2
 // Tile products whose operands come from the L2 cache, in both shapes that kernels use: the faster is the ceiling.
 Unit amx_bf16_unit(bool wide);
 Unit amx_int8_unit(bool wide);

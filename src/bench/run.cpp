@@ -33,7 +33,8 @@ struct Timed {
   }
 
   void time(const Ceilings& ceilings) {
-    const double compute = c.flops / ceilings.products(c.precision), read = ceilings.read(thread_count());
+    const double compute = c.flops / (c.int8 ? ceilings.whole_products() : ceilings.products(c.precision)),
+                 read = ceilings.read(thread_count());
     floors.push_back(std::max(compute, c.bytes / read));
     const double first = seconds_of(work.run);
     if (first < kLong) cold.push_back(first);
