@@ -54,15 +54,13 @@ struct InfLlm : ChoosingMixer {
     return attend(x, batch);
   }
 
-  int64_t dense_blocks() const { return (dense + settings_.block - 1) / settings_.block; }
   int64_t most_blocks(int64_t place) const override {
-    return place < dense ? std::max(settings_.top, dense_blocks()) : settings_.top;
+    return place < dense ? std::max(settings_.top, place / settings_.block + 1) : settings_.top;
   }
-  int64_t most_blocks_anywhere() const override { return std::max(settings_.top, dense_blocks()); }
   // Windows that end at or before a place: window w holds units w and w + 1.
   int64_t windows_before(int64_t place) const { return std::max<int64_t>(0, (place + 1) / unit - 1); }
 
-  void score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
+  int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
     const int64_t dim = heads.head_dim, row_units = s.segment.keys / unit + 1;
     const int64_t units = (s.segment.offset + s.first + s.rows) / unit;  // whole at the last query
     float *products = scratch, *weights = products + s.rows * row_units, *panel = weights + s.rows * row_units;
@@ -83,6 +81,7 @@ struct InfLlm : ChoosingMixer {
         scores[r * stride + b] = *std::max_element(weights + r * row_units + first, weights + r * row_units + last);
       }
     }
+    return 2 * s.rows * units * dim * heads.group();
   }
 
   // weights += softmax over the first `windows` windows, from products with units, which are spoilt.
@@ -100,10 +99,10 @@ struct InfLlm : ChoosingMixer {
   }
 
   int64_t score_scratch(int64_t keys) const override {
-    return 2 * 64 * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
+    return 2 * kMostScored * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
   }
   int64_t score_flops(int64_t n) const override {
-    return heads.heads * heads.head_dim * n * (n / unit) + n * layout_.summary;
+    return 2 * heads.heads * heads.head_dim * scored(n, unit) + n * layout_.summary;
   }
 
   std::vector<double> naive_scores(NaiveRun&, const AttentionHeads::Naive& m, const naive::Matrix& summaries,

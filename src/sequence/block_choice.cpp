@@ -1,7 +1,8 @@
 #include "sequence/block_choice.h"
 
-#include <algorithm>
 #include <cmath>
+
+#include "base/error.h"
 
 namespace sennit {
 
@@ -23,17 +24,33 @@ int64_t choose_highest(const float* scores, int64_t n, int64_t most, int32_t* ch
   return count;
 }
 
+void BlockChoice::take(int64_t group, int64_t query, std::span<const int32_t> blocks) {
+  SENNIT_CHECK(std::ssize(blocks) <= most_, "{} blocks where {} may be chosen", blocks.size(), most_);
+  const int64_t at = place_of(group, query);
+  std::copy(blocks.begin(), blocks.end(), blocks_.begin() + at * most_);
+  counts_[at] = static_cast<int32_t>(blocks.size());
+}
+
+void BlockChoice::take_highest(int64_t group, int64_t query, const float* scores, float* scratch) {
+  const int64_t at = place_of(group, query);
+  counts_[at] =
+      static_cast<int32_t>(choose_highest(scores, own(query) + 1, most_, blocks_.data() + at * most_, scratch));
+}
+
 void BlockChoice::add_tiles(int64_t group, TileList& tiles) const {
   const Places range = tiles.queries();
-  const int64_t blocks = (std::min(range.end, tiles.keys()) + block_ - 1) / block_;
+  const int64_t first = std::clamp(all_ + offset_, range.begin, range.end);
+  tiles.add(Places{0, first}, Places{range.begin, first}, 0);
+  if (first == range.end) return;
+  const int64_t blocks = (range.end + block_ - 1) / block_;
   Pooled<int32_t> ends(blocks + 1), queries;
-  for (int64_t p = range.begin; p < range.end; ++p)
-    for (const int32_t b : chosen(group, p - offset_)) ++ends[b + 1];
+  for (int64_t p = first; p < range.end; ++p)
+    for (const int32_t b : taken(group, p - offset_)) ++ends[b + 1];
   for (int64_t b = 0; b < blocks; ++b) ends[b + 1] += ends[b];
   queries.resize(ends[blocks]);
   Pooled<int32_t> next(ends.begin(), ends.end() - 1);
-  for (int64_t p = range.begin; p < range.end; ++p)
-    for (const int32_t b : chosen(group, p - offset_)) queries[next[b]++] = static_cast<int32_t>(p);
+  for (int64_t p = first; p < range.end; ++p)
+    for (const int32_t b : taken(group, p - offset_)) queries[next[b]++] = static_cast<int32_t>(p);
   for (int64_t b = 0; b < blocks; ++b)
     tiles.add(Places{b * block_, (b + 1) * block_},
               std::span<const int32_t>(queries.data() + ends[b], ends[b + 1] - ends[b]), 0);
