@@ -87,15 +87,13 @@ struct InfLlm : ChoosingMixer {
   // weights += softmax over the first `windows` windows, from products with units, which are spoilt.
   void add_softmax(float* products, int64_t windows, float* weights) const {
     if (windows == 0) return;
-    float top = -INFINITY, total = 0;
-    for (int64_t w = 0; w < windows; ++w) {
-      products[w] = 0.5f * heads.scale() * (products[w] + products[w + 1]);
-      top = std::max(top, products[w]);
-    }
-    kernels::elementwise().affine(products, 1, -top, products, windows);
-    kernels::elementwise().exp(products, products, windows);
-    for (int64_t w = 0; w < windows; ++w) total += products[w];
-    kernels::elementwise().axpy(1 / total, products, weights, windows);
+    const auto& maps = kernels::elementwise();
+    maps.add(products, products + 1, products, windows);
+    const float scale = 0.5f * heads.scale(), top = scale * *std::max_element(products, products + windows);
+    maps.affine(products, scale, -top, products, windows);
+    maps.exp(products, products, windows);
+    const auto total = static_cast<float>(maps.sum(products, windows));
+    maps.axpy(1 / total, products, weights, windows);
   }
 
   int64_t score_scratch(int64_t keys) const override {

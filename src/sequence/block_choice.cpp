@@ -6,6 +6,28 @@
 
 namespace sennit {
 
+namespace {
+
+// Keeps all that can be among the `most` highest, and not much more: what is no lower than the least of the highest ones of
+// `most` parts. Returns how many.
+int64_t keep_likely(float* scores, int64_t n, int64_t most) {
+  const int64_t part = n / most;
+  float least = INFINITY;
+  for (int64_t p = 0; p < most; ++p) {
+    float top = scores[p * part];
+    for (int64_t i = 1; i < part; ++i) top = std::max(top, scores[p * part + i]);
+    least = std::min(least, top);
+  }
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    scores[kept] = scores[i];
+    kept += scores[i] >= least;
+  }
+  return kept;
+}
+
+}  // namespace
+
 int64_t choose_highest(const float* scores, int64_t n, int64_t most, int32_t* chosen, float* scratch) {
   int64_t open = 0, count = 0;
   for (int64_t i = 0; i < n; ++i)
@@ -15,6 +37,7 @@ int64_t choose_highest(const float* scores, int64_t n, int64_t most, int32_t* ch
   float bound = -INFINITY;
   int64_t room = 0;
   if (open > most) {
+    open = keep_likely(scratch, open, most);
     std::nth_element(scratch, scratch + most - 1, scratch + open, std::greater<>());
     bound = scratch[most - 1];
     room = most - std::count_if(scratch, scratch + most, [&](float s) { return s > bound; });

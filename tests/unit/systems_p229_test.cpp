@@ -52,7 +52,7 @@ TEST(SystemsP229, HeadsOfAGroupChooseTogether) {
   EXPECT_TRUE(groups_differ);
 }
 
-// One key in 16384 looks like the query: its block is among the chosen.
+// A span of four keys in 16384 looks like the query: its block is among the chosen.
 TEST(SystemsP229, ANeedleIsFound) {
   const int64_t n = 16384, d = 64;
   const auto mixer = make_mixer(with({{"heads", 1}, {"dense", 0}, {"position", "none"}}), d);
@@ -61,18 +61,19 @@ TEST(SystemsP229, ANeedleIsFound) {
     for (int64_t i = 0; i < d; ++i) identity.data()[i * d + i] = 1;
     parameter_of(*mixer, name).var.value().copy_from(identity);
   }
-  const Tensor x = normal_rows(n, d, 2);
-  SequenceState state;
-  run_alone(*mixer, x, &state);
+  Tensor x = normal_rows(n, d, 2);
   Rng rng(9);
   int found = 0;
-  constexpr int kNeedles = 100;
+  constexpr int kNeedles = 100, kSpan = 4;
   Tensor questions({kNeedles, d});
   std::vector<int64_t> needles;
   for (int q = 0; q < kNeedles; ++q) {
-    needles.push_back(rng.below(n - 1024));
+    needles.push_back((150 * q + rng.below(100)) / kSpan * kSpan);
+    for (int t = 1; t < kSpan; ++t) x.slice(needles.back() + t, 1).copy_from(x.slice(needles.back(), 1));
     for (int64_t c = 0; c < d; ++c) questions.data()[q * d + c] = 3 * x.data()[needles.back() * d + c];
   }
+  SequenceState state;
+  run_alone(*mixer, x, &state);
   Choices choices;
   mixer->choices = &choices;
   run_alone(*mixer, questions, &state);
