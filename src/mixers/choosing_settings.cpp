@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "ops/count.h"
 #include "ops/layout.h"
@@ -11,7 +12,6 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr int64_t kRows = 64;   // queries scored at a time
 constexpr size_t kSummary = 2;  // the state's field
 
 }  // namespace
@@ -62,43 +62,66 @@ Pooled<Var> ChoosingMixer::summarise(const AttentionHeads::Operands& m, const Ba
   return all;
 }
 
+// Few enough that the last of them sees hardly more blocks than the first.
+int64_t ChoosingMixer::rows_at_a_time() const {
+  return std::clamp<int64_t>(settings_.block, 16, kMostScored);
+}
+
+int64_t ChoosingMixer::scored(int64_t n, int64_t run) const {
+  int64_t pairs = 0;
+  for (int64_t first = 0; first < n; first += rows_at_a_time()) {
+    const int64_t rows = std::min(rows_at_a_time(), n - first), last = first + rows - 1;
+    if (most_blocks(last) <= last / settings_.block)
+      pairs += rows * (run == settings_.block ? last / run : (last + 1) / run);
+  }
+  return pairs;
+}
+
 BlockChoice ChoosingMixer::choose(const Scoring& of) const {
   const AttentionSegment& a = of.segment;
-  BlockChoice choice(a, layout_.groups, settings_.block,
-                     std::min(most_blocks_anywhere(), (a.keys + settings_.block - 1) / settings_.block));
-  const int64_t stride = a.keys / settings_.block + 1, ranges = (a.queries + kRows - 1) / kRows;
-  each_with_scratch(
-      ranges * layout_.groups, (kRows + 1) * stride + score_scratch(a.keys), [&](int64_t job, float* scratch) {
-        Scoring part = of;
-        part.group = job / ranges;
-        part.first = job % ranges * kRows;
-        part.rows = std::min(kRows, a.queries - part.first);
-        part.blocks = (a.offset + part.first + part.rows - 1) / settings_.block;
-        float *scores = scratch, *spare = scores + kRows * stride;
-        score(part, scores, stride, spare + stride);
-        for (int64_t r = 0; r < part.rows; ++r) {
-          const int64_t query = part.first + r, place = a.offset + query, own = place / settings_.block;
-          float* row = scores + r * stride;
-          for (int64_t b = 0; b < std::min(settings_.sink, own); ++b) row[b] = INFINITY;
-          for (int64_t b = std::max<int64_t>(0, own - settings_.local + 1); b <= own; ++b) row[b] = INFINITY;
-          choice.count(part.group, query) = static_cast<int32_t>(choose_highest(
-              row, own + 1, std::min(most_blocks(place), choice.most()), choice.blocks(part.group, query), spare));
-        }
-      });
+  const int64_t most_rows = rows_at_a_time();
+  int64_t all = 0;
+  while (all < a.queries && most_blocks(a.offset + all) > (a.offset + all) / settings_.block) ++all;
+  BlockChoice choice(a, layout_.groups, settings_.block, settings_.top, all);
+  const int64_t stride = a.keys / settings_.block + 1, ranges = (a.queries + most_rows - 1) / most_rows;
+  Pooled<int64_t> operations(ranges * layout_.groups);
+  each_with_scratch(std::ssize(operations), (most_rows + 1) * stride + score_scratch(a.keys),
+                    [&](int64_t job, float* scratch) {
+                      Scoring part = of;
+                      part.group = job / ranges;
+                      part.first = job % ranges * most_rows;
+                      part.rows = std::min(most_rows, a.queries - part.first);
+                      part.blocks = (a.offset + part.first + part.rows - 1) / settings_.block;
+                      float *scores = scratch, *spare = scores + most_rows * stride;
+                      const int64_t last = part.first + part.rows - 1;
+                      if (last < all) return;
+                      operations[job] = score(part, scores, stride, spare + stride);
+                      for (int64_t query = std::max(all, part.first); query <= last; ++query) {
+                        const int64_t own = choice.own(query);
+                        float* row = scores + (query - part.first) * stride;
+                        for (int64_t b = 0; b < std::min(settings_.sink, own); ++b) row[b] = INFINITY;
+                        for (int64_t b = std::max<int64_t>(0, own - settings_.local + 1); b <= own; ++b)
+                          row[b] = INFINITY;
+                        choice.take_highest(part.group, query, row, spare);
+                      }
+                    });
+  for (const int64_t n : operations) count_flops(n);
   return choice;
 }
 
 void ChoosingMixer::follow(size_t segment, int64_t position, BlockChoice& choice, int64_t queries) const {
   for (int64_t g = 0; g < layout_.groups; ++g)
     for (int64_t i = 0; i < queries; ++i) {
-      const auto mine = choice.chosen(g, i);
-      const auto [taken, first] =
-          choices->blocks.try_emplace({static_cast<int64_t>(segment), g, position + i}, mine.begin(), mine.end());
-      if (first) continue;
-      SENNIT_CHECK(std::ssize(taken->second) <= choice.most(), "{} blocks where {} may be chosen", taken->second.size(),
-                   choice.most());
-      std::copy(taken->second.begin(), taken->second.end(), choice.blocks(g, i));
-      choice.count(g, i) = static_cast<int32_t>(taken->second.size());
+      const Choices::Query query{static_cast<int64_t>(segment), g, position + i};
+      if (i < choice.all()) {
+        std::vector<int32_t> everything(choice.own(i) + 1);
+        std::iota(everything.begin(), everything.end(), 0);
+        choices->blocks.try_emplace(query, std::move(everything));
+        continue;
+      }
+      const auto mine = choice.taken(g, i);
+      const auto [taken, first] = choices->blocks.try_emplace(query, mine.begin(), mine.end());
+      if (!first) choice.take(g, i, taken->second);
     }
 }
 

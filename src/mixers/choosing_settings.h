@@ -47,12 +47,17 @@ class ChoosingMixer : public Mixer {
     int64_t group, first, rows;         // queries
     int64_t blocks;                     // whole ones that may be scored
   };
-  // scores[r * stride + b] of the whole blocks before the own one of query first + r; others may hold anything.
-  virtual void score(const Scoring& s, float* scores, int64_t stride, float* scratch) const = 0;
+  // scores[r * stride + b] of the whole blocks before the own one of query first + r; others may hold anything. Returns
+  // the operations.
+  virtual int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const = 0;
+  static constexpr int64_t kMostScored = 64;  // rows at a time
+  // Pairs of a query and a summary, of whole blocks before its own or of shorter runs that are whole, that are scored
+  // over a fresh sequence.
+  int64_t scored(int64_t n, int64_t run) const;
   virtual int64_t score_scratch(int64_t keys) const = 0;  // floats
   virtual int64_t score_flops(int64_t n) const = 0;       // with the summaries
+  // `top`, or enough for everything.
   virtual int64_t most_blocks(int64_t /*place*/) const { return settings_.top; }
-  virtual int64_t most_blocks_anywhere() const { return settings_.top; }
 
   // The definition of summarise() and score(): `summaries` goes in and out, rows are added for the keys that came.
   virtual void naive_summarise(NaiveRun& run, const AttentionHeads::Naive& m, naive::Matrix& summaries) const;
@@ -73,6 +78,7 @@ class ChoosingMixer : public Mixer {
   Layout layout_{};
 
  private:
+  int64_t rows_at_a_time() const;
   BlockChoice choose(const Scoring& of) const;
   void follow(size_t segment, int64_t position, BlockChoice& choice, int64_t queries) const;
   std::vector<int32_t> naive_choice(NaiveRun& run, const AttentionHeads::Naive& m, const naive::Matrix& summaries,

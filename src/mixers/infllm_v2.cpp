@@ -54,15 +54,13 @@ struct InfLlm : ChoosingMixer {
     return attend(x, batch);
   }
 
-  int64_t dense_blocks() const { return (dense + settings_.block - 1) / settings_.block; }
   int64_t most_blocks(int64_t place) const override {
-    return place < dense ? std::max(settings_.top, dense_blocks()) : settings_.top;
+    return place < dense ? std::max(settings_.top, place / settings_.block + 1) : settings_.top;
   }
-  int64_t most_blocks_anywhere() const override { return std::max(settings_.top, dense_blocks()); }
   // Windows that end at or before a place: window w holds units w and w + 1.
   int64_t windows_before(int64_t place) const { return std::max<int64_t>(0, (place + 1) / unit - 1); }
 
-  void score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
+  int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
     const int64_t dim = heads.head_dim, row_units = s.segment.keys / unit + 1;
     const int64_t units = (s.segment.offset + s.first + s.rows) / unit;  // whole at the last query
     float *products = scratch, *weights = products + s.rows * row_units, *panel = weights + s.rows * row_units;
@@ -83,27 +81,26 @@ struct InfLlm : ChoosingMixer {
         scores[r * stride + b] = *std::max_element(weights + r * row_units + first, weights + r * row_units + last);
       }
     }
+    return 2 * s.rows * units * dim * heads.group();
   }
 
   // weights += softmax over the first `windows` windows, from products with units, which are spoilt.
   void add_softmax(float* products, int64_t windows, float* weights) const {
     if (windows == 0) return;
-    float top = -INFINITY, total = 0;
-    for (int64_t w = 0; w < windows; ++w) {
-      products[w] = 0.5f * heads.scale() * (products[w] + products[w + 1]);
-      top = std::max(top, products[w]);
-    }
-    kernels::elementwise().affine(products, 1, -top, products, windows);
-    kernels::elementwise().exp(products, products, windows);
-    for (int64_t w = 0; w < windows; ++w) total += products[w];
-    kernels::elementwise().axpy(1 / total, products, weights, windows);
+    const auto& maps = kernels::elementwise();
+    maps.add(products, products + 1, products, windows);
+    const float scale = 0.5f * heads.scale(), top = scale * *std::max_element(products, products + windows);
+    maps.affine(products, scale, -top, products, windows);
+    maps.exp(products, products, windows);
+    const auto total = static_cast<float>(maps.sum(products, windows));
+    maps.axpy(1 / total, products, weights, windows);
   }
 
   int64_t score_scratch(int64_t keys) const override {
-    return 2 * 64 * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
+    return 2 * kMostScored * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
   }
   int64_t score_flops(int64_t n) const override {
-    return heads.heads * heads.head_dim * n * (n / unit) + n * layout_.summary;
+    return 2 * heads.heads * heads.head_dim * scored(n, unit) + n * layout_.summary;
   }
 
   std::vector<double> naive_scores(NaiveRun&, const AttentionHeads::Naive& m, const naive::Matrix& summaries,

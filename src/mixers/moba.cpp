@@ -29,16 +29,17 @@ struct Moba : ChoosingMixer {
     return attend(x, batch);
   }
 
-  void score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
+  int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
     const Tensor &q = s.queries, &means = s.summaries;
     const int64_t kv = s.group / heads.group(), dim = heads.head_dim;
     kernels::sparse_attention().scores(q.data() + (s.segment.query_begin + s.first) * q.row_size() + s.group * dim,
                                        q.row_size(), s.rows, means.data() + kv * dim, means.row_size(), s.blocks, dim,
                                        scores, stride, scratch);
+    return 2 * s.rows * s.blocks * dim;
   }
   int64_t score_scratch(int64_t) const override { return kernels::kTileKeys * heads.head_dim; }
   int64_t score_flops(int64_t n) const override {
-    return heads.heads * heads.head_dim * n * (n / settings_.block) + n * layout_.summary;
+    return 2 * heads.heads * heads.head_dim * scored(n, settings_.block) + n * layout_.summary;
   }
 
   std::vector<double> naive_scores(NaiveRun&, const AttentionHeads::Naive& m, const naive::Matrix& summaries,

@@ -153,17 +153,18 @@ struct Seer : ChoosingMixer {
   }
 
   float gate_scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(dim))); }
-  void score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
+  int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
     const Tensor &q = s.queries, &k = s.summaries;
     kernels::sparse_attention().scores(q.data() + (s.segment.query_begin + s.first) * q.row_size() + s.group * dim,
                                        q.row_size(), s.rows, k.data() + s.group * dim, k.row_size(), s.blocks, dim,
                                        scores, stride, scratch);
+    return 2 * s.rows * s.blocks * dim;
   }
   int64_t score_scratch(int64_t) const override { return kernels::kTileKeys * dim; }
   int64_t score_flops(int64_t n) const override {
     const int64_t kv = heads.kv_heads, blocks = n / settings_.block;
-    return kv * dim * n * blocks + 2 * n * dim * heads.heads * heads.head_dim + 6 * blocks * kv * dim * heads.head_dim +
-           3 * n * kv * heads.head_dim;
+    return 2 * kv * dim * scored(n, settings_.block) + 2 * n * dim * heads.heads * heads.head_dim +
+           6 * blocks * kv * dim * heads.head_dim + 3 * n * kv * heads.head_dim;
   }
 
   // One group's numbers by its map and position.

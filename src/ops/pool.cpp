@@ -1,5 +1,7 @@
 #include "ops/pool.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/parallel.h"
 #include "ops/count.h"
@@ -7,14 +9,29 @@
 namespace sennit {
 namespace {
 
+bool better(float a, float b, Pooling how) {
+  return how == Pooling::highest ? a > b : a < b;
+}
+
 // The row of a run that a column takes its number from.
 int64_t taken(const float* first, int64_t stride, int64_t run, Pooling how) {
   int64_t at = 0;
-  for (int64_t r = 1; r < run; ++r) {
-    const float here = first[r * stride], best = first[at * stride];
-    if (how == Pooling::highest ? here > best : here < best) at = r;
-  }
+  for (int64_t r = 1; r < run; ++r)
+    if (better(first[r * stride], first[at * stride], how)) at = r;
   return at;
+}
+
+void pool_run(const float* rows, int64_t run, int64_t d, Pooling how, float* y) {
+  std::copy_n(rows, d, y);
+  for (int64_t r = 1; r < run; ++r) {
+    const float* row = rows + r * d;
+    if (how == Pooling::mean)
+      for (int64_t c = 0; c < d; ++c) y[c] += row[c];
+    else
+      for (int64_t c = 0; c < d; ++c) y[c] = better(row[c], y[c], how) ? row[c] : y[c];
+  }
+  if (how == Pooling::mean)
+    for (int64_t c = 0; c < d; ++c) y[c] *= 1 / static_cast<float>(run);
 }
 
 }  // namespace
@@ -28,17 +45,7 @@ Var pool_runs(const Var& x, int64_t run, Pooling how) {
   const float* from = in.data();
   float* to = y.data();
   parallel_for(runs, 16, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i)
-      for (int64_t c = 0; c < d; ++c) {
-        const float* column = from + i * run * d + c;
-        if (how != Pooling::mean) {
-          to[i * d + c] = column[taken(column, d, run, how) * d];
-          continue;
-        }
-        float sum = 0;
-        for (int64_t r = 0; r < run; ++r) sum += column[r * d];
-        to[i * d + c] = sum * share;
-      }
+    for (int64_t i = b; i < e; ++i) pool_run(from + i * run * d, run, d, how, to + i * d);
   });
   count_flops(runs * run * d);
   return record(std::move(y), {x}, [in, run, how, share](std::span<const Tensor> dys, Gradients& into) {

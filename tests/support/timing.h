@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <chrono>
+#include <vector>
 
 namespace sennit {
 
@@ -14,6 +15,22 @@ double seconds_of(int rounds, Body&& body) {
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return best;
+}
+
+// Times two bodies in turn, `rounds` times each, so that both meet the same machine: their medians, in seconds.
+struct Medians {
+  double first, second;
+};
+template <class First, class Second>
+Medians medians_in_turn(int rounds, First&& first, Second&& second) {
+  std::vector<double> a, b;
+  for (int i = 0; i < rounds; ++i) {
+    a.push_back(seconds_of(1, first));
+    b.push_back(seconds_of(1, second));
+  }
+  std::sort(a.begin(), a.end());
+  std::sort(b.begin(), b.end());
+  return {a[a.size() / 2], b[b.size() / 2]};
 }
 
 }  // namespace sennit

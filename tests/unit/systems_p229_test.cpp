@@ -1,0 +1,110 @@
+// InfLLM-V2 (Zhao et al., arXiv:2509.24663): dense for short sequences, chosen blocks for long ones, with the same
+// weights.
+#include <gtest/gtest.h>
+
+#include "support/receptive.h"
+#include "support/timing.h"
+
+namespace sennit {
+namespace {
+
+Json with(const Json& options) {
+  Json part = {{"name", "infllm_v2"}};
+  part.update(options);
+  return part;
+}
+
+TEST(SystemsP229, ShortSequencesAreDenseToTheBit) {
+  const auto dense = make_mixer({{"name", "softmax"}, {"kv_heads", 2}}, 32);
+  const auto switched = make_mixer(with({{"kv_heads", 2}, {"top", 4}, {"local", 2}, {"dense", 400}}), 32);
+  EXPECT_EQ(dense->parameter_count(), switched->parameter_count());
+  for (const int64_t n : {1, 64, 300, 400}) {
+    const Tensor x = normal_rows(n, 32, 2);
+    EXPECT_EQ(most_apart(run_alone(*switched, x), run_alone(*dense, x)), 0) << n;
+  }
+  const Tensor x = normal_rows(700, 32, 2);
+  const Tensor sparse = run_alone(*switched, x), full = run_alone(*dense, x);
+  EXPECT_EQ(most_apart(sparse.slice(0, 400), full.slice(0, 400)), 0);
+  EXPECT_GT(most_apart(sparse.slice(400, 300), full.slice(400, 300)), 1e-4);
+}
+
+TEST(SystemsP229, AllBlocksAreDenseAttention) {
+  const Tensor x = normal_rows(500, 32, 2);
+  const auto dense = make_mixer("softmax", 32),
+             all = make_mixer(with({{"dense", 0}, {"block", 32}, {"top", 16}, {"local", 2}}), 32);
+  EXPECT_LE(most_apart(run_alone(*all, x), run_alone(*dense, x)), 1e-5);
+}
+
+TEST(SystemsP229, HeadsOfAGroupChooseTogether) {
+  const int64_t n = 400, block = 16;
+  const auto mixer = make_mixer(
+      with({{"heads", 4}, {"kv_heads", 2}, {"block", block}, {"unit", 4}, {"top", 4}, {"local", 1}, {"dense", 0}}), 32);
+  NoGrad off;
+  const auto m = mixer->implicit(Var(normal_rows(n, 32, 3)), Context{});
+  bool groups_differ = false;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t b = 0; b <= i / block; ++b) {
+      const auto seen = [&](int64_t h) { return m->weights.data()[(h * n + i) * n + b * block] != 0; };
+      ASSERT_EQ(seen(0), seen(1)) << i << " " << b;
+      ASSERT_EQ(seen(2), seen(3)) << i << " " << b;
+      groups_differ = groups_differ || seen(0) != seen(2);
+    }
+  EXPECT_TRUE(groups_differ);
+}
+
+// A span of four keys in 16384 looks like the query: its block is among the chosen.
+TEST(SystemsP229, ANeedleIsFound) {
+  const int64_t n = 16384, d = 64;
+  const auto mixer = make_mixer(with({{"heads", 1}, {"dense", 0}, {"position", "none"}}), d);
+  for (const char* name : {"q.weight", "k.weight"}) {
+    Tensor identity = Tensor::zeros({d, d});
+    for (int64_t i = 0; i < d; ++i) identity.data()[i * d + i] = 1;
+    parameter_of(*mixer, name).var.value().copy_from(identity);
+  }
+  Tensor x = normal_rows(n, d, 2);
+  Rng rng(9);
+  int found = 0;
+  constexpr int kNeedles = 100, kSpan = 4;
+  Tensor questions({kNeedles, d});
+  std::vector<int64_t> needles;
+  for (int q = 0; q < kNeedles; ++q) {
+    needles.push_back((150 * q + rng.below(100)) / kSpan * kSpan);
+    for (int t = 1; t < kSpan; ++t) x.slice(needles.back() + t, 1).copy_from(x.slice(needles.back(), 1));
+    for (int64_t c = 0; c < d; ++c) questions.data()[q * d + c] = 3 * x.data()[needles.back() * d + c];
+  }
+  SequenceState state;
+  run_alone(*mixer, x, &state);
+  Choices choices;
+  mixer->choices = &choices;
+  run_alone(*mixer, questions, &state);
+  for (int q = 0; q < kNeedles; ++q) {
+    const auto& blocks = choices.blocks.at({0, 0, n + q});
+    ASSERT_LE(blocks.size(), 32u);
+    found += std::binary_search(blocks.begin(), blocks.end(), needles[q] / 64);
+  }
+  EXPECT_GE(found, 95);
+}
+
+TEST(SpeedP229, PrefillAndSteps) {
+  const int64_t n = 32768, d = 64;
+  const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, d),
+             sparse = make_mixer(with({{"heads", 1}, {"dense", 0}}), d);
+  const Tensor x = normal_rows(n, d, 2), one = normal_rows(1, d, 3);
+  const Medians m = medians_in_turn(
+      3, [&] { run_alone(*dense, x); }, [&] { run_alone(*sparse, x); });
+  std::printf("prefill: dense %.3f s, infllm_v2 %.3f s\n", m.first, m.second);
+  EXPECT_LE(m.second, m.first / 3);
+  SequenceState a, b;
+  run_alone(*dense, x, &a);
+  run_alone(*sparse, x, &b);
+  const auto steps = [&](Mixer& mixer, SequenceState& state) {
+    for (int i = 0; i < 64; ++i) run_alone(mixer, one, &state);
+  };
+  const Medians s = medians_in_turn(
+      15, [&] { steps(*dense, a); }, [&] { steps(*sparse, b); });
+  std::printf("64 steps: dense %.4f s, infllm_v2 %.4f s\n", s.first, s.second);
+  EXPECT_LE(s.second, s.first / 4);
+}
+
+}  // namespace
+}  // namespace sennit
