@@ -77,6 +77,19 @@ SENNIT_INLINE vf one_minus_exp(vf u) {
 vf f_complement(vf x) { return sqrt(max(one_minus_exp(x + x), zero())); }
 vf d_complement(vf x) { return -(exp(x + x) / max(f_complement(x), set(1e-4f))); }
 
+// The sine of x less n pi, with n pi in three pieces and the sign of n's parity; the polynomial is Taylor's on [-pi/2, pi/2].
+SENNIT_INLINE vf sine_from(vf x, vf n) {
+  vf r = fnma(n, set(3.140625f), x);
+  r = fnma(n, set(9.67502593994140625e-4f), r);
+  r = fnma(n, set(1.509957990978376432e-7f), r);
+  const vf r2 = r * r, odd = abs(n - set(2) * round(n * set(0.5f)));
+  vf p = set(-1.0f / 39916800);
+  for (const float c : {1.0f / 362880, -1.0f / 5040, 1.0f / 120, -1.0f / 6}) p = fma(p, r2, set(c));
+  return fma(p * r2, r, r) * fnma(set(2), odd, set(1));
+}
+vf f_sine(vf x) { return sine_from(x, round(x * set(0.31830988618379067f))); }
+vf d_sine(vf x) { return f_sine(x + set(1.5707963267948966f)); }
+
 void add(const float* a, const float* b, float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, load_n(a + i, k) + load_n(b + i, k), k); });
 }
@@ -154,6 +167,7 @@ const Elementwise elementwise_table = {
     .relu2 = map<f_relu2>,
     .tanh = map<f_tanh>,
     .softplus = map<f_softplus>,
+    .sine = map<f_sine>,
     .sigmoid_gradient = gradient<d_sigmoid>,
     .silu_gradient = gradient<d_silu>,
     .gelu_gradient = gradient<d_gelu>,
@@ -162,6 +176,7 @@ const Elementwise elementwise_table = {
     .relu2_gradient = gradient<d_relu2>,
     .tanh_gradient = gradient<d_tanh>,
     .softplus_gradient = gradient<f_sigmoid>,
+    .sine_gradient = gradient<d_sine>,
     .add = add,
     .multiply = multiply,
     .multiply_add = multiply_add,

@@ -13,8 +13,9 @@ struct Elementwise {
   Map complement;  // sqrt(1 - e^2x) for x <= 0: the weight that keeps the variance of a gated sum (Griffin, arXiv:2402.19427, eq. 4)
   Gradient complement_gradient;
   Map exp, log, sigmoid, silu, gelu, gelu_erf, relu, relu2, tanh, softplus;  // gelu: the tanh form; gelu_erf: x Phi(x)
+  Map sine;                                                                  // |x| up to some thousands
   Gradient sigmoid_gradient, silu_gradient, gelu_gradient, gelu_erf_gradient, relu_gradient, relu2_gradient, tanh_gradient,
-      softplus_gradient;
+      softplus_gradient, sine_gradient;
 
   void (*add)(const float* a, const float* b, float* y, int64_t n);         // y = a + b
   void (*multiply)(const float* a, const float* b, float* y, int64_t n);    // y = a b

@@ -1,26 +1,10 @@
 #include "kernels/rnn.h"
 
 #include "kernels/chunk.h"
+#include "kernels/feedback.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
-
-// u [n] = h [dim] times r [dim, n]
-template <int J>
-SENNIT_INLINE void feed_back_columns(const float* h, const float* r, int64_t dim, int64_t n, float* u, int64_t l,
-                                     int64_t lanes) {
-  vf sums[J];
-  for (int j = 0; j < J; ++j) sums[j] = zero();
-  for (int64_t p = 0; p < dim; ++p)
-    for (int j = 0; j < J; ++j) sums[j] = fma(set(h[p]), load_n(r + p * n + l + j * kLanes, lanes), sums[j]);
-  for (int j = 0; j < J; ++j) store_n(u + l + j * kLanes, sums[j], lanes);
-}
-void feed_back(const float* h, const float* r, int64_t dim, int64_t n, float* u) {
-  int64_t l = 0;
-  for (; l + 8 * kLanes <= n; l += 8 * kLanes) feed_back_columns<8>(h, r, dim, n, u, l, kLanes);
-  for (; l + kLanes <= n; l += kLanes) feed_back_columns<1>(h, r, dim, n, u, l, kLanes);
-  if (l < n) feed_back_columns<1>(h, r, dim, n, u, l, n - l);
-}
 
 // The lanes of one token from channel l: its inputs, what is fed back, and the states before.
 struct Lanes {
@@ -40,12 +24,6 @@ struct Write {
 
 SENNIT_INLINE vf one() {
   return set(1);
-}
-SENNIT_INLINE vf through_sigmoid(vf s, vf d) {
-  return s * (one() - s) * d;
-}
-SENNIT_INLINE vf through_tanh(vf t, vf d) {
-  return fnma(t, t, one()) * d;
 }
 
 // step: the new states. back: from the gradients of the new states (in `d`, that of h complete) to those of the old
@@ -136,7 +114,7 @@ void begin_state(const RnnTask& t, const float* s0, float* s) {
 
 template <RnnCell C>
 SENNIT_INLINE void step(const RnnTask& t, int64_t i, const float* from, float* to, float* u) {
-  feed_back(from, t.r, t.dim, rnn_gates(C) * t.dim, u);
+  feed_back(from, t.r, t.dim, rnn_gates(C) * t.dim, rnn_gates(C) * t.dim, u);
   for_lanes(t.dim, [&](int64_t l, int64_t k) {
     Cell<C>::step({t.x + i * t.x_stride, u, from, t.dim, l, k}, {to, t.dim, l, k});
   });

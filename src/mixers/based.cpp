@@ -6,7 +6,7 @@
 // architecture puts layers of a small sliding window (softmax with `window`) and short convolutions beside it.
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/heads.h"
 #include "ops/arithmetic.h"
 #include "ops/features.h"
 #include "ops/maps.h"
@@ -15,7 +15,7 @@
 namespace sennit::mixers {
 namespace {
 
-struct Based : Mixer {
+struct Based : Heads {
   struct Options {
     int64_t heads = 4, feature_dim = 8;
     Fields fields() {
@@ -34,50 +34,32 @@ struct Based : Mixer {
   }
 
   Based(const Dims& d, const Options& o, Rng rng)
-      : options(o), dim(d.d_model / o.heads), features(taylor_count(o.feature_dim)) {
-    if (d.d_model % o.heads)
-      fail({"based", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
-    q = Linear(d.d_model, o.heads * o.feature_dim, rng.fork("q"));
-    k = Linear(d.d_model, o.heads * o.feature_dim, rng.fork("k"));
-    v = Linear(d.d_model, d.d_model, rng.fork("v"));
-    out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
-  }
-
-  void visit(const ParameterVisitor& p) override {
-    p("q", q);
-    p("k", k);
-    p("v", v);
-    p("out", out);
-  }
-  StateSpec state_spec() const override {
-    return {{"S", {options.heads, features, dim}}, {"z", {options.heads, features, 1}}};
-  }
+      : Heads("based", d, o.heads, rng, o.feature_dim), features(taylor_count(o.feature_dim)) {}
+  StateSpec state_spec() const override { return {{"S", {heads, features, dim}}, {"z", {heads, features, 1}}}; }
 
   Var map(Linear& of, const Var& x, const Context& c) {
-    const double root = std::sqrt(std::sqrt(static_cast<double>(options.feature_dim)));
-    return taylor_features(scale(of(x, c), static_cast<float>(1 / root)), options.heads);
+    const double root = std::sqrt(std::sqrt(static_cast<double>(key_dim)));
+    return taylor_features(scale(of(x, c), static_cast<float>(1 / root)), heads);
   }
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Based>("based", batch);
     const Context& c = *batch.context;
     const Var qs = map(q, x, c), ks = map(k, x, c);
-    const Var sums = gla(qs, ks, v(x, c), {}, batch, {.heads = options.heads});
-    const Var weights =
-        gla(qs, ks, Var(Tensor::full({x.rows(), options.heads}, 1)), {}, batch, {.heads = options.heads, .field = 1});
+    const Var sums = gla(qs, ks, v(x, c), {}, batch, {.heads = heads});
+    const Var weights = gla(qs, ks, Var(Tensor::full({x.rows(), heads}, 1)), {}, batch, {.heads = heads, .field = 1});
     return output(x, multiply_groups(sums, exp(scale(log(weights), -1))), c);
   }
-  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
   int64_t flops(int64_t n) const override {
-    const int64_t d = out.out(), h = options.heads;
-    return n * (4 * d * (d + h * options.feature_dim) + 2 * h * features * (1 + 2 * (dim + 1)) + d);
+    const int64_t d = out.out(), h = heads;
+    return n * (4 * d * (d + h * key_dim) + 2 * h * features * (1 + 2 * (dim + 1)) + d);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
-    const int64_t f = options.feature_dim;
+    const int64_t f = key_dim;
     const naive::Matrix qs = naive::linear(run.x, run.w, "q"), ks = naive::linear(run.x, run.w, "k"),
                         vs = naive::linear(run.x, run.w, "v");
     naive::Matrix &S = run.state["S"], &z = run.state["z"];
-    if (!S.rows) S = naive::Matrix(options.heads, features * dim), z = naive::Matrix(options.heads, features);
+    if (!S.rows) S = naive::Matrix(heads, features * dim), z = naive::Matrix(heads, features);
     const auto phi = [&](const naive::Matrix& m, int64_t t, int64_t h) {
       std::vector<double> y = {1};
       const double unit = std::pow(static_cast<double>(f), -0.25);
@@ -86,9 +68,9 @@ struct Based : Mixer {
         for (int64_t j = i; j <= f; ++j) y.push_back(y[i] * y[j] * (i == j ? std::sqrt(0.5) : 1));
       return y;
     };
-    naive::Matrix core(run.x.rows, options.heads * dim);
+    naive::Matrix core(run.x.rows, heads * dim);
     for (int64_t t = 0; t < run.x.rows; ++t)
-      for (int64_t h = 0; h < options.heads; ++h) {
+      for (int64_t h = 0; h < heads; ++h) {
         const std::vector<double> query = phi(qs, t, h), key = phi(ks, t, h);
         double weight = 0;
         for (int64_t p = 0; p < features; ++p) {
@@ -103,10 +85,10 @@ struct Based : Mixer {
 
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
     const Tensor qs = q(x, c).value(), ks = k(x, c).value();
-    const int64_t n = x.rows(), f = options.feature_dim, width = options.heads * f;
-    ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), v(x, c).value()};
+    const int64_t n = x.rows(), f = key_dim, width = heads * f;
+    ImplicitMatrix m{Tensor::zeros({heads, n, n}), v(x, c).value()};
     std::vector<double> row(n);
-    for (int64_t h = 0; h < options.heads; ++h)
+    for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < n; ++i) {
         double total = 0;
         for (int64_t j = 0; j <= i; ++j) {
@@ -121,9 +103,7 @@ struct Based : Mixer {
     return m;
   }
 
-  Options options;
-  int64_t dim, features;
-  Linear q, k, v, out;
+  int64_t features;
 };
 
 }  // namespace

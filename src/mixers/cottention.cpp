@@ -4,7 +4,7 @@
 // shrinks with the number of tokens before it.
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/heads.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/maps.h"
@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kUnitEpsilon = 1e-12;
 
-struct Cottention : Mixer {
+struct Cottention : Heads {
   struct Options {
     int64_t heads = 4;
     Fields fields() { return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}}; }
@@ -29,26 +29,15 @@ struct Cottention : Mixer {
             .cost = "O(n d^2 / heads)"};
   }
 
-  Cottention(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
-    if (d.d_model % o.heads)
-      fail(
-          {"cottention", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
-    q = Linear(d.d_model, d.d_model, rng.fork("q"));
-    k = Linear(d.d_model, d.d_model, rng.fork("k"));
-    v = Linear(d.d_model, d.d_model, rng.fork("v"));
-    out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
+  Cottention(const Dims& d, const Options& o, Rng rng) : Heads("cottention", d, o.heads, rng) {
     shrink.init(Tensor::full({o.heads}, 0.5f));
     shrink.decays = false;
   }
-
   void visit(const ParameterVisitor& p) override {
-    p("q", q);
-    p("k", k);
-    p("v", v);
-    p("out", out);
+    Heads::visit(p);
     p("shrink", shrink);
   }
-  StateSpec state_spec() const override { return {{"S", {options.heads, dim, dim}}}; }
+  StateSpec state_spec() const override { return {{"S", {heads, dim, dim}}}; }
 
   struct Core {
     Var q, k, v;
@@ -58,29 +47,28 @@ struct Cottention : Mixer {
     for (const Segment& s : segments)
       for (int64_t t = 0; t < s.length; ++t)
         log_count.data()[s.begin + t] = static_cast<float>(std::log(static_cast<double>(s.position + t + 1)));
-    const Var weight = exp(scale(matmul(Var(log_count), reshape(sigmoid(shrink), {1, options.heads})), -1));
-    const NormOptions unit{.groups = options.heads, .epsilon = static_cast<float>(kUnitEpsilon)};
+    const Var weight = exp(scale(matmul(Var(log_count), reshape(sigmoid(shrink), {1, heads})), -1));
+    const NormOptions unit{.groups = heads, .epsilon = static_cast<float>(kUnitEpsilon)};
     return {l2norm(q(x, c), unit), l2norm(k(x, c), unit), multiply_groups(v(x, c), weight)};
   }
 
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Cottention>("cottention", batch);
     const Core in = core_inputs(x, batch.segments, *batch.context);
-    return output(x, gla(in.q, in.k, in.v, {}, batch, {.heads = options.heads}), *batch.context);
+    return output(x, gla(in.q, in.k, in.v, {}, batch, {.heads = heads}), *batch.context);
   }
-  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out();
     return n * (8 * d * d + 4 * d * dim + 8 * d);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
-    const naive::Matrix qs = naive::l2norm(naive::linear(run.x, run.w, "q"), options.heads, kUnitEpsilon);
-    const naive::Matrix ks = naive::l2norm(naive::linear(run.x, run.w, "k"), options.heads, kUnitEpsilon),
+    const naive::Matrix qs = naive::l2norm(naive::linear(run.x, run.w, "q"), heads, kUnitEpsilon);
+    const naive::Matrix ks = naive::l2norm(naive::linear(run.x, run.w, "k"), heads, kUnitEpsilon),
                         vs = naive::linear(run.x, run.w, "v");
     naive::Matrix& S = run.state["S"];
-    if (!S.rows) S = naive::Matrix(options.heads, dim * dim);
-    naive::Matrix core(run.x.rows, options.heads * dim);
+    if (!S.rows) S = naive::Matrix(heads, dim * dim);
+    naive::Matrix core(run.x.rows, heads * dim);
     for (int64_t t = 0; t < run.x.rows; ++t)
       for (int64_t c = 0; c < core.cols; ++c) {  // key channel
         const int64_t h = c / dim;
@@ -98,19 +86,9 @@ struct Cottention : Mixer {
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
     const Segment whole[] = {{0, x.rows(), 0, nullptr}};
     const Core in = core_inputs(x, whole, c);
-    const int64_t n = x.rows(), width = options.heads * dim;
-    ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), in.v.value()};
-    for (int64_t p = 0; p < width; ++p)
-      for (int64_t i = 0; i < n; ++i)
-        for (int64_t j = 0; j <= i; ++j)
-          m.weights.data()[(p / dim * n + i) * n + j] +=
-              in.q.value().data()[i * width + p] * in.k.value().data()[j * width + p];
-    return m;
+    return inner_products(in.q.value(), in.k.value(), in.v.value());
   }
 
-  Options options;
-  int64_t dim;
-  Linear q, k, v, out;
   Parameter shrink;
 };
 

@@ -6,7 +6,7 @@
 // Keys compete for the flow out (c), queries are given it by what flows in.
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/heads.h"
 #include "ops/arithmetic.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
@@ -16,7 +16,7 @@ namespace {
 
 constexpr float kLeast = 1e-6f;  // of a feature
 
-struct Flowformer : Mixer {
+struct Flowformer : Heads {
   struct Options {
     int64_t heads = 4;
     Fields fields() { return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}}; }
@@ -30,27 +30,11 @@ struct Flowformer : Mixer {
         .cost = "O(n d^2 / heads)"};
   }
 
-  Flowformer(const Dims& d, const Options& o, Rng rng) : options(o), dim(d.d_model / o.heads) {
-    if (d.d_model % o.heads)
-      fail(
-          {"flowformer", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
-    q = Linear(d.d_model, d.d_model, rng.fork("q"));
-    k = Linear(d.d_model, d.d_model, rng.fork("k"));
-    v = Linear(d.d_model, d.d_model, rng.fork("v"));
-    out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
-  }
-
-  void visit(const ParameterVisitor& p) override {
-    p("q", q);
-    p("k", k);
-    p("v", v);
-    p("out", out);
-  }
+  Flowformer(const Dims& d, const Options& o, Rng rng) : Heads("flowformer", d, o.heads, rng) {}
   StateSpec state_spec() const override {
-    const Shape row{1, options.heads * dim};
-    return {
-        {"S", {options.heads, dim, dim}}, {"keys", row}, {"queries", row}, {"level_keys", row}, {"level_queries", row},
-        {"strengths", {1, options.heads}}};
+    const Shape row{1, heads * dim};
+    return {{"S", {heads, dim, dim}}, {"keys", row},          {"queries", row},
+            {"level_keys", row},      {"level_queries", row}, {"strengths", {1, heads}}};
   }
 
   // A mean moves by a share of 1 / t of what is new.
@@ -58,11 +42,11 @@ struct Flowformer : Mixer {
     Var log_decay, share;  // [N, H]
   };
   Shares shares(const Batch& batch) const {
-    Tensor g({batch.rows(), options.heads}), s(g.shape());
+    Tensor g({batch.rows(), heads}), s(g.shape());
     for (const Segment& segment : batch.segments)
-      for (int64_t t = 0; t < segment.length * options.heads; ++t) {
-        const double count = static_cast<double>(segment.position + t / options.heads + 1);
-        const int64_t at = segment.begin * options.heads + t;
+      for (int64_t t = 0; t < segment.length * heads; ++t) {
+        const double count = static_cast<double>(segment.position + t / heads + 1);
+        const int64_t at = segment.begin * heads + t;
         g.data()[at] = static_cast<float>(std::log1p(-1 / count));
         s.data()[at] = static_cast<float>(1 / count);
       }
@@ -80,7 +64,7 @@ struct Flowformer : Mixer {
     const auto mean = [&](const Var& y, size_t field) {
       return diagonal_scan(multiply_groups(y, s.share), wide, batch, field);
     };
-    const auto flow = [&](const Var& a, const Var& b) { return sum_groups(a * b, options.heads); };
+    const auto flow = [&](const Var& a, const Var& b) { return sum_groups(a * b, heads); };
     const Var in = inverse(flow(fq, mean(fk, 1))), out_flow = inverse(flow(fk, mean(fq, 2)));
     const Var level_in = flow(fq, mean(multiply_groups(fk, out_flow), 3)),
               level_out = flow(fk, mean(multiply_groups(fq, in), 4));
@@ -93,13 +77,12 @@ struct Flowformer : Mixer {
     check_batch<Flowformer>("flowformer", batch);
     const Shares s = shares(batch);
     const Core in = core_inputs(x, batch, s);
-    return output(x, gla(in.q, in.k, multiply_groups(in.v, s.share), s.log_decay, batch, {.heads = options.heads}),
+    return output(x, gla(in.q, in.k, multiply_groups(in.v, s.share), s.log_decay, batch, {.heads = heads}),
                   *batch.context);
   }
-  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out();
-    return n * (8 * d * d + 6 * d * dim + 34 * d + 25 * options.heads);
+    return n * (8 * d * d + 6 * d * dim + 34 * d + 25 * heads);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -107,16 +90,15 @@ struct Flowformer : Mixer {
     const naive::Matrix vs = naive::linear(run.x, run.w, "v");
     for (auto* m : {&qs, &ks})
       for (double& a : m->a) a = naive::sigmoid(a) + 1e-6;
-    const int64_t width = options.heads * dim;
     naive::Matrix &S = run.state["S"], &mk = run.state["keys"], &mq = run.state["queries"],
                   &lk = run.state["level_keys"], &lq = run.state["level_queries"], &strengths = run.state["strengths"];
     if (!S.rows) {
-      S = naive::Matrix(options.heads, dim * dim), strengths = naive::Matrix(1, options.heads);
-      for (auto* m : {&mk, &mq, &lk, &lq}) *m = naive::Matrix(1, width);
+      S = naive::Matrix(heads, dim * dim), strengths = naive::Matrix(1, heads);
+      for (auto* m : {&mk, &mq, &lk, &lq}) *m = naive::Matrix(1, width());
     }
-    naive::Matrix core(run.x.rows, width);
+    naive::Matrix core(run.x.rows, width());
     for (int64_t t = 0; t < run.x.rows; ++t)
-      for (int64_t h = 0; h < options.heads; ++h) {
+      for (int64_t h = 0; h < heads; ++h) {
         const double count = static_cast<double>(run.position + t + 1);
         const auto move = [&](double& mean, double value) { mean += (value - mean) / count; };
         double in = 0, away = 0, level_in = 0, level_out = 0;
@@ -144,19 +126,12 @@ struct Flowformer : Mixer {
     const Segment whole[] = {{0, x.rows(), 0, nullptr}};
     const Batch batch{whole, &c};
     const Core in = core_inputs(x, batch, shares(batch));
-    const int64_t n = x.rows(), width = options.heads * dim;
-    ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), in.v.value()};
-    for (int64_t p = 0; p < width; ++p)
-      for (int64_t i = 0; i < n; ++i)
-        for (int64_t j = 0; j <= i; ++j)
-          m.weights.data()[(p / dim * n + i) * n + j] +=
-              in.q.value().data()[i * width + p] * in.k.value().data()[j * width + p] / static_cast<float>(i + 1);
+    ImplicitMatrix m = inner_products(in.q.value(), in.k.value(), in.v.value());
+    const int64_t n = x.rows();
+    for (int64_t i = 0; i < heads * n; ++i)
+      for (int64_t j = 0; j < n; ++j) m.weights.data()[i * n + j] /= static_cast<float>(i % n + 1);
     return m;
   }
-
-  Options options;
-  int64_t dim;
-  Linear q, k, v, out;
 };
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <array>
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/rwkv.h"
 #include "nn/init.h"
 #include "nn/token_shift.h"
 #include "ops/arithmetic.h"
@@ -41,31 +41,21 @@ struct Rwkv6 : Mixer {
   }
 
   Rwkv6(const Dims& d, const Options& o, Rng rng)
-      : options(o), width(d.d_model), dim(d.d_model / o.heads), shift(d.d_model) {
-    if (width % o.heads)
-      fail({"rwkv6", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
+      : options(o), width(d.d_model), dim(head_dim("rwkv6", d.d_model, o.heads)), shift(d.d_model) {
     maps[kDecay] = Linear(width, o.decay_rank, rng.fork("decay"));
     for (const int i : {kKey, kValue, kReceptance, kGate}) maps[i] = Linear(width, width, rng.fork(kNames[i]));
     decay_up = Linear(o.decay_rank, width, rng.fork("decay_up"), {.bias = true, .deviation = 0.01});
     out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
     mix_down = Linear(width, kMixed * o.mix_rank, rng.fork("mix_down"), {.deviation = 1e-2});
-    // Channels in a row from the token before to the token itself, steeper in deeper layers; decays from slow to fast.
-    const double steep = 1 / (1 + static_cast<double>(d.depth));
-    Tensor own({width}), speed({width}), here({width});
-    for (int64_t c = 0; c < width; ++c) {
-      const double place = static_cast<double>(c) / static_cast<double>(width);
-      own.data()[c] = static_cast<float>(1 - std::pow(place, steep));
-      speed.data()[c] = static_cast<float>(-6 + 5 * std::pow(place, 1.35));
-      here.data()[c] = static_cast<float>(0.5 * (1 - place));
-    }
+    const Tensor own = initial_mix(width, 1, d.depth);
     for (int i = 0; i < kMixed; ++i) {
       mix_up[i] = Linear(o.mix_rank, width, rng.fork("mix_up").fork(static_cast<uint64_t>(i)), {.deviation = 1e-2});
       mix[i].init(own.clone());
       mix[i].decays = false;
     }
-    mix_first.init(own);
-    decay_up.bias.init(speed);
-    bonus.init(here);
+    mix_first.init(own.clone());
+    decay_up.bias.init(channel_ramp(width, -6, 5, 1.35));  // from slow to fast
+    bonus.init(channel_ramp(width, 0.5, -0.5, 1));
     norm.init(Tensor::full({width}, 1));
     norm_bias.init(Tensor::zeros({width}));
     for (Parameter* p : {&mix_first, &decay_up.bias, &bonus, &norm, &norm_bias}) p->decays = false;

@@ -10,7 +10,7 @@
 #include <array>
 #include <cmath>
 
-#include "mixers/mixer.h"
+#include "mixers/rwkv.h"
 #include "nn/token_shift.h"
 #include "ops/arithmetic.h"
 #include "ops/maps.h"
@@ -47,16 +47,9 @@ struct Rwkv7 : Mixer {
   }
 
   Rwkv7(const Dims& d, const Options& o, Rng rng)
-      : options(o), width(d.d_model), dim(d.d_model / o.heads), shift(d.d_model) {
-    if (width % o.heads)
-      fail({"rwkv7", fmt::format("heads that divide d_model = {}", width), fmt::format("heads = {}", o.heads)});
+      : options(o), width(d.d_model), dim(head_dim("rwkv7", d.d_model, o.heads)), shift(d.d_model) {
     const int64_t rows[kMixed] = {width, width, width, o.decay_rank, o.rate_rank, o.gate_rank};
-    Tensor own({width}), speed({width});
-    for (int64_t c = 0; c < width; ++c) {
-      const double place = static_cast<double>(c) / static_cast<double>(width);
-      own.data()[c] = static_cast<float>(1 - std::pow(place, 0.5 / (1 + static_cast<double>(d.depth))));
-      speed.data()[c] = static_cast<float>(-5.5 + 6 * std::pow(place, 1.35));
-    }
+    const Tensor own = initial_mix(width, 0.5, d.depth);
     for (int i = 0; i < kMixed; ++i) {
       maps[i] = Linear(width, rows[i], rng.fork(kNames[i]));
       mix[i].init(own.clone());
@@ -72,7 +65,7 @@ struct Rwkv7 : Mixer {
       value_up.bias.decays = false;
     }
     out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
-    decay_up.bias.init(speed);
+    decay_up.bias.init(channel_ramp(width, -5.5, 6, 1.35));
     removed.init(Tensor::full({width}, 0.85f));
     replaced.init(Tensor::full({width}, 1));
     bonus.init(Tensor::full({width}, 0.05f));

@@ -56,6 +56,7 @@ Var relu(const Var& x) { return map(x, kernels::elementwise().relu, &Elementwise
 Var relu2(const Var& x) { return map(x, kernels::elementwise().relu2, &Elementwise::relu2_gradient); }
 Var tanh(const Var& x) { return map(x, kernels::elementwise().tanh, &Elementwise::tanh_gradient); }
 Var softplus(const Var& x) { return map(x, kernels::elementwise().softplus, &Elementwise::softplus_gradient); }
+Var sine(const Var& x) { return map(x, kernels::elementwise().sine, &Elementwise::sine_gradient); }
 Var complement(const Var& x) { return map(x, kernels::elementwise().complement, &Elementwise::complement_gradient); }
 Var log_sigmoid(const Var& x) { return scale(softplus(scale(x, -1)), -1); }
 

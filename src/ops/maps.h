@@ -17,6 +17,7 @@ Var relu(const Var& x);
 Var relu2(const Var& x);  // max(x, 0)^2
 Var tanh(const Var& x);
 Var softplus(const Var& x);
+Var sine(const Var& x);
 
 // sqrt(1 - e^2x) for x <= 0
 Var complement(const Var& x);

@@ -40,6 +40,7 @@ inline std::vector<Operation> maps() {
           map_case("gelu_erf", gelu_erf, [](double x) { return naive::activation("gelu_erf", x); }),
           map_case("relu", relu, [](double x) { return std::fmax(x, 0); }),
           map_case("relu2", relu2, [](double x) { return x > 0 ? x * x : 0; }),
+          map_case("sine", sine, [](double x) { return std::sin(x); }),
           map_case("tanh", tanh, [](double x) { return std::tanh(x); }),
           map_case("softplus", sennit::softplus, softplus),
           map_case(

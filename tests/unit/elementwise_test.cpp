@@ -37,6 +37,7 @@ const Case kCases[] = {
     {"relu", &kernels::Elementwise::relu, &kernels::Elementwise::relu_gradient, [](double x) { return std::max(x, 0.0); }, -5, 5},
     {"relu2", &kernels::Elementwise::relu2, &kernels::Elementwise::relu2_gradient,
      [](double x) { return x > 0 ? x * x : 0; }, -5, 5},
+    {"sine", &kernels::Elementwise::sine, &kernels::Elementwise::sine_gradient, [](double x) { return std::sin(x); }, -40, 40},
     {"tanh", &kernels::Elementwise::tanh, &kernels::Elementwise::tanh_gradient, [](double x) { return std::tanh(x); }, -6, 6},
     {"softplus", &kernels::Elementwise::softplus, &kernels::Elementwise::softplus_gradient,
      [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }, -30, 30},
