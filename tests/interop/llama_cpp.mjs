@@ -1,6 +1,7 @@
 // One thread: several wait for one another by spinning, which takes long on a busy machine.
 // Prints, as JSON, what llama.cpp makes of some tokens: the logits after each, and the likeliest continuation.
 //   node llama_cpp.mjs FOLDER_WITH_NODE_MODULES MODEL.gguf TOKEN,TOKEN,... CONTINUATION_LENGTH
+// With "embed" in the place of a length: the text's embedding.
 import {createRequire} from "node:module";
 import {pathToFileURL} from "node:url";
 import path from "node:path";
@@ -11,6 +12,12 @@ const {getLlama, LlamaLogLevel} = await import(pathToFileURL(entry));
 const tokens = list.split(",").map(Number);
 const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: 1});
 const model = await llama.loadModel({modelPath, useMmap: true});
+if (length === "embed") {
+  const embedder = await model.createEmbeddingContext({contextSize: 128, batchSize: 128, threads: 1});
+  const {vector} = await embedder.getEmbeddingFor(tokens);
+  process.stdout.write(JSON.stringify({embedding: vector}) + "\n");
+  process.exit(0);
+}
 const context = await model.createContext({
   contextSize: 512, batchSize: 512, threads: 1, flashAttention: false,
   experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"
