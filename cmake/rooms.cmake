@@ -46,8 +46,8 @@ function(sennit_room name)
 endfunction()
 
 # sennit_registry(out room): writes a source that calls register_<file>() for each file of a socket's room, so that a
-# new idea is one new file. The contract's own sources (registry.cpp, the singular of the room's name, and x_settings.cpp,
-# which several ideas share) are left out.
+# new idea is one new file. The contract's own sources (registry.cpp and the singular of the room's name) are left out, and
+# files with a header of their own, which several ideas share.
 function(sennit_registry out room type)
   string(REGEX REPLACE "s$" "" contract ${room})
   string(REGEX REPLACE "ie$" "y" contract ${contract})
@@ -56,8 +56,7 @@ function(sennit_registry out room type)
   set(calls "")
   foreach(file ${files})
     get_filename_component(stem ${file} NAME_WE)
-    # A file with a header of its own is shared by others of the room.
-    if(NOT stem MATCHES "^(registry|${contract}|.*_settings)$" AND NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${room}/${stem}.h)
+    if(NOT stem MATCHES "^(registry|${contract})$" AND NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${room}/${stem}.h)
       string(APPEND declarations "void register_${stem}(Registry<${type}>&);\n")
       string(APPEND calls "    register_${stem}(r);\n")
     endif()
