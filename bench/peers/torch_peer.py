@@ -89,12 +89,27 @@ def product(precision, m, k, n):
     return lambda: F.linear(x, w)
 
 
+def lstm(backward):
+    layer = nn.LSTM(512, 512, bias=False)
+    x = torch.randn(512, 4, 512, requires_grad=bool(backward))
+
+    def run():
+        with torch.set_grad_enabled(bool(backward)):
+            y, _ = layer(x)
+            if backward:
+                y.sum().backward()
+
+    return run
+
+
 def prepare(case):
     kind, *args = case.split()
     if kind == "train":
         return training(args[0])
     if kind == "attention":
         return attention(*map(int, args))
+    if kind == "lstm":
+        return lstm(int(args[0]))
     if kind == "product":
         return product(args[0], *map(int, args[1:]))
     return None

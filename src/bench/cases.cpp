@@ -11,7 +11,8 @@ Tensor random_rows(int64_t rows, int64_t columns, std::string_view name, double 
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
-  for (const auto add : {add_products, add_attention, add_recurrences, add_parts, add_mixers, add_training}) add(cases);
+  for (const auto add : {add_products, add_attention, add_recurrences, add_rnn, add_parts, add_mixers, add_training})
+    add(cases);
   return cases;
 }
 

@@ -12,6 +12,7 @@ namespace sennit::bench {
 void add_products(std::vector<Case>& cases);
 void add_attention(std::vector<Case>& cases);
 void add_recurrences(std::vector<Case>& cases);
+void add_rnn(std::vector<Case>& cases);
 void add_parts(std::vector<Case>& cases);
 void add_mixers(std::vector<Case>& cases);
 void add_training(std::vector<Case>& cases);
