@@ -44,20 +44,26 @@ RowSet part_of(const RowSet& set, int64_t begin, int64_t most) {
 struct TileKeys {
   const KeyTile& tile;
   const int32_t* list;
-  int64_t first;  // key
-  bool run;       // its keys follow one another
+  int64_t first, last;  // key
+  bool run;             // its keys follow one another
   float places[kKeys];
 
   TileKeys(const SparseAttentionTask& t, const KeyTile& of)
-      : tile(of), list(t.key_list), first(row_at(of.keys, list, 0)), run(together(of.keys, list)) {
+      : tile(of),
+        list(t.key_list),
+        first(row_at(of.keys, list, 0)),
+        last(row_at(of.keys, list, of.keys.count - 1)),
+        run(together(of.keys, list)) {
     for (int64_t j = 0; j < kKeys; ++j)
       places[j] = static_cast<float>(j < of.keys.count ? row_at(of.keys, list, j) - first : 0);
   }
   // How many of the keys stand before a place.
   int64_t before(int64_t place) const {
     if (run) return larger(0, smaller(tile.keys.count, place - first));
-    int64_t n = 0;
-    while (n < tile.keys.count && row_at(tile.keys, list, n) < place) ++n;
+    if (place <= first) return 0;
+    if (last < place) return tile.keys.count;
+    int64_t n = 1;
+    while (row_at(tile.keys, list, n) < place) ++n;
     return n;
   }
   Scores scores(const SparseAttentionTask& t, int64_t query) const {
