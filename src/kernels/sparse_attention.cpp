@@ -44,20 +44,26 @@ RowSet part_of(const RowSet& set, int64_t begin, int64_t most) {
 struct TileKeys {
   const KeyTile& tile;
   const int32_t* list;
-  int64_t first;  // key
-  bool run;       // its keys follow one another
+  int64_t first, last;  // key
+  bool run;             // its keys follow one another
   float places[kKeys];
 
   TileKeys(const SparseAttentionTask& t, const KeyTile& of)
-      : tile(of), list(t.key_list), first(row_at(of.keys, list, 0)), run(together(of.keys, list)) {
+      : tile(of),
+        list(t.key_list),
+        first(row_at(of.keys, list, 0)),
+        last(row_at(of.keys, list, of.keys.count - 1)),
+        run(together(of.keys, list)) {
     for (int64_t j = 0; j < kKeys; ++j)
       places[j] = static_cast<float>(j < of.keys.count ? row_at(of.keys, list, j) - first : 0);
   }
   // How many of the keys stand before a place.
   int64_t before(int64_t place) const {
     if (run) return larger(0, smaller(tile.keys.count, place - first));
-    int64_t n = 0;
-    while (n < tile.keys.count && row_at(tile.keys, list, n) < place) ++n;
+    if (place <= first) return 0;
+    if (last < place) return tile.keys.count;
+    int64_t n = 1;
+    while (row_at(tile.keys, list, n) < place) ++n;
     return n;
   }
   Scores scores(const SparseAttentionTask& t, int64_t query) const {
@@ -69,7 +75,10 @@ struct TileKeys {
             {before(place - tile.far + 1), before(place - tile.near + 1)},
             run ? nullptr : places};
   }
-  int64_t columns() const { return smaller(kKeys, (tile.keys.count + kLanes - 1) / kLanes * kLanes); }
+  // How many of the keys, from the first on, some of the queries see: those that the last one has reached.
+  int64_t reached(const SparseAttentionTask& t, const RowSet& queries) const {
+    return before(row_at(queries, t.query_list, queries.count - 1) + t.offset - tile.near + 1);
+  }
 };
 
 struct Scratch {
@@ -100,6 +109,10 @@ struct Scratch {
 int64_t scratch_floats(const SparseAttentionTask& t) {
   return 3 * kKeys * (t.key_dim + t.value_dim) + kRows * (t.key_dim + 2 * t.value_dim) + 2 * kRows * kKeys +
          3 * (t.end - t.begin);
+}
+
+int64_t in_lanes(int64_t n) {
+  return (n + kLanes - 1) / kLanes * kLanes;
 }
 
 float top_of(const Scores& scores, const float* products) {
@@ -138,10 +151,12 @@ int64_t forward_tile(const SparseAttentionTask& t, const KeyTile& tile, float* o
   int64_t pairs = 0;
   for (int64_t at = 0; at < tile.queries.count; at += kRows) {
     const RowSet part = part_of(tile.queries, at, kRows);
+    const int64_t reached = keys.reached(t, part);
+    if (reached == 0) continue;
     const bool in_place = together(part, t.query_list);
     const Rows q = rows_of(t.q, t.q_stride, t.key_dim, part, t.query_list, s.some_queries);
     const Rows out = rows_of(o, o_stride, t.value_dim, part, t.query_list, s.some_outs);
-    multiply({q.data, q.stride, 1, s.keys, kKeys, s.weights, kKeys, part.count, keys.columns(), t.key_dim, false});
+    multiply({q.data, q.stride, 1, s.keys, kKeys, s.weights, kKeys, part.count, in_lanes(reached), t.key_dim, false});
     float* const sums = in_place ? o + row_at(part, t.query_list, 0) * o_stride : s.some_outs;
     for (int64_t r = 0; r < part.count; r += kTileRows)
       pairs += weigh_group(t, keys, part_of(part, r, kTileRows), v, sums + r * out.stride, out.stride,
@@ -170,8 +185,8 @@ int64_t forward(const SparseAttentionTask& t, float* o, int64_t o_stride, float*
 }
 
 // Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key.
-void weigh_slopes(const SparseAttentionTask& t, const TileKeys& keys, const RowSet& queries, const float* stat,
-                  const Scratch& s) {
+void weigh_slopes(const SparseAttentionTask& t, const TileKeys& keys, const RowSet& queries, int64_t columns,
+                  const float* stat, const Scratch& s) {
   for (int64_t r = 0; r < queries.count; ++r) {
     const int64_t query = row_at(queries, t.query_list, r);
     const Scores scores = keys.scores(t, query);
@@ -179,7 +194,7 @@ void weigh_slopes(const SparseAttentionTask& t, const TileKeys& keys, const RowS
     const vf delta = set(s.delta[query - t.begin]), base = set(stat[query]);
     const bool blind = stat[query] == kNothing;
     float *weights = s.weights + r * kKeys, *slopes = s.slopes + r * kKeys;
-    for (int64_t j = 0; j < keys.columns(); j += kLanes) {
+    for (int64_t j = 0; j < columns; j += kLanes) {
       const vf key = scores.lane + set(static_cast<float>(j));
       const auto if_seen = [&](vf x) { return select(less(key, early), zero(), select(less(key, late), x, zero())); };
       const vf w = blind ? zero() : if_seen(exp(scores.at(weights, j) - base));
@@ -197,12 +212,13 @@ struct KeyGradients {
 void backward_rows(const SparseAttentionTask& t, const TileKeys& keys, const RowSet& part, Rows k, const float* d_o,
                    int64_t o_stride, const float* stat, float* dq, int64_t dq_stride, const KeyGradients& into,
                    const Scratch& s) {
-  const int64_t count = keys.tile.keys.count;
+  const int64_t count = keys.reached(t, part), columns = in_lanes(count);
+  if (count == 0) return;
   const Rows q = rows_of(t.q, t.q_stride, t.key_dim, part, t.query_list, s.some_queries);
   const Rows d = rows_of(d_o, o_stride, t.value_dim, part, t.query_list, s.some_do);
-  multiply({q.data, q.stride, 1, s.keys, kKeys, s.weights, kKeys, part.count, keys.columns(), t.key_dim, false});
-  multiply({d.data, d.stride, 1, s.values, kKeys, s.slopes, kKeys, part.count, keys.columns(), t.value_dim, false});
-  weigh_slopes(t, keys, part, stat, s);
+  multiply({q.data, q.stride, 1, s.keys, kKeys, s.weights, kKeys, part.count, columns, t.key_dim, false});
+  multiply({d.data, d.stride, 1, s.values, kKeys, s.slopes, kKeys, part.count, columns, t.value_dim, false});
+  weigh_slopes(t, keys, part, columns, stat, s);
   multiply({s.weights, 1, kKeys, d.data, d.stride, into.dv, into.dv_stride, count, t.value_dim, part.count, true});
   multiply({s.slopes, 1, kKeys, q.data, q.stride, into.dk, into.dk_stride, count, t.key_dim, part.count, true});
   const bool in_place = together(part, t.query_list);

@@ -64,7 +64,7 @@ Pooled<Var> ChoosingMixer::summarise(const AttentionHeads::Operands& m, const Ba
 
 // Few enough that the last of them sees hardly more blocks than the first.
 int64_t ChoosingMixer::rows_at_a_time() const {
-  return std::clamp<int64_t>(settings_.block, 16, kMostScored);
+  return std::clamp<int64_t>(2 * settings_.block, 16, kMostScored);
 }
 
 int64_t ChoosingMixer::scored(int64_t n, int64_t run) const {

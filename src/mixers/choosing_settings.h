@@ -50,7 +50,7 @@ class ChoosingMixer : public Mixer {
   // scores[r * stride + b] of the whole blocks before the own one of query first + r; others may hold anything. Returns
   // the operations.
   virtual int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const = 0;
-  static constexpr int64_t kMostScored = 64;  // rows at a time
+  static constexpr int64_t kMostScored = 128;  // rows at a time
   // Pairs of a query and a summary, of whole blocks before its own or of shorter runs that are whole, that are scored
   // over a fresh sequence.
   int64_t scored(int64_t n, int64_t run) const;

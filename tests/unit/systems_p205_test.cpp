@@ -36,6 +36,21 @@ TEST(SystemsP205, TwoStepsReachEverything) {
   }
 }
 
+// The two parts of the strided pattern one after the other, whichever comes first.
+TEST(SystemsP205, OnePartAfterTheOtherReachesEverything) {
+  const int64_t n = 1024;
+  const auto part_of = [&](int64_t depth) {
+    const auto mixer = mixers::registry().make(with({{"stride", 32}, {"arrange", "blocks"}, {"heads", 1}}),
+                                               {.d_model = 16, .depth = depth}, Rng(1), "test");
+    return reads_of(*mixer, n, 16);
+  };
+  const Reads near = part_of(0), far = part_of(1);
+  EXPECT_EQ(near[n - 1].count(), 33u);
+  EXPECT_EQ(far[n - 1].count(), 32u);
+  EXPECT_TRUE(reads_everything_before(next_layer(near, far)));
+  EXPECT_TRUE(reads_everything_before(next_layer(far, near)));
+}
+
 TEST(SystemsP205, FewScoresAreComputed) {
   const int64_t n = 16384, l = 128, d = 16;
   for (const char* arrange : {"merged", "heads"}) {
