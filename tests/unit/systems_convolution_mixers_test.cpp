@@ -1,5 +1,5 @@
 // What the papers on long convolutions, fixed state spaces and pooling promise: LMU (P023), S4 (P034), Extractors
-// (P062), PoolFormer (P110), Vision Mamba (P138), signal by Hyena's filters (P289) and gated associative memory (P282).
+// (P062), PoolFormer (P110), Vision Mamba (P138), ATConv (P200), Hyena (P289) and gated associative memory (P282).
 #include <gtest/gtest.h>
 
 #include <complex>
@@ -227,6 +227,33 @@ TEST(SpeedP138, TimeIsLinear) {
     return seconds_of(5, [&] { run_alone(*mixer, x, nullptr, Pattern::bidirectional); });
   };
   EXPECT_LE(std::log2(seconds(8192) / seconds(1024)) / 3, 1.15);
+}
+
+// With all of their mean taken from its kernels, what is inside a constant stretch is nothing.
+TEST(SystemsP200, FullInhibitionSeesNoConstant) {
+  auto mixer = make_mixer({{"name", "atconv"}, {"taps", 7}}, 32);
+  parameter_of(*mixer, "inhibition").var.value().fill(60);
+  Tensor x = normal_rows(60, 32, 13);
+  for (int64_t t = 20; t < 60; ++t) x.slice(t, 1).copy_from(x.slice(19, 1));
+  const Tensor y = run_alone(*mixer, x, nullptr, Pattern::bidirectional);
+  double inside = 0, outside = 0;
+  for (int64_t t = 0; t < 57; ++t)
+    for (int64_t c = 0; c < 32; ++c) {
+      double& most = t < 22 ? outside : inside;
+      most = std::fmax(most, std::fabs(double{y.data()[t * 32 + c]}));
+    }
+  EXPECT_LE(inside, 1e-5);
+  EXPECT_GE(outside, 1e-2);
+}
+
+TEST(SpeedP200, TimeIsLinearAndAThirdOfAttention) {
+  auto atconv = make_mixer("atconv", 64), softmax = make_mixer("softmax", 64);
+  const auto seconds = [](Mixer& m, int64_t n) {
+    const Tensor x = normal_rows(n, 64, 14);
+    return seconds_of(3, [&] { run_alone(m, x, nullptr, Pattern::bidirectional); });
+  };
+  EXPECT_LE(seconds(*atconv, 4096) / seconds(*atconv, 1024), 5);
+  EXPECT_LE(seconds(*atconv, 4096) / seconds(*softmax, 4096), 1.0 / 3);
 }
 
 TEST(SystemsP282, ATokenReachesTheConvolutionsWidth) {
