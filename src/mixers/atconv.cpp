@@ -1,8 +1,9 @@
-// Attentive convolution (AttNet's ATConv) over a line of tokens: every sequence is convolved with kernels of its own,
-// made from what it holds,
+// Attentive Convolution: Unifying the Expressivity of Self-Attention with Convolutional Efficiency (Yu et al.,
+// arXiv:2510.20092), ATConv over a line of tokens: every sequence is convolved with kernels of its own, made from what
+// it holds,
 //   K = W_k gelu(pool_w(W_c x)),   K <- K - sigmoid(a) * mean of K over its w taps,   y = W_o (K conv V x)
 // pool_w is the mean of w even runs of the sequence, the convolution depthwise and centred, and the mean is lateral
-// inhibition: with all of it taken away a constant sequence is nothing.
+// inhibition: with all of it taken away a constant stretch is nothing.
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -25,7 +26,7 @@ struct AtConv : Mixer {
   };
   static Info info() {
     return {.title = "Attentive convolution (ATConv)",
-            .paper = "",
+            .paper = "arXiv:2510.20092",
             .equation = "y = W_o (K conv V x), K = W_k gelu(pool(W_c x)) less sigmoid(a) times its mean",
             .cost = "O(n d (d + taps))",
             .patterns = {Pattern::bidirectional},
