@@ -1,8 +1,11 @@
-// Gated Linear Attention Transformers with Hardware-Efficient Training (Yang et al., arXiv:2312.06635), equations 3 and 4:
+// Gated Linear Attention Transformers with Hardware-Efficient Training (Yang et al., arXiv:2312.06635), equations 3 and
+// 4:
 //   S_t = diag(a_t) S_{t-1} + k_t v_t^T,   o_t = S_t^T q_t / sqrt(K),   y_t = W_o (rmsnorm(o_t) * silu(W_r x_t))
 // with a_t = sigmoid(W_2 W_1 x_t + b)^(1/16) a number a key channel ("vector"). Other decays are settings: "none" is
 // linear attention (Katharopoulos et al., arXiv:2006.16236, with a norm in place of its denominator), "fixed" is
-// retention (Sun et al., arXiv:2307.08621, a_h = 1 - 2^(-5-h)), "scalar" a learned number a head and token.
+// retention (Sun et al., arXiv:2307.08621, a_h = 1 - 2^(-5-h)), with `feature` silu TransNormer (Qin et al.,
+// arXiv:2307.14995), "scalar" a learned number a head and token. `rotary` turns queries and keys by their positions, as
+// cosFormer's second form does (arXiv:2406.16690).
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -12,6 +15,7 @@
 #include "ops/maps.h"
 #include "ops/norms.h"
 #include "sequence/recurrences.h"
+#include "sequence/rotary.h"
 
 namespace sennit::mixers {
 namespace {
@@ -21,16 +25,19 @@ struct Gla : Mixer {
     int64_t heads = 4, gate_rank = 16, conv = 0;
     double expand_k = 0.5, expand_v = 1, gate_temperature = 16, norm_epsilon = 1e-5;
     std::string decay = "vector", feature = "none";
+    bool rotary = false;
     Fields fields() {
-      return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
-              {"decay", &decay, "how the state fades", {.choices = {"vector", "scalar", "fixed", "none"}}},
-              {"feature", &feature, "map of queries and keys", {.choices = activation_names()}},
-              {"expand_k", &expand_k, "key width / d_model", {.min = 0.01, .max = 16}},
-              {"expand_v", &expand_v, "value width / d_model", {.min = 0.01, .max = 16}},
-              {"gate_rank", &gate_rank, "rank of the vector decay's map", {.min = 1, .max = 4096}},
-              {"gate_temperature", &gate_temperature, "the decay's root", {.min = 1e-3, .max = 1e6}},
-              {"conv", &conv, "width of short convolutions on queries, keys and values; 0: none", {.min = 0, .max = 8}},
-              {"norm_epsilon", &norm_epsilon, "added to the mean square of a head's output", {.min = 0, .max = 1}}};
+      return {
+          {"heads", &heads, "heads", {.min = 1, .max = 1024}},
+          {"decay", &decay, "how the state fades", {.choices = {"vector", "scalar", "fixed", "none"}}},
+          {"feature", &feature, "map of queries and keys", {.choices = activation_names()}},
+          {"expand_k", &expand_k, "key width / d_model", {.min = 0.01, .max = 16}},
+          {"expand_v", &expand_v, "value width / d_model", {.min = 0.01, .max = 16}},
+          {"gate_rank", &gate_rank, "rank of the vector decay's map", {.min = 1, .max = 4096}},
+          {"gate_temperature", &gate_temperature, "the decay's root", {.min = 1e-3, .max = 1e6}},
+          {"rotary", &rotary, "turn queries and keys by their positions"},
+          {"conv", &conv, "width of short convolutions on queries, keys and values; 0: none", {.min = 0, .max = 8}},
+          {"norm_epsilon", &norm_epsilon, "added to the mean square of a head's output", {.min = 0, .max = 1}}};
     }
   };
   static Info info() {
@@ -40,13 +47,20 @@ struct Gla : Mixer {
             .cost = "O(n d^2 / heads)",
             .settings = {{"linear attention", R"({"decay": "none", "feature": "elu"})"},
                          {"retention", R"({"decay": "fixed"})"},
+                         {"TransNormer", R"({"decay": "fixed", "feature": "silu"})"},
+                         {"rotary linear attention", R"({"decay": "none", "feature": "silu", "rotary": true})"},
                          {"scalar gates", R"({"decay": "scalar", "feature": "silu", "conv": 4})"}}};
   }
 
   Gla(const Dims& d, const Options& o, Rng rng)
-      : options(o), key_dim(static_cast<int64_t>(std::llround(o.expand_k * static_cast<double>(d.d_model))) / o.heads),
+      : options(o),
+        key_dim(static_cast<int64_t>(std::llround(o.expand_k * static_cast<double>(d.d_model))) / o.heads),
         value_dim(static_cast<int64_t>(std::llround(o.expand_v * static_cast<double>(d.d_model))) / o.heads) {
-    if (key_dim < 1 || value_dim < 1) fail({"gla", "at least one key and value channel a head", fmt::format("heads = {} for d_model = {}", o.heads, d.d_model)});
+    if (key_dim < 1 || value_dim < 1)
+      fail({"gla", "at least one key and value channel a head",
+            fmt::format("heads = {} for d_model = {}", o.heads, d.d_model)});
+    if (o.rotary && key_dim % 2)
+      fail({"gla", "an even number of key channels a head to turn", fmt::format("{}", key_dim)});
     if (o.conv == 1) fail({"gla", "conv = 0 or from 2 to 8", "1"});
     q = Linear(d.d_model, o.heads * key_dim, rng.fork("q"));
     k = Linear(d.d_model, o.heads * key_dim, rng.fork("k"));
@@ -69,8 +83,16 @@ struct Gla : Mixer {
   }
 
   void visit(const ParameterVisitor& p) override {
-    for (auto [name, m] : {std::pair<const char*, Module*>{"q", &q}, {"k", &k}, {"v", &v}, {"gate", &gate}, {"out", &out},
-                           {"decay_down", &decay_down}, {"decay_up", &decay_up}, {"conv_q", &conv_q}, {"conv_k", &conv_k}, {"conv_v", &conv_v}})
+    for (auto [name, m] : {std::pair<const char*, Module*>{"q", &q},
+                           {"k", &k},
+                           {"v", &v},
+                           {"gate", &gate},
+                           {"out", &out},
+                           {"decay_down", &decay_down},
+                           {"decay_up", &decay_up},
+                           {"conv_q", &conv_q},
+                           {"conv_k", &conv_k},
+                           {"conv_v", &conv_v}})
       p(name, *m);
     p("norm", norm);
   }
@@ -86,7 +108,8 @@ struct Gla : Mixer {
     if (options.decay == "fixed") {
       Tensor g({x.rows(), options.heads});
       for (int64_t i = 0; i < x.rows(); ++i)
-        for (int64_t h = 0; h < options.heads; ++h) g.data()[i * options.heads + h] = static_cast<float>(fixed_decay(h));
+        for (int64_t h = 0; h < options.heads; ++h)
+          g.data()[i * options.heads + h] = static_cast<float>(fixed_decay(h));
       return Var(g);
     }
     const Var z = options.decay == "vector" ? decay_up(decay_down(x, c), c) : decay_up(x, c);
@@ -99,12 +122,17 @@ struct Gla : Mixer {
     return options.conv ? conv(y, batch, field) : y;
   }
 
+  Var keyed(Linear& map, ShortConv& conv, const Var& x, const Batch& batch, size_t field) {
+    const Var y = activation(options.feature, part(map, conv, x, batch, field));
+    return options.rotary ? rotary(y, batch.segments, {.heads = options.heads, .dims = key_dim}) : y;
+  }
+
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Gla>("gla", batch);
-    const Var qs = activation(options.feature, part(q, conv_q, x, batch, 1));
-    const Var ks = activation(options.feature, part(k, conv_k, x, batch, 2));
+    const Var qs = keyed(q, conv_q, x, batch, 1), ks = keyed(k, conv_k, x, batch, 2);
     const Var vs = part(v, conv_v, x, batch, 3);
-    const Var core = gla(qs, ks, vs, log_decay(x, *batch.context), batch, {.heads = options.heads, .scale = scale_of_queries()});
+    const Var core =
+        gla(qs, ks, vs, log_decay(x, *batch.context), batch, {.heads = options.heads, .scale = scale_of_queries()});
     return output(x, core, *batch.context);
   }
 
@@ -117,7 +145,8 @@ struct Gla : Mixer {
 
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out(), kw = options.heads * key_dim, vw = options.heads * value_dim;
-    int64_t per_token = 2 * d * (2 * kw + 3 * vw) + options.heads * key_dim * value_dim * (options.decay == "none" ? 4 : 6);
+    int64_t per_token =
+        2 * d * (2 * kw + 3 * vw) + options.heads * key_dim * value_dim * (options.decay == "none" ? 4 : 6);
     if (options.decay == "vector") per_token += 2 * options.gate_rank * (d + kw);
     if (options.decay == "scalar") per_token += 2 * d * options.heads;
     return n * (per_token + 2 * options.conv * (2 * kw + vw));
@@ -132,13 +161,24 @@ struct Gla : Mixer {
     const naive::Matrix vs = part("v");
     for (auto* m : {&qs, &ks})
       for (double& a : m->a) a = naive::activation(options.feature, a);
+    for (auto* m : {&qs, &ks})
+      for (int64_t t = 0; t < m->rows && options.rotary; ++t)
+        for (int64_t h = 0; h < options.heads; ++h)
+          for (int64_t p = 0; p < key_dim / 2; ++p) {
+            const double angle = static_cast<double>(run.position + t) *
+                                 std::pow(10000.0, -2.0 * static_cast<double>(p) / static_cast<double>(key_dim));
+            double &a = (*m)(t, h * key_dim + p), &b = (*m)(t, h * key_dim + key_dim / 2 + p);
+            const double old = a;
+            a = old * std::cos(angle) - b * std::sin(angle), b = old * std::sin(angle) + b * std::cos(angle);
+          }
     naive::Matrix z;
     if (options.decay == "vector") z = naive::linear(naive::linear(run.x, run.w, "decay_down"), run.w, "decay_up");
     if (options.decay == "scalar") z = naive::linear(run.x, run.w, "decay_up");
     auto decay = [&](int64_t t, int64_t h, int64_t p) {
       if (options.decay == "none") return 1.0;
       if (options.decay == "fixed") return std::exp(fixed_decay(h));
-      return std::pow(naive::sigmoid(options.decay == "vector" ? z(t, h * key_dim + p) : z(t, h)), 1 / options.gate_temperature);
+      return std::pow(naive::sigmoid(options.decay == "vector" ? z(t, h * key_dim + p) : z(t, h)),
+                      1 / options.gate_temperature);
     };
     naive::Matrix& state = run.state["S"];
     if (!state.rows) state = naive::Matrix(options.heads, key_dim * value_dim);
@@ -162,8 +202,7 @@ struct Gla : Mixer {
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
     const Segment whole[] = {{0, x.rows(), 0, nullptr}};
     const Batch batch{whole, &c};
-    const Tensor qs = activation(options.feature, part(q, conv_q, x, batch, 1)).value();
-    const Tensor ks = activation(options.feature, part(k, conv_k, x, batch, 2)).value();
+    const Tensor qs = keyed(q, conv_q, x, batch, 1).value(), ks = keyed(k, conv_k, x, batch, 2).value();
     const Tensor g = log_decay(x, c).value();
     const int64_t n = x.rows(), width = g ? g.row_size() / options.heads : 0;
     ImplicitMatrix m{Tensor::zeros({options.heads, n, n}), part(v, conv_v, x, batch, 3).value()};
@@ -173,8 +212,9 @@ struct Gla : Mixer {
           double fade = 0;  // the log decay of key channel p from j to i
           for (int64_t i = j; i < n; ++i) {
             if (g && i > j) fade += g.data()[i * g.row_size() + h * width + (width == 1 ? 0 : p)];
-            m.weights.data()[(h * n + i) * n + j] += static_cast<float>(
-                std::exp(fade) * qs.data()[i * qs.row_size() + h * key_dim + p] * ks.data()[j * ks.row_size() + h * key_dim + p] * scale_of_queries());
+            m.weights.data()[(h * n + i) * n + j] +=
+                static_cast<float>(std::exp(fade) * qs.data()[i * qs.row_size() + h * key_dim + p] *
+                                   ks.data()[j * ks.row_size() + h * key_dim + p] * scale_of_queries());
           }
         }
     return m;
@@ -189,6 +229,8 @@ struct Gla : Mixer {
 
 }  // namespace
 
-void register_gla(Registry<Mixer>& r) { r.add<Gla>("gla"); }
+void register_gla(Registry<Mixer>& r) {
+  r.add<Gla>("gla");
+}
 
 }  // namespace sennit::mixers

@@ -39,13 +39,13 @@ std::vector<Case> cases() {
   return all;
 }
 
-struct Run {
+struct Trial {
   Case c;
   Fenced x, h;
   std::vector<float> turns;
   LongConvTask task;
 
-  Run(const Case& s, Rng& rng, bool exact)
+  Trial(const Case& s, Rng& rng, bool exact)
       : c(s),
         x(Fenced::normal(rng, s.rows * s.channels)),
         h(Fenced::normal(rng, s.taps * s.channels)),
@@ -63,7 +63,7 @@ struct Run {
     turns = turns_for(kernels::long_conv().largest_transform(task));
     task.turns = turns.data();
   }
-  Run(const Run&) = delete;
+  Trial(const Trial&) = delete;
   Fenced forward() const {
     Fenced y((c.end - c.first) * c.channels), scratch(kernels::long_conv().scratch_floats(task));
     kernels::long_conv().forward(task, y.data(), c.channels, scratch.data());
@@ -77,7 +77,7 @@ TEST(LongConvKernel, IsTheSum) {
     Rng rng(1);
     for (const Case& c : cases())
       for (const bool exact : {false, true}) {
-        const Run run(c, rng, exact);
+        const Trial run(c, rng, exact);
         const Fenced y = run.forward();
         for (int64_t t = c.first; t < c.end; ++t)
           for (int64_t ch = 0; ch < c.channels; ++ch) {
@@ -94,7 +94,7 @@ TEST(LongConvKernel, IsTheSum) {
 TEST(LongConvKernel, NoLaterRowChangesABit) {
   for_each_level([](IsaLevel) {
     Rng rng(2);
-    Run run({1000, 100, 1000, 1000, 5}, rng, false);
+    Trial run({1000, 100, 1000, 1000, 5}, rng, false);
     ASSERT_GT(kernels::long_conv().largest_transform(run.task), 0);
     Fenced before = run.forward();
     for (int trial = 0; trial < 20; ++trial) {
@@ -112,7 +112,7 @@ TEST(LongConvKernel, TheFiltersGradientIsTheCorrelation) {
     Rng rng(3);
     for (const Case& c : cases()) {
       if (c.end != c.rows) continue;
-      const Run run(c, rng, false);
+      const Trial run(c, rng, false);
       const Fenced dy = Fenced::normal(rng, (c.rows - c.first) * c.channels);
       Fenced dh(c.taps * c.channels, 1), scratch(kernels::long_conv().scratch_floats(run.task));
       kernels::long_conv().filter_gradient(run.task, dy.data(), c.channels, dh.data(), scratch.data());
@@ -131,7 +131,7 @@ TEST(LongConvKernel, TheFiltersGradientIsTheCorrelation) {
 
 TEST(LongConvKernel, RunsBackwards) {
   Rng rng(4);
-  Run run({300, 0, 300, 300, 7}, rng, false);
+  Trial run({300, 0, 300, 300, 7}, rng, false);
   const Fenced y = run.forward();
   Fenced turned(run.x.size()), backwards(y.size()), scratch(kernels::long_conv().scratch_floats(run.task));
   for (int64_t t = 0; t < 300; ++t)

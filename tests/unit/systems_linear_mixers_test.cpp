@@ -171,6 +171,33 @@ TEST(SystemsP270, ManyTurnsLoseNothing) {
   EXPECT_LE(std::fabs(state.layer(0).get(1).value().data()[0]), M_PI + 1e-6);
 }
 
+// Chunked, stepwise and as the square of weights, for the scaling study's three linear mixers and for TransNormer's own.
+void expect_three_forms(const Json& part) {
+  NoGrad off;
+  auto mixer = make_mixer(part, 32);
+  const Tensor x = normal_rows(150, 32, 14), whole = run_alone(*mixer, x);
+  SequenceState state;
+  EXPECT_LE(most_apart(run_stepwise(*mixer, x, state), whole), 1e-4);
+  const auto m = mixer->implicit(Var(x), {});
+  const int64_t heads = m->weights.shape(0), width = m->values.row_size() / heads;
+  Tensor core = Tensor::zeros({150, heads * width});
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t i = 0; i < 150; ++i)
+      for (int64_t j = 0; j <= i; ++j)
+        for (int64_t c = h * width; c < (h + 1) * width; ++c)
+          core.data()[i * heads * width + c] += m->weights.data()[(h * 150 + i) * 150 + j] * m->values.data()[j * heads * width + c];
+  EXPECT_LE(most_apart(mixer->output(Var(x), Var(core), {}).value(), whole), 1e-4);
+}
+const Json kTransNormer{{"name", "gla"}, {"decay", "fixed"}, {"feature", "silu"}};
+TEST(SystemsP256, ChunksStepsAndTheSquareAgree) {
+  expect_three_forms(kTransNormer);
+  expect_three_forms("hgrn2");
+  expect_three_forms({{"name", "gla"}, {"decay", "none"}, {"feature", "silu"}, {"rotary", true}});
+}
+TEST(SystemsP060, LinearAndQuadraticOrdersAgree) {
+  expect_three_forms(kTransNormer);
+}
+
 TEST(SystemsP305, WithoutDistancesTheConvolutionIsTheSimpleForm) {
   auto conv = make_mixer({{"name", "aft"}, {"window", 7}}, 32);
   auto simple = make_mixer({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}}, 32);

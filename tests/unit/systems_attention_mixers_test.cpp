@@ -1,0 +1,331 @@
+// What the papers on other forms of attention promise: URPE (P006), kernels with relative positions (P007), modern
+// Hopfield networks (P064), adaptive filters (P223), Linformer (P249), and attention with fewer matrices (P295).
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "ops/arithmetic.h"
+#include "ops/products.h"
+#include "sequence/attention.h"
+#include "support/mixers.h"
+#include "support/timing.h"
+
+namespace sennit {
+namespace {
+
+void copy_parameters(Mixer& from, Mixer& to, const std::vector<std::string>& names) {
+  for (const std::string& name : names) parameter_of(to, name).var.value().copy_from(parameter_of(from, name).value());
+}
+const std::vector<std::string> kMaps = {"q.weight", "k.weight", "v.weight", "out.weight"};
+
+bool same_numbers(const Tensor& a, const Tensor& b) {
+  return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
+}
+
+TEST(SystemsP006, GainsOfOneChangeNothing) {
+  auto urpe = make_mixer("urpe", 32), plain = make_mixer({{"name", "urpe"}, {"gains", false}}, 32, 2);
+  copy_parameters(*urpe, *plain, kMaps);
+  const Tensor x = normal_rows(100, 32, 1);
+  EXPECT_TRUE(same_numbers(run_alone(*urpe, x), run_alone(*plain, x)));
+  EXPECT_EQ(urpe->parameter_count() - plain->parameter_count(), 4 * (2 * 128 - 1));
+}
+
+TEST(SystemsP006, BiasesOfAlibiAreAlibi) {
+  auto urpe = make_mixer("urpe", 32), alibi = make_mixer({{"name", "softmax"}, {"position", "alibi"}}, 32, 2);
+  copy_parameters(*urpe, *alibi, kMaps);
+  Tensor& b = parameter_of(*urpe, "bias").var.value();
+  for (int64_t l = 0; l < 255; ++l)
+    for (int64_t h = 0; h < 4; ++h)
+      b.data()[l * 4 + h] = -std::exp2(-2.0f * static_cast<float>(h + 1)) * std::fabs(static_cast<float>(l - 127));
+  const Tensor x = normal_rows(100, 32, 2);
+  for (const Pattern p : {Pattern::causal, Pattern::bidirectional})
+    EXPECT_LE(most_apart(run_alone(*urpe, x, nullptr, p), run_alone(*alibi, x, nullptr, p)), 1e-5);
+}
+
+// Equal tokens: with biases every token says the same, with gains it says where it stands.
+TEST(SystemsP006, GainsTellEqualTokensApart) {
+  Rng rng(3);
+  for (const bool gains : {false, true}) {
+    auto mixer = make_mixer({{"name", "urpe"}, {"gains", gains}}, 32);
+    for (float& v : parameter_of(*mixer, "bias").var.value().span()) v = static_cast<float>(rng.normal());
+    if (gains)
+      for (float& v : parameter_of(*mixer, "gain").var.value().span()) v = static_cast<float>(rng.normal());
+    Tensor x({64, 32});
+    const Tensor row = normal_rows(1, 32, 4);
+    for (int64_t t = 0; t < 64; ++t) x.slice(t, 1).copy_from(row);
+    const Tensor y = run_alone(*mixer, x, nullptr, Pattern::bidirectional);
+    double apart = 0;
+    for (int64_t t = 1; t < 64; ++t) apart = std::max(apart, most_apart(y.slice(t, 1), y.slice(0, 1)));
+    if (gains)
+      EXPECT_GE(apart, 1e-2);
+    else
+      EXPECT_LE(apart, 1e-6);
+  }
+}
+
+TEST(SystemsP007, TransformsAreTheSum) {
+  NoGrad off;
+  auto mixer = make_mixer({{"name", "nprf"}, {"length", 1024}, {"features", 4}}, 32);
+  const Tensor x = normal_rows(700, 32, 5);
+  const Context fast, exact{.exact = true};
+  const Segment whole[] = {{0, 700, 0, nullptr}};
+  for (const Pattern p : {Pattern::causal, Pattern::bidirectional})
+    EXPECT_LE(most_apart(mixer->forward(Var(x), {whole, &fast, p}).value(),
+                         mixer->forward(Var(x), {whole, &exact, p}).value()),
+              1e-4);
+}
+
+// Weights are non-negative and sum to one, and come nearer to the softmax of unit queries and keys with more features.
+TEST(SystemsP007, MoreFeaturesEstimateTheSoftmaxBetter) {
+  NoGrad off;
+  double wrong[2];
+  for (const bool many : {false, true}) {
+    std::vector<double> errors;
+    for (uint64_t seed = 1; seed <= 6; ++seed) {
+      auto mixer = make_mixer({{"name", "nprf"}, {"features", many ? 4096 : 512}}, 32, seed);
+      parameter_of(*mixer, "bias").var.value().fill(0);
+      const Tensor x = normal_rows(40, 32, 6);
+      const auto m = mixer->implicit(Var(x), {});
+      const Tensor q = matmul(Var(x), parameter_of(*mixer, "q.weight").var, {.transpose_b = true}).value();
+      const Tensor k = matmul(Var(x), parameter_of(*mixer, "k.weight").var, {.transpose_b = true}).value();
+      for (int64_t h = 0; h < 4; ++h)
+        for (int64_t i = 0; i < 40; ++i) {
+          std::vector<double> exact(i + 1);
+          double sum = 0, said = 0;
+          for (int64_t j = 0; j <= i; ++j) {
+            double s = 0, qq = 0, kk = 0;
+            for (int64_t c = h * 8; c < h * 8 + 8; ++c) {
+              const double a = q.data()[i * 32 + c], b = k.data()[j * 32 + c];
+              s += a * b, qq += a * a, kk += b * b;
+            }
+            sum += exact[j] = std::exp(std::sqrt(8.0) * s / std::sqrt(qq * kk));
+          }
+          for (int64_t j = 0; j <= i; ++j) {
+            const double w = m->weights.data()[(h * 40 + i) * 40 + j];
+            ASSERT_GE(w, 0);
+            said += w;
+            errors.push_back(std::fabs(w * sum / exact[j] - 1));
+          }
+          ASSERT_NEAR(said, 1, 1e-5);
+        }
+    }
+    std::nth_element(errors.begin(), errors.begin() + std::ssize(errors) / 2, errors.end());
+    wrong[many] = errors[errors.size() / 2];
+  }
+  EXPECT_NEAR(wrong[0] / wrong[1], 2.8, 1);  // sqrt(4096 / 512)
+}
+
+TEST(SystemsP064, OneUpdateIsSoftmaxAttention) {
+  auto hopfield = make_mixer({{"name", "hopfield"}, {"updates", 1}}, 32),
+       softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
+  copy_parameters(*hopfield, *softmax, kMaps);
+  const Tensor x = normal_rows(120, 32, 7);
+  for (const Pattern p : {Pattern::causal, Pattern::bidirectional})
+    EXPECT_TRUE(same_numbers(run_alone(*hopfield, x, nullptr, p), run_alone(*softmax, x, nullptr, p)));
+}
+
+// r <- softmax(beta r X^T) X of every row of `states`, by the mixer's operation.
+Tensor update(const Tensor& states, const Tensor& stored, float beta) {
+  NoGrad off;
+  const Var keys[] = {Var(stored)};
+  const AttentionSegment all[] = {{0, states.rows(), 0, 0, stored.rows(), 0}};
+  return attention(Var(states), keys, keys, all, {.heads = 1, .kv_heads = 1, .scale = beta, .causal = false}).value();
+}
+double energy(const float* r, const Tensor& stored, double beta) {
+  double top = -INFINITY, sum = 0, square = 0;
+  std::vector<double> s(stored.rows());
+  for (int64_t j = 0; j < stored.rows(); ++j) {
+    for (int64_t c = 0; c < stored.row_size(); ++c) s[j] += double{r[c]} * stored.data()[j * stored.row_size() + c];
+    top = std::fmax(top, beta * s[j]);
+  }
+  for (const double v : s) sum += std::exp(beta * v - top);
+  for (int64_t c = 0; c < stored.row_size(); ++c) square += double{r[c]} * r[c];
+  return -(top + std::log(sum)) / beta + square / 2;
+}
+
+TEST(SystemsP064, EnergyNeverRises) {
+  const Tensor stored = normal_rows(30, 16, 8);
+  Tensor states = normal_rows(1000, 16, 9);
+  for (int step = 0; step < 4; ++step) {
+    const Tensor next = update(states, stored, 0.7f);
+    for (int64_t i = 0; i < 1000; ++i)
+      ASSERT_LE(energy(next.data() + i * 16, stored, 0.7), energy(states.data() + i * 16, stored, 0.7) + 1e-4)
+          << "step " << step;
+    states = next;
+  }
+}
+
+Tensor on_sphere(int64_t n, int64_t d, uint64_t seed) {  // of radius sqrt(d)
+  Tensor x = normal_rows(n, d, seed);
+  for (int64_t i = 0; i < n; ++i) {
+    double square = 0;
+    for (int64_t c = 0; c < d; ++c) square += double{x.data()[i * d + c]} * x.data()[i * d + c];
+    for (int64_t c = 0; c < d; ++c)
+      x.data()[i * d + c] *= static_cast<float>(std::sqrt(static_cast<double>(d) / square));
+  }
+  return x;
+}
+
+TEST(SystemsP064, OneUpdateRetrievesOneOfThousands) {
+  const Tensor stored = on_sphere(2000, 64, 10), noise = normal_rows(2000, 64, 11);
+  Tensor states = stored.clone();
+  for (int64_t i = 0; i < states.elements(); ++i) states.data()[i] += 0.5f * noise.data()[i];
+  const Tensor found = update(states, stored, 1);
+  int retrieved = 0;
+  for (int64_t i = 0; i < 2000; ++i) retrieved += most_apart(found.slice(i, 1), stored.slice(i, 1)) < 1e-3;
+  EXPECT_GE(retrieved, 1980);
+}
+
+TEST(SystemsP064, ColdStatesAreThePatternsMean) {
+  const Tensor stored = on_sphere(50, 64, 12), found = update(on_sphere(5, 64, 13), stored, 1e-4f);
+  for (int64_t c = 0; c < 64; ++c) {
+    double mean = 0;
+    for (int64_t j = 0; j < 50; ++j) mean += stored.data()[j * 64 + c] / 50.0;
+    for (int64_t i = 0; i < 5; ++i) ASSERT_NEAR(found.data()[i * 64 + c], mean, 0.01);
+  }
+}
+
+// With q = 0 and k = 0 a token counts by its age alone: 1 / s_l, s from the differential equation s' = -2 a s +
+// sigma^2.
+TEST(SystemsP223, TheSpreadSolvesItsEquation) {
+  auto mixer = make_mixer({{"name", "adaptive_filter"}, {"heads", 1}}, 2);
+  for (const char* name : {"q.weight", "k.weight"}) parameter_of(*mixer, name).var.value().fill(0);
+  for (const char* name : {"v.weight", "out.weight"}) {
+    Tensor& w = parameter_of(*mixer, name).var.value();
+    w.fill(0), w.data()[0] = w.data()[3] = 1;
+  }
+  const double a = 0.15, sigma = 0.8, eta = 0.3, gamma = 0.2;
+  for (const auto& [name, value] : {std::pair{"rate", a}, {"sigma", sigma}, {"eta", eta}, {"gamma", gamma}})
+    parameter_of(*mixer, name).var.value().fill(static_cast<float>(std::log(std::expm1(value))));
+  constexpr int64_t kRows = 30;
+  std::vector<double> spread(kRows);
+  double s = eta;
+  constexpr int kSteps = 20000;
+  for (int64_t l = 0; l < kRows; ++l) {
+    spread[l] = s + gamma;
+    for (int i = 0; i < kSteps; ++i) {  // Heun
+      const double k1 = -2 * a * s + sigma, k2 = -2 * a * (s + k1 / kSteps) + sigma;
+      s += (k1 + k2) / (2 * kSteps);
+    }
+  }
+  Tensor x = Tensor::zeros({kRows, 2});
+  x.data()[0] = 1;  // one observation, at time 0
+  const Tensor y = run_alone(*mixer, x);
+  double total = 0;
+  for (int64_t t = 0; t < kRows; ++t) {
+    total += 1 / spread[t];
+    const double size = std::exp(-a * static_cast<double>(t)) / spread[t] / total;  // carried, turned by t
+    EXPECT_NEAR(std::hypot(double{y.data()[2 * t]}, double{y.data()[2 * t + 1]}), size, 2e-6) << t;
+    EXPECT_NEAR(y.data()[2 * t], size * std::cos(static_cast<double>(t)), 2e-5) << t;
+  }
+}
+
+TEST(SystemsP220, EvenWeightsAreAttention) {
+  auto mixture = make_mixer("expert_heads", 32),
+       softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
+  copy_parameters(*mixture, *softmax, kMaps);
+  for (const char* name : {"gate_out.weight", "gate_out.bias"}) parameter_of(*mixture, name).var.value().fill(0);
+  const Tensor x = normal_rows(90, 32, 19);
+  EXPECT_LE(most_apart(run_alone(*mixture, x), run_alone(*softmax, x)), 1e-6);
+}
+
+TEST(SystemsP249, IdentityMixingIsDenseSoftmax) {
+  constexpr int64_t kRows = 40;
+  auto linformer = make_mixer({{"name", "linformer"}, {"summaries", kRows}, {"length", kRows}, {"share", "all"}}, 32);
+  auto softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
+  copy_parameters(*linformer, *softmax, kMaps);
+  Tensor& e = parameter_of(*linformer, "e").var.value();
+  e.fill(0);
+  for (int64_t i = 0; i < kRows; ++i) e.data()[i * kRows + i] = 1;
+  const Tensor x = normal_rows(kRows, 32, 14);
+  EXPECT_LE(most_apart(run_alone(*linformer, x, nullptr, Pattern::bidirectional),
+                       run_alone(*softmax, x, nullptr, Pattern::bidirectional)),
+            1e-6);
+}
+
+TEST(SystemsP249, SharingChangesTheCount) {
+  const auto count = [](const char* share) {
+    return make_mixer({{"name", "linformer"}, {"summaries", 8}, {"length", 100}, {"share", share}}, 32)
+               ->parameter_count() -
+           4 * 32 * 32;
+  };
+  EXPECT_EQ(count("none"), 8 * 100 * 2 * 4);
+  EXPECT_EQ(count("heads"), 8 * 100 * 2);
+  EXPECT_EQ(count("all"), 8 * 100);
+}
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+TEST(SystemsP249, RefusesWhatItCannotDo) {
+  auto mixer = make_mixer({{"name", "linformer"}, {"length", 20}}, 32);
+  EXPECT_NE(error_of([&] { run_alone(*mixer, normal_rows(5, 32, 15)); }).find("causal"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              run_alone(*mixer, normal_rows(21, 32, 15), nullptr, Pattern::bidirectional);
+            }).find("length = 20"),
+            std::string::npos);
+}
+
+TEST(SpeedP249, TimeIsLinearAndATenthOfAttention) {
+  auto linformer = make_mixer({{"name", "linformer"}, {"summaries", 128}, {"length", 16384}}, 64),
+       softmax = make_mixer("softmax", 64);
+  const auto seconds = [](Mixer& m, int64_t n) {
+    const Tensor x = normal_rows(n, 64, 16);
+    return seconds_of(3, [&] { run_alone(m, x, nullptr, Pattern::bidirectional); });
+  };
+  const double whole = seconds(*linformer, 16384);
+  EXPECT_LE(whole / seconds(*linformer, 4096), 4.5);
+  EXPECT_LE(whole / seconds(*softmax, 16384), 0.1);
+}
+
+TEST(SystemsP295, ACollapsedMatrixGivesTheSameScores) {
+  NoGrad off;
+  auto separate = make_mixer({{"name", "minimal"}, {"scores", "separate"}, {"heads", 2}}, 32),
+       collapsed = make_mixer({{"name", "minimal"}, {"heads", 2}}, 32);
+  const Tensor q = parameter_of(*separate, "q.weight").value(), k = parameter_of(*separate, "k.weight").value();
+  Tensor& w = parameter_of(*collapsed, "q.weight").var.value();  // [2 32, 32]: row (h, j) of W_h^T
+  w.fill(0);
+  for (int64_t h = 0; h < 2; ++h)
+    for (int64_t j = 0; j < 32; ++j)
+      for (int64_t i = 0; i < 32; ++i)
+        for (int64_t p = h * 16; p < h * 16 + 16; ++p)
+          w.data()[(h * 32 + j) * 32 + i] += k.data()[p * 32 + j] * q.data()[p * 32 + i];
+  const Tensor x = normal_rows(70, 32, 17);
+  EXPECT_LE(most_apart(run_alone(*collapsed, x), run_alone(*separate, x)), 1e-5);
+}
+
+TEST(SystemsP295, SymmetricScores) {
+  NoGrad off;
+  auto mixer = make_mixer({{"name", "minimal"}, {"scores", "symmetric"}, {"heads", 1}}, 32);
+  const auto weights = [&](const Tensor& x) { return mixer->implicit(Var(x), {})->weights; };
+  // Of two tokens, the second's weights in one order tell s_21 - s_22, in the other s_12 - s_11.
+  const Tensor x = normal_rows(2, 32, 18);
+  Tensor y({2, 32});
+  y.slice(0, 1).copy_from(x.slice(1, 1)), y.slice(1, 1).copy_from(x.slice(0, 1));
+  const Tensor a = weights(x), b = weights(y),
+               q = matmul(Var(x), parameter_of(*mixer, "q.weight").var, {.transpose_b = true}).value();
+  double s11 = 0, s22 = 0;
+  for (int64_t p = 0; p < 32; ++p)
+    s11 += double{q.data()[p]} * q.data()[p] / std::sqrt(32.0),
+        s22 += double{q.data()[32 + p]} * q.data()[32 + p] / std::sqrt(32.0);
+  EXPECT_NEAR(std::log(a.data()[2] / a.data()[3]) + s22, std::log(b.data()[2] / b.data()[3]) + s11, 1e-4);
+}
+
+TEST(SystemsP295, CountsAreClosedForms) {
+  const auto count = [](const char* scores, bool values) {
+    return make_mixer({{"name", "minimal"}, {"scores", scores}, {"values", values}, {"heads", 4}}, 32)
+        ->parameter_count();
+  };
+  constexpr int64_t kSquare = 32 * 32;
+  EXPECT_EQ(count("separate", true), 4 * kSquare);
+  EXPECT_EQ(count("separate", false), 2 * kSquare);
+  EXPECT_EQ(count("symmetric", false), kSquare);
+  EXPECT_EQ(count("collapsed", false), 4 * kSquare);  // a matrix a head
+}
+
+}  // namespace
+}  // namespace sennit

@@ -1,0 +1,289 @@
+// What the papers on long convolutions, fixed state spaces and pooling promise: LMU (P023), S4 (P034), Extractors
+// (P062), PoolFormer (P110), Vision Mamba (P138), ATConv (P200), Hyena (P289) and gated associative memory (P282).
+#include <gtest/gtest.h>
+
+#include <complex>
+
+#include "mixers/hippo.h"
+#include "mixers/legendre.h"
+#include "ops/arithmetic.h"
+#include "ops/layout.h"
+#include "sequence/long_conv.h"
+#include "sequence/recurrences.h"
+#include "support/mixers.h"
+#include "support/timing.h"
+
+namespace sennit {
+namespace {
+
+using Complex = std::complex<double>;
+
+int64_t state_bytes(const Json& part, int64_t n) {
+  auto mixer = make_mixer(part, 32);
+  SequenceState state;
+  run_alone(*mixer, normal_rows(n, 32, 1), &state);
+  return state.bytes();
+}
+
+// b^* A^k b and b^* A^k p do not depend on the basis.
+TEST(SystemsP034, TheStartIsHippo) {
+  for (const int64_t modes : {1, 4, 16, 32}) {
+    const int64_t n = 2 * modes;
+    std::vector<double> a(n * n), b(n), at(n);
+    for (int64_t i = 0; i < n; ++i) {
+      b[i] = std::sqrt(static_cast<double>(2 * i + 1));
+      for (int64_t j = 0; j <= i; ++j)
+        a[i * n + j] =
+            i == j ? -static_cast<double>(i + 1) : -std::sqrt(static_cast<double>((2 * i + 1) * (2 * j + 1)));
+    }
+    const mixers::Dplr d = mixers::hippo_legs(modes);
+    std::vector<Complex> x = d.b;
+    at = b;
+    double size = 1;
+    for (int power = 0; power < 4; ++power) {
+      double want = 0;
+      Complex got = 0;
+      for (int64_t i = 0; i < n; ++i) want += b[i] * at[i];
+      for (int64_t i = 0; i < modes; ++i) got += std::conj(d.b[i]) * x[i];
+      EXPECT_NEAR(2 * got.real(), want, 1e-9 * std::fabs(want)) << modes << " modes, power " << power;
+      std::vector<double> next(n);
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j <= i; ++j) next[i] += a[i * n + j] * at[j];
+      double met = 0;
+      for (int64_t i = 0; i < modes; ++i) met += 2 * (std::conj(d.p[i]) * x[i]).real();
+      for (int64_t i = 0; i < modes; ++i) x[i] = d.lambda[i] * x[i] - d.p[i] * met;
+      at = next, size = std::fabs(want);
+    }
+    EXPECT_GT(size, 0);
+  }
+}
+
+struct Five {
+  std::vector<Segment> segments;
+  Tensor x = normal_rows(1500, 32, 2);
+  Five() {
+    for (int64_t i = 0; i < 5; ++i) segments.push_back({300 * i, 300, 0, nullptr});
+  }
+};
+
+TEST(SystemsP034, TheConvolutionIsTheRecurrence) {
+  NoGrad off;
+  auto mixer = make_mixer("s4", 32);
+  const Five five;
+  const Context context, exact{.exact = true};
+  const Tensor conv = mixer->forward(Var(five.x), {five.segments, &context}).value();
+  const Tensor steps = mixer->forward(Var(five.x), {five.segments, &exact}).value();
+  EXPECT_LE(most_apart(conv, steps), 1e-4);
+}
+
+TEST(SystemsP034, TheConvolutionsGradientsAreTheRecurrences) {
+  std::vector<Tensor> gradients[2];
+  const Five five;
+  for (const bool exact : {false, true}) {
+    auto mixer = make_mixer("s4", 32);
+    const Context context{.exact = exact};
+    const Var x = Var::leaf(five.x.clone());
+    backward(mixer->forward(x, {five.segments, &context}), normal_rows(1500, 32, 3));
+    gradients[exact].push_back(x.grad());
+    mixer->parameters([&](const std::string&, Parameter& p) { gradients[exact].push_back(p.var.grad()); });
+  }
+  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_LE(most_apart(gradients[0][i], gradients[1][i]), 2e-4) << i;
+}
+
+TEST(SystemsP034, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("s4", 20), state_bytes("s4", 500));
+}
+
+TEST(SpeedP034, AConvolutionBeatsSumsOfPowersTenfold) {
+  NoGrad off;
+  constexpr int64_t kRows = 4096, kChannels = 64;
+  const Context context, exact{.exact = true};
+  const Var x(normal_rows(kRows, kChannels, 4)), h(normal_rows(kRows, kChannels, 5));
+  const Segment whole[] = {{0, kRows, 0, nullptr}};
+  const double fast = seconds_of(5, [&] { long_conv(x, h, {whole, &context}, 0); });
+  const double direct = seconds_of(3, [&] { long_conv(x, h, {whole, &exact}, 0); });
+  EXPECT_GE(direct / fast, 10);
+}
+
+TEST(SystemsP023, TheRecurrenceIsTheConvolution) {
+  NoGrad off;
+  constexpr int64_t kOrder = 16, kRows = 400, kChannels = 3;
+  const auto s = mixers::legendre_system(kOrder, 100);
+  const Context context;
+  const Segment whole[] = {{0, kRows, 0, nullptr}};
+  const Batch batch{whole, &context};
+  const Tensor u = normal_rows(kRows, kChannels, 6);
+  Tensor impulse = Tensor::zeros({kRows, kChannels});
+  for (int64_t c = 0; c < kChannels; ++c) impulse.data()[c] = 1;
+  const Var filter = lti_scan(Var(impulse), s.a, s.b, batch, 0);
+  const Tensor steps = lti_scan(Var(u), s.a, s.b, batch, 0).value();
+  const Tensor conv = long_conv(repeat_groups(Var(u), 1, kOrder), filter, batch, 0).value();
+  EXPECT_LE(most_apart(conv, steps), 1e-4);
+}
+
+TEST(SystemsP023, TheMemoryHoldsADelayedSignal) {
+  NoGrad off;
+  constexpr int64_t kOrder = 16, kTheta = 200, kRows = 1200;
+  const auto s = mixers::legendre_system(kOrder, kTheta);
+  Tensor u({kRows, 1});
+  for (int64_t t = 0; t < kRows; ++t) {  // two waves, the faster of three turns a window
+    const double turn = 2 * M_PI * static_cast<double>(t) / kTheta;
+    u.data()[t] = static_cast<float>(std::sin(turn) + 0.7 * std::cos(3 * turn + 1));
+  }
+  const Context context;
+  const Segment whole[] = {{0, kRows, 0, nullptr}};
+  const Tensor m = lti_scan(Var(u), s.a, s.b, {whole, &context}, 0).value();
+  for (const double delay : {0.1, 0.5, 0.9}) {
+    double wrong = 0, size = 0;
+    const auto back = static_cast<int64_t>(std::lround(delay * kTheta));
+    for (int64_t t = 2 * kTheta; t < kRows; ++t) {
+      double said = 0;
+      for (int64_t i = 0; i < kOrder; ++i) said += mixers::legendre_weight(i, delay) * m.data()[t * kOrder + i];
+      const double was = u.data()[t - back];
+      wrong += (said - was) * (said - was), size += was * was;
+    }
+    EXPECT_LE(std::sqrt(wrong / size), 0.05) << delay;
+  }
+}
+
+TEST(SystemsP023, AStateOfConstantSize) {
+  EXPECT_EQ(state_bytes("lmu", 20), state_bytes("lmu", 500));
+}
+
+TEST(SystemsP289, AStateOfWhatFiltersReach) {
+  const Json part{{"name", "hyena"}, {"length", 64}};
+  EXPECT_EQ(state_bytes(part, 640), state_bytes(part, 1280));
+}
+
+TEST(SystemsP062, CostsAreThoseOfTheClass) {
+  constexpr int64_t kWidth = 32, kLength = 50;
+  const auto count = [&](const char* lags) {
+    return make_mixer({{"name", "extractor"}, {"lags", lags}, {"length", kLength}, {"heads", 4}}, kWidth)
+        ->parameter_count();
+  };
+  const int64_t maps = 3 * kWidth * kWidth + kWidth;
+  EXPECT_EQ(count("vector"), maps + kLength * kWidth);
+  EXPECT_EQ(count("scalar"), maps + kLength * 4);
+  EXPECT_EQ(count("none"), maps);
+}
+
+TEST(SystemsP062, ABlockedSumIsTheDirectOne) {
+  NoGrad off;
+  for (const char* lags : {"vector", "scalar"}) {
+    auto mixer = make_mixer({{"name", "extractor"}, {"lags", lags}}, 32);
+    const Tensor x = normal_rows(900, 32, 7);
+    const Context context, exact{.exact = true};
+    const Segment whole[] = {{0, 900, 0, nullptr}};
+    EXPECT_LE(
+        most_apart(mixer->forward(Var(x), {whole, &context}).value(), mixer->forward(Var(x), {whole, &exact}).value()),
+        1e-4);
+  }
+}
+
+TEST(SystemsP110, AConstantSequenceIsNothing) {
+  for (const int64_t reach : {1, 3}) {
+    auto mixer = make_mixer({{"name", "pool"}, {"reach", reach}}, 32);
+    EXPECT_EQ(mixer->parameter_count(), 0);
+    for (const Pattern p : {Pattern::causal, Pattern::bidirectional}) {
+      const Tensor y = run_alone(*mixer, Tensor::full({40, 32}, 0.5f), nullptr, p);
+      for (const float v : y.span()) ASSERT_NEAR(v, 0, 1e-7);
+    }
+  }
+}
+
+TEST(SpeedP110, PoolingIsFiveTimesAsFastAsAttention) {
+  auto pool = make_mixer("pool", 64), attention = make_mixer("softmax", 64);
+  const Tensor x = normal_rows(1024, 64, 8);
+  const auto seconds = [&](Mixer& m) {
+    return seconds_of(9, [&] { run_alone(m, x, nullptr, Pattern::bidirectional); });
+  };
+  EXPECT_GE(seconds(*attention) / seconds(*pool), 5);
+}
+
+TEST(SystemsP138, TiedDirectionsTurnWithTheSequence) {
+  auto mixer = make_mixer("vim", 32);
+  std::map<std::string, Tensor> ahead;
+  mixer->parameters([&](const std::string& name, Parameter& p) {
+    if (name.starts_with("ahead.")) ahead[name.substr(6)] = p.value();
+  });
+  mixer->parameters([&](const std::string& name, Parameter& p) {
+    if (name.starts_with("back.")) p.var.value().copy_from(ahead.at(name.substr(5))), ++p.version;
+  });
+  const auto reversed = [](const Tensor& x) {
+    Tensor y(x.shape());
+    for (int64_t t = 0; t < x.rows(); ++t) y.slice(t, 1).copy_from(x.slice(x.rows() - 1 - t, 1));
+    return y;
+  };
+  const Tensor x = normal_rows(150, 32, 9);
+  const Tensor a = run_alone(*mixer, reversed(x), nullptr, Pattern::bidirectional),
+               b = run_alone(*mixer, x, nullptr, Pattern::bidirectional);
+  EXPECT_LE(most_apart(reversed(a), b), 1e-5);
+}
+
+TEST(SpeedP138, TimeIsLinear) {
+  auto mixer = make_mixer("vim", 64);
+  const auto seconds = [&](int64_t n) {
+    const Tensor x = normal_rows(n, 64, 10);
+    return seconds_of(5, [&] { run_alone(*mixer, x, nullptr, Pattern::bidirectional); });
+  };
+  EXPECT_LE(std::log2(seconds(8192) / seconds(1024)) / 3, 1.15);
+}
+
+// With all of their mean taken from its kernels, what is inside a constant stretch is nothing.
+TEST(SystemsP200, FullInhibitionSeesNoConstant) {
+  auto mixer = make_mixer({{"name", "atconv"}, {"taps", 7}}, 32);
+  parameter_of(*mixer, "inhibition").var.value().fill(60);
+  Tensor x = normal_rows(60, 32, 13);
+  for (int64_t t = 20; t < 60; ++t) x.slice(t, 1).copy_from(x.slice(19, 1));
+  const Tensor y = run_alone(*mixer, x, nullptr, Pattern::bidirectional);
+  double inside = 0, outside = 0;
+  for (int64_t t = 0; t < 57; ++t)
+    for (int64_t c = 0; c < 32; ++c) {
+      double& most = t < 22 ? outside : inside;
+      most = std::fmax(most, std::fabs(double{y.data()[t * 32 + c]}));
+    }
+  EXPECT_LE(inside, 1e-5);
+  EXPECT_GE(outside, 1e-2);
+}
+
+TEST(SpeedP200, TimeIsLinearAndAThirdOfAttention) {
+  auto atconv = make_mixer("atconv", 64), softmax = make_mixer("softmax", 64);
+  const auto seconds = [](Mixer& m, int64_t n) {
+    const Tensor x = normal_rows(n, 64, 14);
+    return seconds_of(3, [&] { run_alone(m, x, nullptr, Pattern::bidirectional); });
+  };
+  EXPECT_LE(seconds(*atconv, 4096) / seconds(*atconv, 1024), 5);
+  EXPECT_LE(seconds(*atconv, 4096) / seconds(*softmax, 4096), 1.0 / 3);
+}
+
+TEST(SystemsP282, ATokenReachesTheConvolutionsWidth) {
+  auto mixer = make_mixer({{"name", "gam"}, {"conv", 4}}, 32);
+  const Tensor x = normal_rows(60, 32, 11), before = run_alone(*mixer, x);
+  Tensor changed = x.clone();
+  for (float& v : changed.slice(20, 1).span()) v += 1;
+  const Tensor after = run_alone(*mixer, changed);
+  for (int64_t t = 0; t < 60; ++t) {
+    const bool same = std::equal(before.slice(t, 1).span().begin(), before.slice(t, 1).span().end(),
+                                 after.slice(t, 1).span().begin());
+    EXPECT_EQ(same, t < 20 || t > 23) << t;
+  }
+}
+
+TEST(SystemsP282, TheMemoryAnswersWithinItsRows) {
+  auto mixer = make_mixer({{"name", "gam"}, {"slots", 9}}, 32);
+  for (const char* name : {"conv", "shift"}) parameter_of(*mixer, name).var.value().fill(0);
+  parameter_of(*mixer, "gates.weight").var.value().fill(0);
+  parameter_of(*mixer, "gates.bias").var.value().fill(60);  // open
+  const Tensor& bank = parameter_of(*mixer, "bank").value();
+  const Tensor y = run_alone(*mixer, normal_rows(50, 32, 12));
+  for (int64_t c = 0; c < 32; ++c) {
+    float low = INFINITY, high = -INFINITY;
+    for (int64_t m = 0; m < 9; ++m)
+      low = std::fmin(low, bank.data()[m * 32 + c]), high = std::fmax(high, bank.data()[m * 32 + c]);
+    for (int64_t t = 0; t < 50; ++t)
+      ASSERT_TRUE(y.data()[t * 32 + c] >= low - 1e-6 && y.data()[t * 32 + c] <= high + 1e-6);
+  }
+}
+
+}  // namespace
+}  // namespace sennit
