@@ -23,6 +23,16 @@ bool adds_space(const tokenizers::Tokenizer& t) {
   return !ids.empty() && t.piece(ids[0]).starts_with("\u2581");
 }
 
+tokenizers::GgufVocabulary rwkv_vocabulary(const tokenizers::Tokenizer& t) {
+  tokenizers::GgufVocabulary v{.model = "rwkv"};
+  for (int32_t id = 0; id < t.vocab_size(); ++id) {
+    v.tokens.push_back(t.piece(id));
+    v.types.push_back(static_cast<int32_t>(id == 0 ? control : t.is_special(id) ? unused : normal));
+  }
+  v.bos = v.eos = 0;
+  return v;
+}
+
 // Bytes as GPT-2 writes them, none of which is merged with another.
 tokenizers::GgufVocabulary bytes_vocabulary(const tokenizers::Tokenizer& t) {
   tokenizers::GgufVocabulary v{.model = "gpt2", .pre = "gpt-2"};
@@ -40,6 +50,7 @@ tokenizers::GgufVocabulary bytes_vocabulary(const tokenizers::Tokenizer& t) {
 
 io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) {
   if (t && t->name() == "bytes") return gguf_vocabulary(bytes_vocabulary(*t), vocab);
+  if (t && t->name() == "rwkv") return gguf_vocabulary(rwkv_vocabulary(*t), vocab);
   io::GgufMetadata m;
   const bool known = t && t->name() == "sentencepiece";
   m.set("tokenizer.ggml.model", Value::of(known ? "llama" : "none"));
