@@ -13,6 +13,7 @@
 #include "model/vocabulary.h"
 #include "tokenizers/chat_template.h"
 #include "tokenizers/gguf_export.h"
+#include "tokenizers/rwkv_world.h"
 
 namespace sennit::cli {
 namespace {
@@ -21,9 +22,17 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kTokens = 64, kWindow = 512;
 // What a folder says of its tokenizer and of how to generate.
-constexpr const char* kCompanions[] = {
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json",     "merges.txt",      "chat_template.jinja",   "generation_config.json",  "sennit_tokenizer.json"};
+constexpr const char* kCompanions[] = {"tokenizer.json",
+                                       "tokenizer.model",
+                                       "tokenizer_config.json",
+                                       "special_tokens_map.json",
+                                       "added_tokens.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "chat_template.jinja",
+                                       "generation_config.json",
+                                       "sennit_tokenizer.json",
+                                       tokenizers::kRwkvFile};
 
 std::string copy_companions(const std::string& from, const std::string& to) {
   int copied = 0;

@@ -37,8 +37,9 @@ struct Quantize {
 
   std::vector<int32_t> tokens() const {
     if (text.empty()) return {};
-    const auto t =
-        tokenizer.empty() ? tokenizer_beside(conversion.in) : std::shared_ptr(tokenizers::load_tokenizer(tokenizer));
+    const auto t = tokenizer.empty()
+                       ? tokenizer_beside(is_gguf(conversion.in) ? conversion.in : resolve_checkpoint(conversion.in))
+                       : std::shared_ptr(tokenizers::load_tokenizer(tokenizer));
     if (!t) fail({"quantize", "a tokenizer beside the model or --tokenizer", "none", conversion.in});
     auto ids = t->encode(io::MappedFile::open(text)->text());
     if (std::ssize(ids) > max_tokens) ids.resize(static_cast<size_t>(max_tokens));
@@ -56,10 +57,9 @@ struct Quantize {
   // What the model costs in a format, without writing it.
   static Price price(const StoredModel& stored, Model& before, io::BlockFormat format,
                      const std::vector<int32_t>& tokens) {
-    const auto model = make_model(stored, {.weights = format});
-    const bool tied = model->spec().tie_embeddings;
+    const bool tied = before.spec().tie_embeddings;
     int64_t bytes = 0;
-    model->parameters([&](const std::string& name, Parameter& p) {
+    before.parameters([&](const std::string& name, Parameter& p) {  // of floats: those that are quantized are passed by
       const io::StoredTensor& t = stored.tensors.at(name);
       const bool output = name == "head.weight" || (tied && name == "embedding.weight");
       const io::BlockFormat kept = !p.quantizable               ? io::BlockFormat::f32
@@ -67,6 +67,7 @@ struct Quantize {
                                                                 : matrix_format(format, output, t.row_size());
       bytes += io::row_bytes(kept, t.row_size()) * t.row_count();
     });
+    const auto model = make_model(stored, {.weights = format});
     return {io::layout_of(format).name, bytes, logit_difference(before, *model, tokens), decode_rate(*model)};
   }
 

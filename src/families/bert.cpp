@@ -46,6 +46,7 @@ struct Bert : Family {
       c.part(of_training);
     const int64_t layers = c.integer("num_hidden_layers", 12);
     if (layers < 1 || layers > 4096) c.refuse("num_hidden_layers", "from 1 to 4096");
+    if (c.integer("max_position_embeddings", 512) < 1) c.refuse("max_position_embeddings", "at least 1");
     return model_file(
         {c.integer("vocab_size"), c.integer("hidden_size"), c.integer("max_position_embeddings", 512),
          c.integer("type_vocab_size", 2), layers, c.integer("num_attention_heads", 12), c.integer("intermediate_size")},

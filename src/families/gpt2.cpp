@@ -36,6 +36,7 @@ struct Gpt2 : Family {
       c.refuse("activation_function", "gelu_new, gelu_pytorch_tanh, relu or silu");
     const int64_t d_model = c.integer("n_embd"), layers = c.integer("n_layer");
     if (layers < 1 || layers > 4096) c.refuse("n_layer", "from 1 to 4096");
+    if (c.integer("n_positions") < 1) c.refuse("n_positions", "at least 1");
     return model_file(c.integer("vocab_size"), d_model, c.integer("n_positions"), layers, c.integer("n_head"),
                       c.integer("n_inner", 4 * d_model), c.flag("tie_word_embeddings", true),
                       c.number("layer_norm_epsilon", 1e-5), gelu ? "gelu" : f);

@@ -1,5 +1,6 @@
 #include "model/vocabulary.h"
 
+#include "tokenizers/byte_level.h"
 #include "tokenizers/gguf_vocabulary.h"
 
 namespace sennit {
@@ -22,11 +23,36 @@ bool adds_space(const tokenizers::Tokenizer& t) {
   return !ids.empty() && t.piece(ids[0]).starts_with("\u2581");
 }
 
+tokenizers::GgufVocabulary rwkv_vocabulary(const tokenizers::Tokenizer& t) {
+  tokenizers::GgufVocabulary v{.model = "rwkv"};
+  for (int32_t id = 0; id < t.vocab_size(); ++id) {
+    v.tokens.push_back(t.piece(id));
+    v.types.push_back(static_cast<int32_t>(id == 0 ? control : t.is_special(id) ? unused : normal));
+  }
+  v.bos = v.eos = 0;
+  return v;
+}
+
+// Bytes as GPT-2 writes them, none of which is merged with another.
+tokenizers::GgufVocabulary bytes_vocabulary(const tokenizers::Tokenizer& t) {
+  tokenizers::GgufVocabulary v{.model = "gpt2", .pre = "gpt-2"};
+  for (int32_t id = 0; id < t.vocab_size(); ++id) {
+    const bool end = t.special().contains(id);
+    v.tokens.push_back(end ? t.piece(id) : tokenizers::byte_level::to_chars(t.bytes(id)));
+    v.types.push_back(static_cast<int32_t>(end ? control : normal));
+  }
+  v.eos = t.special().eos;
+  v.add_bos = v.add_eos = false;
+  return v;
+}
+
 }  // namespace
 
 io::GgufMetadata gguf_vocabulary(const tokenizers::Tokenizer* t, int64_t vocab) {
+  if (t && t->name() == "bytes") return gguf_vocabulary(bytes_vocabulary(*t), vocab);
+  if (t && t->name() == "rwkv") return gguf_vocabulary(rwkv_vocabulary(*t), vocab);
   io::GgufMetadata m;
-  const bool known = t && (t->name() == "bytes" || t->name() == "sentencepiece");
+  const bool known = t && t->name() == "sentencepiece";
   m.set("tokenizer.ggml.model", Value::of(known ? "llama" : "none"));
   if (!known) return m;
   std::vector<std::string> tokens;
@@ -68,7 +94,7 @@ io::GgufMetadata gguf_vocabulary(const tokenizers::GgufVocabulary& v, int64_t vo
   m.set(key("tokens"), Value::of(std::move(tokens)));
   m.set(key("token_type"), Value::list_of(io::GgufType::i32, std::move(types)));
   if (!scores.empty()) m.set(key("scores"), Value::list_of(std::move(scores)));
-  if (!v.merges.empty()) m.set(key("merges"), Value::of(v.merges));
+  if (v.model == "gpt2") m.set(key("merges"), Value::of(v.merges));
   for (const auto& [name, id] : {std::pair{"bos", v.bos}, {"eos", v.eos}, {"unknown", v.unk}, {"padding", v.pad}})
     if (id >= 0) m.set(key(fmt::format("{}_token_id", name)), Value::of(static_cast<uint32_t>(id)));
   if (v.model == "bert" && v.eos >= 0)  // spelled as its readers spell it

@@ -192,17 +192,17 @@ std::string difference(const Tokenizer& a, const Tokenizer& b) {
 GgufExport gguf_of_tokenizer_json(const std::string& text, const std::string& config, const std::string& where) {
   const auto tokenizer = read_tokenizer_json(text, config, where);
   const Json file = io::parse_json(text, where);
-  Export e(file, *tokenizer);
   try {
+    Export e(file, *tokenizer);
     if (const std::string reason = e.run(); !reason.empty()) return {{}, reason};
     const auto back = tokenizer_of_gguf(e.v_, where);
     if (const std::string reason = difference(*tokenizer, *back); !reason.empty()) return {{}, reason};
+    return {std::move(e.v_), ""};
   } catch (const Json::exception&) {
     return {{}, "a part of it is of another kind than usual"};
   } catch (const Error& error) {
     return {{}, error.what()};
   }
-  return {std::move(e.v_), ""};
 }
 
 }  // namespace sennit::tokenizers

@@ -9,6 +9,7 @@
 #include "io/json_file.h"
 #include "tokenizers/base64.h"
 #include "tokenizers/merges.h"
+#include "tokenizers/rwkv_world.h"
 #include "tokenizers/tokenizer_json.h"
 #include "tokenizers/vocabulary.h"
 #include "tokenizers/word_patterns.h"
@@ -181,6 +182,7 @@ class Document {
 }  // namespace
 
 std::unique_ptr<Tokenizer> tokenizer_of_gguf(const GgufVocabulary& vocabulary, const std::string& where) {
+  if (vocabulary.model == "rwkv") return rwkv_world_of_gguf(vocabulary.tokens, vocabulary.types, where);
   Document document(vocabulary, where);
   const std::string config = document.config().dump();
   return read_tokenizer_json(document.file().dump(), config, where);

@@ -11,7 +11,7 @@ namespace sennit::tokenizers {
 
 // What a GGUF file says of its tokenizer: the values of its keys tokenizer.ggml.<name>.
 struct GgufVocabulary {
-  std::string model = {};  // "gpt2", "llama", "bert" or "t5"
+  std::string model = {};  // "gpt2", "llama", "bert", "t5" or "rwkv"
   std::string pre = {};    // for gpt2: how text is cut into words, "llama-bpe"; "" and "default": as GPT-2 does
   std::vector<std::string> tokens = {};
   std::vector<int32_t> types =

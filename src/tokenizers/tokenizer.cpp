@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "io/json_file.h"
 #include "io/mapped_file.h"
+#include "tokenizers/rwkv_world.h"
 #include "tokenizers/sentencepiece.h"
 #include "tokenizers/tiktoken.h"
 #include "tokenizers/tokenizer_json.h"
@@ -31,7 +32,7 @@ namespace {
 // The file of a folder that says how to make tokens; "" when there is none.
 std::string file_of(const std::string& folder) {
   std::error_code ignored;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", kTokenizerFile})
+  for (const char* name : {"tokenizer.json", "tokenizer.model", kRwkvFile, kTokenizerFile})
     if (const auto file = std::filesystem::path(folder) / name; std::filesystem::exists(file, ignored))
       return file.string();
   return "";
@@ -53,7 +54,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (path == "bytes" && !std::filesystem::exists(path, ignored)) return bytes_tokenizer();
   const std::string file = std::filesystem::is_directory(path, ignored) ? file_of(path) : path;
   if (file.empty())
-    fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model or {}", kTokenizerFile), "neither of them", path});
+    fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model, {} or {}", kRwkvFile, kTokenizerFile), "none of them", path});
   const auto content = io::MappedFile::open(file);
   const std::string_view text = content->text();
   const size_t start = std::min(text.find_first_not_of(" \t\r\n\xEF\xBB\xBF"), text.size());
@@ -63,6 +64,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
       fail({"tokenizer", "\"tokenizer\": \"bytes\"", "something else", file});
     return bytes_tokenizer();
   }
+  if (looks_like_rwkv_world(text)) return read_rwkv_world(text, file);
   return looks_like_tiktoken(text) ? load_tiktoken(file) : load_sentencepiece(file);
 }
 

@@ -1,0 +1,110 @@
+"""Models of other programs as people handle them: looked at, converted, quantized, adapted, and refused."""
+import json
+import os
+import pathlib
+import shutil
+import unittest
+
+from support import Workspace, answer, checkpoints, sennit
+
+GOLDEN = pathlib.Path(os.environ.get("SENNIT_SOURCE", ".")) / "tests" / "golden"
+
+
+class Formats(Workspace):
+    def folder(self, name, family, **changes):
+        """A copy of a golden model with other settings."""
+        path = self.root / name
+        shutil.copytree(GOLDEN / family, path)
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, **changes}))
+        (path / "sennit_tokenizer.json").write_text('{"tokenizer": "bytes"}')
+        return path
+
+    def test_inspect_says_what_a_foreign_model_is(self):
+        for family in ("llama3", "rwkv7", "bert", "bamba"):
+            path = self.root / f"{family}.gguf"
+            sennit("convert", GOLDEN / family, path, "--no-check")
+            folder, file = answer("inspect", GOLDEN / family), answer("inspect", path, "--stats")
+            self.assertEqual((folder["kind"], file["kind"]), ("checkpoint", "GGUF"))
+            self.assertTrue(folder["family"].startswith("Hugging Face"))
+            self.assertEqual(folder["parameters"], file["parameters"])
+            self.assertNotIn("not_understood", file)
+            self.assertLessEqual(file["tensors"][0]["min"], file["tensors"][0]["max"])
+            self.assertTrue(sennit("inspect", path).stdout.startswith("kind"))
+
+    def test_unknown_architectures_are_described(self):
+        path = self.folder("unknown", "llama3", model_type="llama9", new_setting=3)
+        error = sennit("run", path, "-p", "x", code=1).stderr
+        for words in ("llama9", "llama is nearest", "new_setting"):
+            self.assertIn(words, error)
+        self.assertIn("llama is nearest", answer("inspect", path)["not_understood"])
+        strange = self.root / "strange"
+        strange.mkdir()
+        (strange / "config.json").write_text('{"model_type": "other", "width": 3}')
+        shutil.copy(GOLDEN / "gpt2/expected.safetensors", strange / "model.safetensors")
+        error = sennit("convert", strange, self.root / "no.gguf", code=1).stderr
+        for words in ("no family knows", "logits", "width"):
+            self.assertIn(words, error)
+
+    def test_encoders_embed_and_do_not_write(self):
+        bert = self.root / "bert"
+        shutil.copytree(GOLDEN / "bert", bert)
+        error = sennit("run", bert, "-p", "x", "--tokenizer", "bytes", code=1).stderr
+        self.assertIn("at most 40 tokens", error, "a tokenizer that does not fit")
+        wide = self.root / "wide.json"
+        wide.write_text(json.dumps({"vocab": 257, "d_model": 16, "pattern": "bidirectional", "learned_positions": 40, "token_types": 2, "embedding_norm": "layernorm",
+                                    "norm": "none", "blocks": [{"block": "postnorm", "mixer": "softmax", "heads": 2, "position": "none", "norm": "layernorm"}]}))
+        self.assertGreater(answer("inspect", wide)["parameters"], 0)
+        self.assertIn("reads both ways", sennit("train", wide, "--data", self.data, "--out", self.root / "no", "--steps", 1, code=1).stderr)
+
+    def test_prices_of_formats(self):
+        run = self.trained("priced")
+        formats = {f["weights"]: f for f in answer("quantize", run, "--prices", "--text", self.root / "text/valid.txt")["formats"]}
+        self.assertEqual(formats["f32"]["kl_divergence"], 0)
+        self.assertLess(formats["q8_0"]["bytes"], formats["f32"]["bytes"] / 3)
+        self.assertLess(formats["q8_0"]["kl_divergence"], formats["q4_0"]["kl_divergence"])
+        self.assertGreater(formats["q4_0"]["tokens_per_second"], 0)
+        self.assertIn("perplexity", sennit("quantize", run, "--prices").stdout)
+        self.assertIn(".gguf", sennit("quantize", run, code=1).stderr)
+
+    def test_adapters(self):
+        base, tuned = self.trained("base", steps=5), self.root / "tuned"
+        shutil.copytree(checkpoints(base)[-1], tuned)
+        adapter = self.root / "adapter"
+        self.assertIn("the same numbers", sennit("adapter", base, tuned, adapter, code=1).stderr)
+        self.assertFalse(adapter.exists())
+        # Another training's weights of one matrix.
+        other = self.trained("other", steps=9, seed=5)
+        self.assertIn("matrices only", sennit("adapter", base, other, adapter, code=1).stderr)
+        (tuned / "model.safetensors").write_bytes(with_tensor(checkpoints(base)[-1], checkpoints(other)[-1], "blocks.0.channel.up.weight"))
+        said = answer("adapter", base, tuned, adapter, "--rank", 32)
+        self.assertEqual(said["matrices"], 1)
+        self.assertLess(said["left_out"], 1e-3)
+        common = ["-p", "The old man", "--max-tokens", 12, "--temperature", 0, "--precision", "f32"]
+        wanted = answer("run", tuned, *common)["ids"]
+        self.assertEqual(answer("run", base, "--adapter", adapter, *common)["ids"], wanted)
+        merged = self.root / "merged.gguf"
+        report = answer("convert", base, merged, "--adapter", adapter)
+        self.assertEqual([a["ours"] for a in report["adapted"]], ["blocks.0.channel.up.weight"])
+        self.assertEqual(answer("run", merged, *common)["ids"], wanted)
+        self.assertIn("adapter_config.json", sennit("run", base, "--adapter", self.root, "-p", "x", code=1).stderr)
+
+
+def with_tensor(first, second, name):
+    """The bytes of the first checkpoint's safetensors with one tensor of the second, and without its checksum."""
+    def read(folder):
+        raw = (folder / "model.safetensors").read_bytes()
+        size = int.from_bytes(raw[:8], "little")
+        return json.loads(raw[8:8 + size]), raw[8 + size:]
+    (header, data), (other, source) = read(first), read(second)
+    begin, end = header[name]["data_offsets"]
+    start, stop = other[name]["data_offsets"]
+    data = data[:begin] + source[start:stop] + data[end:]
+    header.pop("__metadata__", None)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+if __name__ == "__main__":
+    unittest.main()
