@@ -23,7 +23,7 @@ std::string limits_text(const Field& f) {
 
 std::string shown(const Json& value) {
   std::string s = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return s.size() > 60 ? s.substr(0, 57) + "..." : s;
+  return s.size() > 60 ? fmt::format("{}...", s.substr(0, 57)) : s;
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ struct ShiftedMlp : Mixer {
   StateSpec state_spec() const override { return {shift.state("x")}; }
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<ShiftedMlp>("shifted_mlp", batch.pattern);
+    check_batch<ShiftedMlp>("shifted_mlp", batch);
     const Context& c = *batch.context;
     return down(relu2(up(x + multiply_row(shift(x, batch, 0) - x, mix), c)), c);
   }

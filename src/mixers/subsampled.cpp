@@ -40,7 +40,7 @@ struct Subsampled : SparseMixer {
       : SparseMixer("subsampled", d, o, rng), rate(o.rate), window(o.window) {}
 
   Var forward(const Var& x, const Batch& batch) override {
-    check_pattern<Subsampled>("subsampled", batch.pattern);
+    check_batch<Subsampled>("subsampled", batch);
     return batch.context->training && rate < 1 ? subsampled(x, batch) : attend(x, batch);
   }
 
