@@ -96,8 +96,8 @@ struct InfLlm : ChoosingMixer {
     maps.axpy(1 / total, products, weights, windows);
   }
 
-  int64_t score_scratch(int64_t keys) const override {
-    return 2 * kMostScored * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
+  int64_t score_scratch(int64_t keys, int64_t rows) const override {
+    return 2 * rows * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
   }
   int64_t score_flops(int64_t n) const override {
     return 2 * heads.heads * heads.head_dim * scored(n, unit) + n * layout_.summary;
