@@ -16,7 +16,7 @@ const Json& tenths() {
     {"name": "bigbird", "random": 20, "window": 7},
     {"name": "power_attention", "window": 22},
     {"name": "moba", "top": 27},
-    {"name": "infllm_v2", "top": 27, "dense": 0, "unit": 32},
+    {"name": "infllm_v2", "top": 27, "dense": 0},
     {"name": "seer_attention", "top": 27}])");
   return all;
 }
