@@ -12,7 +12,8 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr size_t kSummary = 2;  // the state's field
+constexpr int64_t kMostScored = 128;  // queries at a time
+constexpr size_t kSummary = 2;        // the state's field
 
 }  // namespace
 
@@ -79,34 +80,37 @@ int64_t ChoosingMixer::scored(int64_t n, int64_t run) const {
 
 BlockChoice ChoosingMixer::choose(const Scoring& of) const {
   const AttentionSegment& a = of.segment;
-  const int64_t most_rows = rows_at_a_time();
   int64_t all = 0;
   while (all < a.queries && most_blocks(a.offset + all) > (a.offset + all) / settings_.block) ++all;
   BlockChoice choice(a, layout_.groups, settings_.block, settings_.top, all);
-  const int64_t stride = a.keys / settings_.block + 1, ranges = (a.queries + most_rows - 1) / most_rows;
+  if (all == a.queries) return choice;
+  const int64_t rows = std::min(rows_at_a_time(), a.queries), ranges = (a.queries + rows - 1) / rows;
+  const int64_t scratch_floats = (rows + 1) * (a.keys / settings_.block + 1) + score_scratch(a.keys, rows);
   Pooled<int64_t> operations(ranges * layout_.groups);
-  each_with_scratch(std::ssize(operations), (most_rows + 1) * stride + score_scratch(a.keys),
-                    [&](int64_t job, float* scratch) {
-                      Scoring part = of;
-                      part.group = job / ranges;
-                      part.first = job % ranges * most_rows;
-                      part.rows = std::min(most_rows, a.queries - part.first);
-                      part.blocks = (a.offset + part.first + part.rows - 1) / settings_.block;
-                      float *scores = scratch, *spare = scores + most_rows * stride;
-                      const int64_t last = part.first + part.rows - 1;
-                      if (last < all) return;
-                      operations[job] = score(part, scores, stride, spare + stride);
-                      for (int64_t query = std::max(all, part.first); query <= last; ++query) {
-                        const int64_t own = choice.own(query);
-                        float* row = scores + (query - part.first) * stride;
-                        for (int64_t b = 0; b < std::min(settings_.sink, own); ++b) row[b] = INFINITY;
-                        for (int64_t b = std::max<int64_t>(0, own - settings_.local + 1); b <= own; ++b)
-                          row[b] = INFINITY;
-                        choice.take_highest(part.group, query, row, spare);
-                      }
-                    });
+  each_with_scratch(std::ssize(operations), scratch_floats, [&](int64_t job, float* scratch) {
+    Scoring part = of;
+    part.group = job / ranges;
+    part.first = job % ranges * rows;
+    part.rows = std::min(rows, a.queries - part.first);
+    part.blocks = (a.offset + part.first + part.rows - 1) / settings_.block;
+    if (part.first + part.rows > all) operations[job] = choose_rows(part, choice, scratch);
+  });
   for (const int64_t n : operations) count_flops(n);
   return choice;
+}
+
+int64_t ChoosingMixer::choose_rows(const Scoring& part, BlockChoice& choice, float* scratch) const {
+  const int64_t stride = part.segment.keys / settings_.block + 1, end = part.first + part.rows;
+  float *scores = scratch, *spare = scores + part.rows * stride;
+  const int64_t operations = score(part, scores, stride, spare + stride);
+  for (int64_t query = std::max(choice.all(), part.first); query < end; ++query) {
+    const int64_t own = choice.own(query);
+    float* row = scores + (query - part.first) * stride;
+    for (int64_t b = 0; b < std::min(settings_.sink, own); ++b) row[b] = INFINITY;
+    for (int64_t b = std::max<int64_t>(0, own - settings_.local + 1); b <= own; ++b) row[b] = INFINITY;
+    choice.take_highest(part.group, query, row, spare);
+  }
+  return operations;
 }
 
 void ChoosingMixer::follow(size_t segment, int64_t position, BlockChoice& choice, int64_t queries) const {

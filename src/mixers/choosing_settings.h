@@ -50,12 +50,11 @@ class ChoosingMixer : public Mixer {
   // scores[r * stride + b] of the whole blocks before the own one of query first + r; others may hold anything. Returns
   // the operations.
   virtual int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const = 0;
-  static constexpr int64_t kMostScored = 128;  // rows at a time
   // Pairs of a query and a summary, of whole blocks before its own or of shorter runs that are whole, that are scored
   // over a fresh sequence.
   int64_t scored(int64_t n, int64_t run) const;
-  virtual int64_t score_scratch(int64_t keys) const = 0;  // floats
-  virtual int64_t score_flops(int64_t n) const = 0;       // with the summaries
+  virtual int64_t score_scratch(int64_t keys, int64_t rows) const = 0;  // floats
+  virtual int64_t score_flops(int64_t n) const = 0;                     // with the summaries
   // `top`, or enough for everything.
   virtual int64_t most_blocks(int64_t /*place*/) const { return settings_.top; }
 
@@ -80,6 +79,7 @@ class ChoosingMixer : public Mixer {
  private:
   int64_t rows_at_a_time() const;
   BlockChoice choose(const Scoring& of) const;
+  int64_t choose_rows(const Scoring& part, BlockChoice& choice, float* scratch) const;  // returns the operations
   void follow(size_t segment, int64_t position, BlockChoice& choice, int64_t queries) const;
   std::vector<int32_t> naive_choice(NaiveRun& run, const AttentionHeads::Naive& m, const naive::Matrix& summaries,
                                     int64_t group, int64_t i) const;

@@ -15,6 +15,17 @@
 namespace sennit::mixers {
 namespace {
 
+// In eight lanes, which compilers turn into vectors.
+float highest(const float* x, int64_t n) {
+  float lanes[8];
+  std::fill_n(lanes, 8, -INFINITY);
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t l = 0; l < 8; ++l) lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+  for (; i < n; ++i) lanes[0] = std::max(lanes[0], x[i]);
+  return *std::max_element(lanes, lanes + 8);
+}
+
 struct InfLlm : ChoosingMixer {
   struct Options : ChoosingSettings {
     int64_t unit = 16, dense = 8192;
@@ -61,43 +72,50 @@ struct InfLlm : ChoosingMixer {
   int64_t windows_before(int64_t place) const { return std::max<int64_t>(0, (place + 1) / unit - 1); }
 
   int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
-    const int64_t dim = heads.head_dim, row_units = s.segment.keys / unit + 1;
+    const int64_t dim = heads.head_dim, row_units = s.segment.keys / unit + 1, times = heads.group();
     const int64_t units = (s.segment.offset + s.first + s.rows) / unit;  // whole at the last query
-    float *products = scratch, *weights = products + s.rows * row_units, *panel = weights + s.rows * row_units;
-    std::fill_n(weights, s.rows * row_units, 0.0f);
-    for (int64_t h = s.group * heads.group(); h < (s.group + 1) * heads.group(); ++h) {
-      const Tensor& q = s.queries;
-      kernels::sparse_attention().scores(q.data() + (s.segment.query_begin + s.first) * q.row_size() + h * dim,
-                                         q.row_size(), s.rows, s.summaries.data() + s.group * dim,
-                                         s.summaries.row_size(), units, dim, products, row_units, panel);
-      for (int64_t r = 0; r < s.rows; ++r)
-        add_softmax(products + r * row_units, windows_before(s.segment.offset + s.first + r), weights + r * row_units);
-    }
-    const int64_t per_block = settings_.block / unit;
+    float *products = scratch, *weights = products + times * s.rows * row_units, *panel = weights + row_units;
+    const Tensor &q = s.queries, &means = s.summaries;
+    for (int64_t h = 0; h < times; ++h)
+      kernels::sparse_attention().scores(
+          q.data() + (s.segment.query_begin + s.first) * q.row_size() + (s.group * times + h) * dim, q.row_size(),
+          s.rows, means.data() + s.group * dim, means.row_size(), units, dim, products + h * s.rows * row_units,
+          row_units, panel);
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t place = s.segment.offset + s.first + r, windows = windows_before(place);
-      for (int64_t b = 0; b < place / settings_.block; ++b) {
-        const int64_t first = std::max<int64_t>(0, b * per_block - 1), last = std::min(windows, (b + 1) * per_block);
-        scores[r * stride + b] = *std::max_element(weights + r * row_units + first, weights + r * row_units + last);
+      if (windows > 0) {
+        std::fill_n(weights, windows, 0.0f);
+        for (int64_t h = 0; h < times; ++h) add_softmax(products + (h * s.rows + r) * row_units, windows, weights);
       }
+      pool_windows(weights, windows, place / settings_.block, scores + r * stride);
     }
-    return 2 * s.rows * units * dim * heads.group();
+    return 2 * s.rows * units * dim * times;
   }
 
-  // weights += softmax over the first `windows` windows, from products with units, which are spoilt.
+  // weights += softmax over the windows, from products with units, which are spoilt.
   void add_softmax(float* products, int64_t windows, float* weights) const {
-    if (windows == 0) return;
     const auto& maps = kernels::elementwise();
     maps.add(products, products + 1, products, windows);
-    const float scale = 0.5f * heads.scale(), top = scale * *std::max_element(products, products + windows);
+    const float scale = 0.5f * heads.scale(), top = scale * highest(products, windows);
     maps.affine(products, scale, -top, products, windows);
     maps.exp(products, products, windows);
     const auto total = static_cast<float>(maps.sum(products, windows));
     maps.axpy(1 / total, products, weights, windows);
   }
 
-  int64_t score_scratch(int64_t keys) const override {
-    return 2 * kMostScored * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
+  // The largest weight of a window that touches each block; all but the first begin with one that reaches back.
+  void pool_windows(const float* weights, int64_t windows, int64_t blocks, float* scores) const {
+    const int64_t per_block = settings_.block / unit;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t last = std::min(windows, (b + 1) * per_block);
+      float most = 0;
+      for (int64_t w = std::max<int64_t>(0, b * per_block - 1); w < last; ++w) most = std::max(most, weights[w]);
+      scores[b] = most;
+    }
+  }
+
+  int64_t score_scratch(int64_t keys, int64_t rows) const override {
+    return (heads.group() * rows + 1) * (keys / unit + 1) + kernels::kTileKeys * heads.head_dim;
   }
   int64_t score_flops(int64_t n) const override {
     return 2 * heads.heads * heads.head_dim * scored(n, unit) + n * layout_.summary;

@@ -37,7 +37,7 @@ struct Moba : ChoosingMixer {
                                        scores, stride, scratch);
     return 2 * s.rows * s.blocks * dim;
   }
-  int64_t score_scratch(int64_t) const override { return kernels::kTileKeys * heads.head_dim; }
+  int64_t score_scratch(int64_t, int64_t) const override { return kernels::kTileKeys * heads.head_dim; }
   int64_t score_flops(int64_t n) const override {
     return 2 * heads.heads * heads.head_dim * scored(n, settings_.block) + n * layout_.summary;
   }

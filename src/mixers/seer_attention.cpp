@@ -160,7 +160,7 @@ struct Seer : ChoosingMixer {
                                        scores, stride, scratch);
     return 2 * s.rows * s.blocks * dim;
   }
-  int64_t score_scratch(int64_t) const override { return kernels::kTileKeys * dim; }
+  int64_t score_scratch(int64_t, int64_t) const override { return kernels::kTileKeys * dim; }
   int64_t score_flops(int64_t n) const override {
     const int64_t kv = heads.kv_heads, blocks = n / settings_.block;
     return 2 * kv * dim * scored(n, settings_.block) + 2 * n * dim * heads.heads * heads.head_dim +

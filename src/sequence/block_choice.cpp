@@ -8,8 +8,8 @@ namespace sennit {
 
 namespace {
 
-// Keeps all that can be among the `most` highest, and not much more: what is no lower than the least of the highest ones of
-// `most` parts. Returns how many.
+// Keeps all that can be among the `most` highest, and not much more: what is no lower than the least of the highest
+// ones of `most` parts. Returns how many.
 int64_t keep_likely(float* scores, int64_t n, int64_t most) {
   const int64_t part = n / most;
   float least = INFINITY;
