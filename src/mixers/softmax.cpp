@@ -15,8 +15,7 @@
 #include "ops/maps.h"
 #include "ops/norms.h"
 #include "positions/position.h"
-#include "sequence/attention.h"
-#include "tensor/pooled.h"
+#include "sequence/seen.h"
 
 namespace sennit::mixers {
 namespace {
@@ -118,27 +117,11 @@ struct Softmax : Mixer {
     check_batch<Softmax>("softmax", batch);
     const Context& c = *batch.context;
     const bool cross = batch.pattern == Pattern::cross;
-    const Var& source = cross ? *batch.memory : x;
-    const auto key_segments = cross ? batch.memory_segments : batch.segments;
+    const Var& source = looked_at(x, batch);
     const Var queries = heads_of(q, q_norm, options.heads, x, batch.segments, c);
-    Pooled<Var> keys = {heads_of(k, k_norm, options.kv_heads, source, key_segments, c)};
-    Pooled<Var> values = {v(source, c)};
-    Pooled<AttentionSegment> plan;
-    for (size_t i = 0; i < batch.segments.size(); ++i) {
-      const Segment& s = batch.segments[i];
-      LayerState* state = cross ? nullptr : batch.state(s);
-      AttentionSegment a{s.begin, s.length, 0, key_segments[i].begin, key_segments[i].length, s.position - key_segments[i].position, s.position};
-      if (state) {
-        a.source = keys.size();
-        keys.push_back(state->append(0, rows(keys[0], s.begin, s.length), reach()));
-        values.push_back(state->append(1, rows(values[0], s.begin, s.length), reach()));
-        a.key_begin = 0;
-        a.keys = keys.back().rows();
-        a.offset = a.keys - s.length;
-      }
-      plan.push_back(a);
-    }
-    const Var core = attention(queries, keys, values, plan,
+    const Var keys = heads_of(k, k_norm, options.kv_heads, source, looked_at_segments(batch), c);
+    const SeenRows seen = seen_rows({keys, v(source, c)}, batch, 0, reach());
+    const Var core = attention(queries, seen.part(0), seen.part(1), seen.segments,
                                {.heads = options.heads,
                                 .kv_heads = options.kv_heads,
                                 .scale = scale(),
