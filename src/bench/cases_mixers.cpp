@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/cases.h"
-#include "mixers/mixer.h"
+#include "mixers/capabilities.h"
 
 // Whole mixers over one sequence, and their steps at a position.
 namespace sennit::bench {
@@ -21,31 +21,31 @@ naive::Matrix in_double(const Tensor& t) {
 }
 
 // Over a sequence of kChecked tokens.
-double mixer_error(Mixer& mixer, bool exact) {
+double mixer_error(Mixer& mixer, Pattern pattern, bool exact) {
   NoGrad off;
   const Tensor x = random_rows(kChecked, kWidth, "x");
   naive::Weights w;
   mixer.parameters([&](const std::string& name, Parameter& p) { w[name] = in_double(p.value()); });
   const naive::Matrix rows = in_double(x);
-  NaiveRun run{.w = w, .x = rows};
+  NaiveRun run{.w = w, .x = rows, .pattern = pattern};
   const naive::Matrix definition = mixer.naive(run);
   const Segment whole[] = {{0, kChecked, 0, nullptr}};
   const Context context{.exact = exact};
-  const Var y = mixer.forward(Var(x), {whole, &context});
+  const Var y = mixer.forward(Var(x), {whole, &context, pattern});
   Deviation d;
   for (size_t i = 0; i < definition.a.size(); ++i) d.add(y.value().data()[i], definition.a[i]);
   return d.relative();
 }
 
-Work whole(const Made& mixer, int64_t n, bool exact) {
+Work whole(const Made& mixer, Pattern pattern, int64_t n, bool exact) {
   const Var x(random_rows(n, kWidth, "x"));
   return {[=] {
             NoGrad off;
             const Segment whole[] = {{0, n, 0, nullptr}};
             const Context context{.exact = exact};
-            mixer->forward(x, {whole, &context});
+            mixer->forward(x, {whole, &context, pattern});
           },
-          [=] { return mixer_error(*mixer, exact); }};
+          [=] { return mixer_error(*mixer, pattern, exact); }};
 }
 
 Work steps(const Made& mixer, int64_t position) {
@@ -65,15 +65,18 @@ Work steps(const Made& mixer, int64_t position) {
             if (mixer->rewinds())
               for (size_t f = 0; const StateField& field : mixer->state_spec()) state->layer(0).truncate(f++, field.rows(position));
           },
-          [=] { return mixer_error(*mixer, true); }};
+          [=] { return mixer_error(*mixer, Pattern::causal, true); }};
 }
 
 }  // namespace
 
 void add_mixers(std::vector<Case>& cases) {
   for (const auto& entry : mixers::registry().entries()) {
-    const auto make = [name = entry.name] { return Made(mixers::registry().make(Json(name), {.d_model = kWidth}, Rng(1), "bench")); };
+    const auto make = [name = entry.name] {
+      return Made(mixers::registry().make(Json(name), {.d_model = kWidth}, Rng(1), "bench"));
+    };
     const Made mixer = make();
+    const Pattern pattern = entry.info.patterns.front();
     struct Kind {
       int64_t n;
       bool exact;
@@ -83,8 +86,9 @@ void add_mixers(std::vector<Case>& cases) {
       cases.push_back({.name = fmt::format("mixer {} forward n={}{}", entry.name, n, exact ? " exact" : ""),
                        .flops = static_cast<double>(mixer->flops(n)),
                        .tokens = static_cast<double>(n),
-                       .prepare = [make, n = n, exact = exact] { return whole(make(), n, exact); }});
+                       .prepare = [make, pattern, n = n, exact = exact] { return whole(make(), pattern, n, exact); }});
     }
+    if (!mixers::decodes(entry.info)) continue;
     for (const int64_t position : {1024, 16384})
       cases.push_back({.name = fmt::format("mixer {} 64 steps at {}", entry.name, position),
                        .flops = 64.0 * static_cast<double>(mixer->flops(1)),

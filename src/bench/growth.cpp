@@ -20,6 +20,7 @@ const char* const kExact = "softmax";
 struct Measured {
   Growth growth;
   std::unique_ptr<Mixer> mixer;
+  Pattern pattern;
   std::vector<double> times;  // at the present length
   int64_t peak = 0;
   bool ended = false;
@@ -50,7 +51,8 @@ void set_exponents(Growth& g, const Mixer& mixer) {
 double crossover(const Growth& g, const Growth& exact) {
   double before = 0, length = 0;
   for (size_t i = 0; i < std::min(g.points.size(), exact.points.size()); ++i) {
-    const double ratio = std::log(g.points[i].seconds / exact.points[i].seconds), n = static_cast<double>(g.points[i].length);
+    const double ratio = std::log(g.points[i].seconds / exact.points[i].seconds),
+                 n = static_cast<double>(g.points[i].length);
     if (ratio < 0) return i == 0 ? 0 : std::exp(std::log(length) + before / (before - ratio) * std::log(n / length));
     before = ratio, length = n;
   }
@@ -63,19 +65,26 @@ void pass(Measured& m, const Tensor& x) {
   const Context context;
   const int64_t before = memory_counters().live;
   reset_memory_peak();
-  m.times.push_back(seconds_of([&] { m.mixer->forward(Var(x), {whole, &context}); }));
+  m.times.push_back(seconds_of([&] { m.mixer->forward(Var(x), {whole, &context, m.pattern}); }));
   m.peak = memory_counters().peak - before;
 }
 
 }  // namespace
 
-std::vector<Growth> measure_growth(const GrowthOptions& options, const std::function<void(int, int, const std::string&)>& progress) {
+std::vector<Growth> measure_growth(const GrowthOptions& options,
+                                   const std::function<void(int, int, const std::string&)>& progress) {
   FlushDenormals flush;
   std::vector<Measured> all;
   for (const auto& entry : mixers::registry().entries())
     if (entry.name == kExact || entry.name.find(options.filter) != std::string::npos)
-      all.push_back({{.mixer = entry.name, .points = {}}, mixers::registry().make(Json(entry.name), {.d_model = options.d_model}, Rng(1), "bench"), {}, 0, false});
-  if (all.size() == 1 && options.filter != kExact) fail({"bench", "part of a mixer's name (see `sennit list mixers`)", options.filter});
+      all.push_back({{.mixer = entry.name, .points = {}},
+                     mixers::registry().make(Json(entry.name), {.d_model = options.d_model}, Rng(1), "bench"),
+                     entry.info.patterns.front(),
+                     {},
+                     0,
+                     false});
+  if (all.size() == 1 && options.filter != kExact)
+    fail({"bench", "part of a mixer's name (see `sennit list mixers`)", options.filter});
   std::stable_partition(all.begin(), all.end(), [](const Measured& m) { return m.growth.mixer == kExact; });
   const int total = static_cast<int>(all.size() * options.lengths.size());
   int done = 0;
@@ -96,7 +105,8 @@ std::vector<Growth> measure_growth(const GrowthOptions& options, const std::func
         continue;
       }
       m.growth.points.push_back({n, median(m.times), m.peak});
-      const double next = static_cast<double>(m.mixer->flops(2 * n)) / static_cast<double>(m.mixer->flops(n)) * median(m.times);
+      const double next =
+          static_cast<double>(m.mixer->flops(2 * n)) / static_cast<double>(m.mixer->flops(n)) * median(m.times);
       m.ended = next > options.longest;
     }
   }

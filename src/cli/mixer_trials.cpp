@@ -7,7 +7,7 @@
 #include "cli/progress_bar.h"
 #include "cli/trial_report.h"
 #include "io/atomic_file.h"
-#include "mixers/mixer.h"
+#include "mixers/capabilities.h"
 #include "model/model_file.h"
 
 namespace sennit::cli {
@@ -19,6 +19,7 @@ using NamedMixer = std::pair<std::string, Json>;
 std::vector<NamedMixer> all_mixers() {
   std::vector<NamedMixer> all;
   for (const auto& entry : mixers::registry().entries()) {
+    if (!mixers::is_causal(entry.info)) continue;  // trials predict the next token
     all.push_back({entry.name, entry.name});
     for (const auto& [name, options] : entry.info.settings) {
       Json mixer = Json::parse(options);
@@ -32,7 +33,8 @@ std::vector<NamedMixer> all_mixers() {
 std::vector<NamedMixer> chosen(const std::vector<std::string>& names) {
   std::vector<NamedMixer> some;
   for (const std::string& name : names) {
-    if (name != "all") mixers::registry().find(name, "--mixers");
+    if (name != "all" && !mixers::is_causal(mixers::registry().find(name, "--mixers").info))
+      fail({"compare", "causal mixers, since models are to predict the next token", name, "--mixers"});
     for (const NamedMixer& m : all_mixers())
       if (name == "all" || m.first == name || m.first.rfind(name + ": ", 0) == 0) some.push_back(m);
   }

@@ -10,6 +10,7 @@
 #include "ops/layout.h"
 #include "ops/products.h"
 #include "sequence/rnn.h"
+#include "tensor/pooled.h"
 
 namespace sennit::mixers {
 namespace {
@@ -68,7 +69,7 @@ struct Cfc : Mixer {
   // R of all heads [d, dim], below each other.
   Var recurrence() const {
     if (!options.rank) return options.sparsity > 0 ? feedback.var * mask : feedback.var;
-    std::vector<Var> parts;
+    Pooled<Var> parts;
     for (int64_t h = 0; h < options.heads; ++h)
       parts.push_back(matmul(rows(left, h * dim, dim), rows(right, h * dim, dim), {.transpose_b = true}));
     return concat_rows(parts) * mask;
@@ -79,7 +80,7 @@ struct Cfc : Mixer {
     const Var both[] = {recurrence(), heads_of_m};
     // Every head's gates: the input of m, then the shifts of f, g and k.
     const Var shifts = add_row(Var(Tensor::zeros({x.rows(), 3 * width})), shift), from_x = in(x, c);
-    std::vector<Var> gates;
+    Pooled<Var> gates;
     for (int64_t h = 0; h < options.heads; ++h) {
       gates.push_back(columns(from_x, h * dim, dim));
       gates.push_back(columns(shifts, h * 3 * dim, 3 * dim));

@@ -6,6 +6,7 @@
 
 #include "ops/layout.h"
 #include "ops/norms.h"
+#include "sequence/seen.h"
 
 namespace sennit::mixers {
 
@@ -66,31 +67,15 @@ Var AttentionHeads::plain(Linear& map, const Parameter& norm, int64_t count, con
 
 AttentionHeads::Operands AttentionHeads::operands(const Var& x, const Batch& batch, int64_t reach) {
   const Context& c = *batch.context;
-  const bool cross = batch.pattern == Pattern::cross;
-  const Var& source = cross ? *batch.memory : x;
-  const auto key_segments = cross ? batch.memory_segments : batch.segments;
+  const Var& source = looked_at(x, batch);
   Operands m;
   m.plain_queries = plain(q, q_norm, heads, x, c);
   m.plain_keys = plain(k, k_norm, kv_heads, source, c);
   m.queries = position->turn(m.plain_queries, batch.segments, heads);
-  m.keys.push_back(position->turn(m.plain_keys, key_segments, kv_heads));
-  m.values.push_back(v(source, c));
-  for (size_t i = 0; i < batch.segments.size(); ++i) {
-    const Segment& s = batch.segments[i];
-    LayerState* state = cross ? nullptr : batch.state(s);
-    AttentionSegment a{
-        s.begin,   s.length, 0, key_segments[i].begin, key_segments[i].length, s.position - key_segments[i].position,
-        s.position};
-    if (state) {
-      a.source = m.keys.size();
-      m.keys.push_back(state->append(0, rows(m.keys[0], s.begin, s.length), reach));
-      m.values.push_back(state->append(1, rows(m.values[0], s.begin, s.length), reach));
-      a.key_begin = 0;
-      a.keys = m.keys.back().rows();
-      a.offset = a.keys - s.length;
-    }
-    m.segments.push_back(a);
-  }
+  SeenRows seen =
+      seen_rows({position->turn(m.plain_keys, looked_at_segments(batch), kv_heads), v(source, c)}, batch, 0, reach);
+  m.keys = std::move(seen.parts[0]), m.values = std::move(seen.parts[1]);
+  m.segments = std::move(seen.segments);
   return m;
 }
 

@@ -17,6 +17,7 @@
 #include "ops/products.h"
 #include "sequence/long_conv.h"
 #include "sequence/reverse.h"
+#include "tensor/pooled.h"
 
 namespace sennit::mixers {
 namespace {
@@ -68,7 +69,7 @@ struct Nprf : Heads {
   // Head by head, [v, 1] with each number `features` times, and phi as often as [v, 1] is long.
   Var spread_features(const Var& f) const { return repeat_groups(f, heads, dim + 1); }
   Var spread_values(const Var& values) const {
-    std::vector<Var> parts;
+    Pooled<Var> parts;
     const Var ones(Tensor::full({values.rows(), 1}, 1));
     for (int64_t h = 0; h < heads; ++h) {
       parts.push_back(columns(values, h * dim, dim));
@@ -78,7 +79,7 @@ struct Nprf : Heads {
   }
   // e^b of distances first, first - 1, ... or first, first + 1, ... for every channel.
   Var filter(int64_t first, int64_t step, int64_t taps) const {
-    std::vector<int64_t> at(static_cast<size_t>(taps));
+    Pooled<int64_t> at(static_cast<size_t>(taps));
     for (int64_t t = 0; t < taps; ++t) at[t] = options.length - 1 + first + step * t;
     return repeat_groups(exp(gather_rows(bias, at)), heads, columns_a_head());
   }
@@ -97,7 +98,7 @@ struct Nprf : Heads {
       sums = sums + reversed(long_conv(reversed(kv, batch.segments), concat_rows(parts), batch, 0), batch.segments);
     }
     const Var said = sum_groups(qs * sums, heads * (dim + 1));
-    std::vector<Var> tops, weights;
+    Pooled<Var> tops, weights;
     for (int64_t h = 0; h < heads; ++h) {
       tops.push_back(columns(said, h * (dim + 1), dim));
       weights.push_back(columns(said, h * (dim + 1) + dim, 1));

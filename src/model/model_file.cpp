@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "blocks/block.h"
 #include "io/json_file.h"
+#include "mixers/capabilities.h"
 
 namespace sennit {
 namespace {
@@ -146,8 +147,7 @@ void check_predicts(const ModelSpec& spec, const std::string& path) {
   for (size_t i = 0; i < spec.blocks.size(); ++i) {
     const std::string where = fmt::format("{}: block {}", path, i);
     const auto& mixer = mixers::registry().find(detail::part_name(*spec.blocks[i].mixer, "mixer", where), where);
-    const auto& patterns = mixer.info.patterns;
-    if (std::find(patterns.begin(), patterns.end(), Pattern::causal) == patterns.end())
+    if (!mixers::is_causal(mixer.info))
       fail({mixer.name, "a causal mixer, since the model is to predict the next token", "one whose tokens see later ones", where});
   }
 }

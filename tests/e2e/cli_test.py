@@ -145,6 +145,7 @@ class Cli(Workspace):
         self.assertIn("Accuracy against state", page.read_text())
         self.refused("compare", says="--mixers")
         self.refused("compare", "--mixers", "sofmax", says="`softmax`?")
+        self.refused("compare", "--mixers", "linformer", says="causal")
         self.refused("compare", "--mixers", "gla", "--task", "recal", says="`recall`?")
         self.refused("compare", "--mixers", "gla", "--task-set", "pears=2", says="`pairs`?")
 
@@ -194,6 +195,10 @@ class Cli(Workspace):
         refused({"blocks": [{"mixer": "gla", "repeat": 10**9}]}, "repeat")
         refused('{"vocab": 12,', "1:14")
         self.refused("plan", self.root / "nowhere.json", says="nowhere.json")
+        # Tokens that see later ones cannot learn to predict the next: training refuses before it begins.
+        ahead, out = self.file("ahead.json", {**MODEL, "blocks": [{"mixer": "gla"}, {"mixer": "vim"}]}), self.root / "ahead"
+        self.refused("train", ahead, "--data", self.data, "--out", out, "--steps", 1, says=("vim", "causal", "block 1"))
+        self.assertFalse(out.exists())
 
     def test_bad_checkpoints(self):
         self.refused("run", self.root / "nowhere", "-p", "x", says="nowhere")
