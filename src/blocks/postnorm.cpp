@@ -12,13 +12,17 @@ struct PostNorm : Block {
   struct Options {
     Fields fields() { return {}; }
   };
-  static Info info() { return {"Post-norm block", "arXiv:1706.03762", "x = norm(x + mixer(x)); x = norm(x + channel(x))"}; }
+  static Info info() {
+    return {"Post-norm block", "arXiv:1706.03762", "x = norm(x + mixer(x)); x = norm(x + channel(x))"};
+  }
 
   PostNorm(const Dims& d, const Options&, Rng rng)
-      : mixer(mixers::registry().make(*d.mixer, {.d_model = d.d_model, .depth = d.depth, .out_scale = d.out_scale}, rng.fork("mixer"), d.where)),
+      : mixer(mixers::registry().make(*d.mixer, {.d_model = d.d_model, .depth = d.depth, .out_scale = d.out_scale},
+                                      rng.fork("mixer"), d.where)),
         mixer_norm(norms::registry().make(*d.norm, {d.d_model}, rng, d.where)) {
     if (detail::part_name(*d.channel, "channel", d.where) == "none") return;
-    channel = channels::registry().make(*d.channel, {.d_model = d.d_model, .out_scale = d.out_scale}, rng.fork("channel"), d.where);
+    channel = channels::registry().make(*d.channel, {.d_model = d.d_model, .out_scale = d.out_scale},
+                                        rng.fork("channel"), d.where);
     channel_norm = norms::registry().make(*d.norm, {d.d_model}, rng, d.where);
   }
 
@@ -45,6 +49,8 @@ struct PostNorm : Block {
 
 }  // namespace
 
-void register_postnorm(Registry<Block>& r) { r.add<PostNorm>("postnorm"); }
+void register_postnorm(Registry<Block>& r) {
+  r.add<PostNorm>("postnorm");
+}
 
 }  // namespace sennit::blocks

@@ -69,6 +69,8 @@ const std::atomic<bool>& interrupted() {
   return g_interrupted;
 }
 
-void forget_interrupt() { g_interrupted = false; }
+void forget_interrupt() {
+  g_interrupted = false;
+}
 
 }  // namespace sennit::cli

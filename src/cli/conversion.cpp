@@ -46,6 +46,16 @@ std::string copy_companions(const std::string& from, const std::string& to) {
   return copied ? fmt::format("{} files copied", copied) : "none";
 }
 
+// The tokenizer and the chat template of a GGUF as files of a folder.
+std::string write_companions(const io::GgufMetadata& m, const std::string& from, const std::string& to) {
+  if (const std::string chat = m.text("tokenizer.chat_template", ""); !chat.empty())
+    io::write_file(to + "/chat_template.jinja", chat);
+  const auto tokenizer = tokenizer_of(m, from);
+  if (!tokenizer) return "none in the file";
+  tokenizer->save(to);
+  return "written as " + std::string(tokenizer->name() == "rwkv" ? tokenizers::kRwkvFile : "tokenizer.json");
+}
+
 io::GgufMetadata vocabulary_for(const StoredModel& model, std::string& said) {
   const int64_t vocab = model.model_file.at("vocab");
   if (model.gguf) {
@@ -127,12 +137,8 @@ ConversionReport convert(const Conversion& c) {
   } else {
     io::AtomicFolder folder(c.out);
     r.written = export_model(model, folder.path(), options);
-    if (!model.gguf)
-      r.tokenizer = copy_companions(model.path, folder.path());
-    else if (const auto tokenizer = tokenizer_of(model.gguf->metadata(), model.path))
-      tokenizer->save(folder.path()), r.tokenizer = "written as tokenizer.json";
-    else
-      r.tokenizer = "none in the file";
+    r.tokenizer = model.gguf ? write_companions(model.gguf->metadata(), model.path, folder.path())
+                             : copy_companions(model.path, folder.path());
     folder.commit();
   }
   r.container = options.container;

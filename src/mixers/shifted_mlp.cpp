@@ -20,7 +20,9 @@ struct ShiftedMlp : Mixer {
             .cost = "O(n d^2)"};
   }
   ShiftedMlp(const Dims& d, const Options& o, Rng rng)
-      : width(o.hidden ? o.hidden : 4 * d.d_model), shift(d.d_model), up(d.d_model, width, rng.fork("up")),
+      : width(o.hidden ? o.hidden : 4 * d.d_model),
+        shift(d.d_model),
+        up(d.d_model, width, rng.fork("up")),
         down(width, d.d_model, rng.fork("down"), {.scale = d.out_scale}) {
     mix.init(Tensor::full({d.d_model}, 0.5f));
     mix.decays = false;
@@ -53,6 +55,8 @@ struct ShiftedMlp : Mixer {
 
 }  // namespace
 
-void register_shifted_mlp(Registry<Mixer>& r) { r.add<ShiftedMlp>("shifted_mlp"); }
+void register_shifted_mlp(Registry<Mixer>& r) {
+  r.add<ShiftedMlp>("shifted_mlp");
+}
 
 }  // namespace sennit::mixers

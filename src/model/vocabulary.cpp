@@ -99,7 +99,8 @@ io::GgufMetadata gguf_vocabulary(const tokenizers::GgufVocabulary& v, int64_t vo
     if (id >= 0) m.set(key(fmt::format("{}_token_id", name)), Value::of(static_cast<uint32_t>(id)));
   if (v.model == "bert" && v.eos >= 0)  // spelled as its readers spell it
     m.set(key("seperator_token_id"), Value::of(static_cast<uint32_t>(v.eos)));
-  for (const auto& [name, flag] : {std::pair{"add_bos_token", v.add_bos}, {"add_eos_token", v.add_eos}, {"add_space_prefix", v.add_space_prefix}})
+  for (const auto& [name, flag] :
+       {std::pair{"add_bos_token", v.add_bos}, {"add_eos_token", v.add_eos}, {"add_space_prefix", v.add_space_prefix}})
     if (flag) m.set(key(name), Value::of(*flag));
   if (!v.precompiled_charsmap.empty()) {
     std::vector<int64_t> bytes;

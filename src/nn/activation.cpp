@@ -15,7 +15,8 @@ struct Row {
 Var positive_elu(const Var& x) { return add(relu(x), exp(scale(relu(scale(x, -1)), -1))); }
 Var same(const Var& x) { return x; }
 
-const Row kRows[] = {{"silu", silu}, {"gelu", gelu}, {"gelu_erf", gelu_erf}, {"relu", relu}, {"relu2", relu2}, {"tanh", tanh}, {"sigmoid", sigmoid}, {"elu", positive_elu}, {"none", same}};
+const Row kRows[] = {{"silu", silu}, {"gelu", gelu},       {"gelu_erf", gelu_erf}, {"relu", relu}, {"relu2", relu2},
+                     {"tanh", tanh}, {"sigmoid", sigmoid}, {"elu", positive_elu},  {"none", same}};
 
 }  // namespace
 

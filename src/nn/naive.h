@@ -23,7 +23,8 @@ using Weights = std::map<std::string, Matrix>;  // vectors are [1, n]
 double sigmoid(double x);
 double silu(double x);
 double softplus(double x);
-double activation(const std::string& name, double x);  // silu, gelu, gelu_erf, relu, relu2, tanh, sigmoid, elu (1 + elu), none
+double activation(const std::string& name,
+                  double x);  // silu, gelu, gelu_erf, relu, relu2, tanh, sigmoid, elu (1 + elu), none
 
 // x W^T + b under `name`.weight and, when it is there, `name`.bias
 Matrix linear(const Matrix& x, const Weights& w, const std::string& name);

@@ -17,6 +17,8 @@ struct None : Norm {
 
 }  // namespace
 
-void register_none(Registry<Norm>& r) { r.add<None>("none"); }
+void register_none(Registry<Norm>& r) {
+  r.add<None>("none");
+}
 
 }  // namespace sennit::norms

@@ -54,7 +54,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (path == "bytes" && !std::filesystem::exists(path, ignored)) return bytes_tokenizer();
   const std::string file = std::filesystem::is_directory(path, ignored) ? file_of(path) : path;
   if (file.empty())
-    fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model, {} or {}", kRwkvFile, kTokenizerFile), "none of them", path});
+    fail({"tokenizer", fmt::format("tokenizer.json, tokenizer.model, {} or {}", kRwkvFile, kTokenizerFile),
+          "none of them", path});
   const auto content = io::MappedFile::open(file);
   const std::string_view text = content->text();
   const size_t start = std::min(text.find_first_not_of(" \t\r\n\xEF\xBB\xBF"), text.size());

@@ -64,7 +64,9 @@ WordPatterns word_patterns(const std::string& name, const std::string& where) {
 
 std::string name_of(const WordPatterns& p) {
   for (const Named& n : all())
-    if (n.patterns.patterns == p.patterns && n.patterns.ignore_merges == p.ignore_merges && n.patterns.compose == p.compose) return std::string(n.name);
+    if (n.patterns.patterns == p.patterns && n.patterns.ignore_merges == p.ignore_merges &&
+        n.patterns.compose == p.compose)
+      return std::string(n.name);
   return "";
 }
 

@@ -14,7 +14,7 @@ inline constexpr std::string_view kGpt2Words =
 // How a byte-level vocabulary cuts text into words, by the name that tiktoken ("cl100k_base") or GGUF's
 // tokenizer.ggml.pre ("llama-bpe") gives it.
 struct WordPatterns {
-  std::vector<std::string> patterns;  // one after another, each on the pieces of the one before
+  std::vector<std::string> patterns;       // one after another, each on the pieces of the one before
   bool ignore_merges = false;              // a word that is a token is that token
   bool compose = false;                    // text is composed (NFC) first
 };

@@ -67,6 +67,18 @@ class Formats(Workspace):
         self.assertIn("perplexity", sennit("quantize", run, "--prices").stdout)
         self.assertIn(".gguf", sennit("quantize", run, code=1).stderr)
 
+    def test_a_chat_template_goes_along(self):
+        folder, gguf, back = self.root / "chatty", self.root / "chatty.gguf", self.root / "chatty-back"
+        shutil.copytree(checkpoints(self.trained("talks", steps=5))[-1], folder)
+        template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+        (folder / "chat_template.jinja").write_text(template)
+        sennit("convert", folder, gguf)
+        sennit("convert", gguf, back, "--to", "sennit")
+        self.assertEqual((back / "chat_template.jinja").read_text(), template)
+        said = [answer("run", m, "--chat", "-p", "hello  you", "--max-tokens", 8, "--temperature", 0) for m in (folder, gguf, back)]
+        for other in said[1:]:
+            self.assertEqual((other["ids"], other["prompt_tokens"]), (said[0]["ids"], said[0]["prompt_tokens"]))
+
     def test_adapters(self):
         base, tuned = self.trained("base", steps=5), self.root / "tuned"
         shutil.copytree(checkpoints(base)[-1], tuned)
