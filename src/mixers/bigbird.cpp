@@ -5,7 +5,6 @@
 //   y_i = W_o concat_h sum_{j in A_h(i)} softmax_j(q_ih . k_jh / sqrt(K)) v_jh
 // Causal attention drops what comes after a query; its random blocks are drawn from those before, so that they do not
 // depend on how long the sequence will be.
-#include <set>
 
 #include "mixers/sparse_settings.h"
 
@@ -54,17 +53,17 @@ struct BigBird : SparseMixer {
 
   // The blocks drawn for a block of queries, out of those that are in neither its window nor the first ones (Floyd's
   // sampling without replacement). Causal: of those before.
-  std::set<int64_t> drawn(int64_t head, bool causal, int64_t at, int64_t blocks) const {
+  BlockSet drawn(int64_t head, bool causal, int64_t at, int64_t blocks) const {
     const int64_t before = std::max<int64_t>(0, at - half - options.global);
     const int64_t after_first = std::max(options.global, at + half + 1);
     const int64_t open = before + (causal ? 0 : std::max<int64_t>(0, blocks - after_first));
     Rng rng = Rng(static_cast<uint64_t>(options.seed)).fork("bigbird").fork(head).fork(at);
-    std::set<int64_t> picks;
+    BlockSet picks;
     for (int64_t top = std::max<int64_t>(0, open - options.random); top < open; ++top) {
       const int64_t pick = rng.below(top + 1);
       picks.insert(picks.count(pick) ? top : pick);
     }
-    std::set<int64_t> all;
+    BlockSet all;
     for (const int64_t p : picks) all.insert(p < before ? options.global + p : after_first + p - before);
     return all;
   }
@@ -74,7 +73,7 @@ struct BigBird : SparseMixer {
     const Places q = list.queries();
     list.add(Places{0, list.keys()}, Places{q.begin, std::min(q.end, options.global * b)}, near);
     for (int64_t at = std::max(options.global, q.begin / b); at * b < q.end; ++at) {
-      std::set<int64_t> seen = drawn(head, causal, at, blocks);
+      BlockSet seen = drawn(head, causal, at, blocks);
       for (int64_t g = 0; g < std::min(options.global, blocks); ++g) seen.insert(g);
       for (int64_t w = std::max<int64_t>(0, at - half); w <= std::min(blocks - 1, causal ? at : at + half); ++w)
         seen.insert(w);

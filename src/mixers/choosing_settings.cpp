@@ -137,17 +137,25 @@ Var ChoosingMixer::attend(const Var& x, const Batch& batch) {
   const auto m = heads.operands(x, batch);
   const Pooled<Var> summaries = summarise(m, batch);
   const Tensor queries = scoring_queries(m, batch).value();
-  const auto chosen = std::make_shared<std::vector<BlockChoice>>();
+  struct Made {
+    Pooled<BlockChoice> choices;
+    int64_t together;
+  };
+  const auto made = std::allocate_shared<Made>(PoolAllocator<Made>());
+  made->together = heads.heads / layout_.groups;
   for (size_t i = 0; i < m.segments.size(); ++i) {
-    chosen->push_back(choose({m.segments[i], queries, summaries[i].value(), 0, 0, 0, 0}));
-    if (choices) follow(i, batch.segments[i].position, chosen->back(), m.segments[i].queries);
+    made->choices.push_back(choose({m.segments[i], queries, summaries[i].value(), 0, 0, 0, 0}));
+    if (choices) follow(i, batch.segments[i].position, made->choices.back(), m.segments[i].queries);
   }
-  const int64_t together = heads.heads / layout_.groups;
   if (batch.context->losses) teach(m, batch, summaries);
-  const Var core = sparse_attention(m.queries, m.keys, m.values, m.segments, attention_options(),
-                                    [chosen, together](size_t segment, int64_t head, TileList& list) {
-                                      (*chosen)[segment].add_tiles(head / together, list);
-                                    });
+  // A function that holds only a pointer asks the system for nothing; backward needs what it points to for longer.
+  const Made* const chosen = made.get();
+  TileSource source = [chosen](size_t segment, int64_t head, TileList& list) {
+    chosen->choices[segment].add_tiles(head / chosen->together, list);
+  };
+  if (recording())
+    source = [made, source](size_t segment, int64_t head, TileList& list) { source(segment, head, list); };
+  const Var core = sparse_attention(m.queries, m.keys, m.values, m.segments, attention_options(), std::move(source));
   return output(x, core, *batch.context);
 }
 

@@ -4,7 +4,6 @@
 //   y_i = W_o concat_h sum_{j in A(i)} softmax_j(q_ih . k_jh / sqrt(K)) v_jh
 // Any distance below 2^L blocks is a sum of at most L such steps, so L layers reach 2^L blocks with about log n blocks
 // a row.
-#include <set>
 
 #include "mixers/sparse_settings.h"
 
@@ -41,8 +40,8 @@ struct PowerAttention : SparseMixer {
     return attend(x, batch);
   }
 
-  std::set<int64_t> blocks_of(int64_t at) const {
-    std::set<int64_t> seen;
+  BlockSet blocks_of(int64_t at) const {
+    BlockSet seen;
     for (int64_t b = 0; b < std::min(options.sink, at + 1); ++b) seen.insert(b);
     for (int64_t b = std::max<int64_t>(0, at - options.window + 1); b <= at; ++b) seen.insert(b);
     for (int64_t step = 1; step <= at; step *= 2) seen.insert(at - step);

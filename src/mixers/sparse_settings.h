@@ -1,8 +1,15 @@
 #pragma once
+#include <functional>
+#include <set>
+
 #include "mixers/head_settings.h"
 #include "sequence/block_choice.h"
+#include "tensor/pooled.h"
 
 namespace sennit::mixers {
+
+// Blocks of keys in order, from the pool of tensors.
+using BlockSet = std::set<int64_t, std::less<>, PoolAllocator<int64_t>>;
 
 // Attention to some of the keys, on the engine of sequence/sparse_attention.h. What sparse mixers share: maps, states,
 // the definition and the matrix, all from two statements of what a query sees, one in tiles and one key by key.
