@@ -93,6 +93,15 @@ struct BigBird : SparseMixer {
     return own + options.block * (at - between + std::min(options.random, between));
   }
 
+  // The last block counts as whole.
+  int64_t keys_seen_both_ways(int64_t, int64_t i, int64_t n) const override {
+    const int64_t b = options.block, blocks = (n + b - 1) / b, at = i / b, first = std::min(options.global, blocks);
+    if (at < first) return n;
+    const int64_t window = std::min(blocks - 1, at + half) - std::max(at - half, first) + 1;
+    const int64_t others = blocks - first - window;
+    return std::min(n, b * (first + window + std::min(options.random, others)));
+  }
+
   Options options;
   int64_t half;
 };

@@ -17,7 +17,8 @@ class SparseMixer : public Mixer {
  public:
   void visit(const ParameterVisitor& p) override { heads.visit(p); }
   StateSpec state_spec() const override { return heads.state_spec(); }
-  int64_t flops(int64_t n) const override;
+  int64_t flops(int64_t n) const override { return pattern_flops(Pattern::causal, n, 0); }
+  int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override;
   naive::Matrix naive(NaiveRun& run) const override;
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override;
   Var output(const Var&, const Var& core, const Context& c) override { return heads.out(core, c); }
@@ -32,6 +33,8 @@ class SparseMixer : public Mixer {
   virtual bool sees(int64_t head, bool causal, int64_t i, int64_t j, int64_t n) const = 0;
   // How many keys the query at place i sees, of a causal sequence.
   virtual int64_t keys_seen(int64_t head, int64_t i) const = 0;
+  // The same where it sees both ways, of a sequence of n; for mixers that do.
+  virtual int64_t keys_seen_both_ways(int64_t /*head*/, int64_t /*i*/, int64_t n) const { return n; }
 
   AttentionHeads heads;
 };
