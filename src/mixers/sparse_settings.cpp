@@ -14,12 +14,13 @@ Var SparseMixer::attend(const Var& x, const Batch& batch) {
   return output(x, core, *batch.context);
 }
 
-int64_t SparseMixer::pattern_flops(Pattern pattern, int64_t n, int64_t) const {
+int64_t SparseMixer::pattern_flops(Pattern pattern, int64_t n, int64_t memory) const {
+  const int64_t keys = pattern == Pattern::cross ? memory : n;
   int64_t pairs = 0;
   for (int64_t h = 0; h < heads.heads; ++h)
     for (int64_t i = 0; i < n; ++i)
-      pairs += pattern == Pattern::causal ? keys_seen(h, i) : keys_seen_both_ways(h, i, n);
-  return heads.flops(n) + 4 * pairs * heads.head_dim;
+      pairs += pattern == Pattern::causal ? keys_seen(h, i) : keys_seen_both_ways(h, i, keys);
+  return heads.flops(n, keys) + 4 * pairs * heads.head_dim;
 }
 
 naive::Matrix SparseMixer::naive(NaiveRun& run) const {

@@ -33,7 +33,7 @@ class SparseMixer : public Mixer {
   virtual bool sees(int64_t head, bool causal, int64_t i, int64_t j, int64_t n) const = 0;
   // How many keys the query at place i sees, of a causal sequence.
   virtual int64_t keys_seen(int64_t head, int64_t i) const = 0;
-  // The same where it sees both ways, of a sequence of n; for mixers that do.
+  // The same of a sequence of n that it sees both ways, or of a memory of n rows; for mixers that do.
   virtual int64_t keys_seen_both_ways(int64_t /*head*/, int64_t /*i*/, int64_t n) const { return n; }
 
   AttentionHeads heads;
