@@ -24,6 +24,7 @@ struct Convert {
              {"out", conversion.out},   {"parameters", r.parameters},
              {"bytes", r.bytes},        {"settings_not_understood", r.unread},
              {"tokenizer", r.tokenizer}};
+    out["read"] = out["written"] = Json::array();  // a model file alone has nothing to read
     for (const TensorUse& u : r.read)
       out["read"].push_back({{"tensor", u.theirs}, {"ours", u.ours}, {"how", u.how}, {"format", u.format}});
     for (const TensorUse& u : r.written)
