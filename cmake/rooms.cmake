@@ -13,35 +13,18 @@ if(SENNIT_SANITIZE)
   target_link_options(sennit_flags INTERFACE -fsanitize=${SENNIT_SANITIZE})
 endif()
 
-# sennit_precompile(name [LIBRARIES ...] HEADERS ...): a target whose precompiled headers others of the same flags share.
-function(sennit_precompile name)
-  cmake_parse_arguments(P "" "" "LIBRARIES;HEADERS" ${ARGN})
-  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp CONTENT "")
-  add_library(${name} OBJECT ${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp)
-  target_link_libraries(${name} PRIVATE sennit_flags fmt::fmt nlohmann_json::nlohmann_json ${P_LIBRARIES})
-  target_compile_options(${name} PRIVATE -fPIC $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
-  target_precompile_headers(${name} PRIVATE ${P_HEADERS})
-endfunction()
-# sennit_use_precompiled(target from [option...])
-function(sennit_use_precompiled target from)
-  target_compile_options(${target} PRIVATE -fPIC ${ARGN})
-  target_precompile_headers(${target} REUSE_FROM ${from})
-endfunction()
-set(sennit_headers <algorithm> <cmath> <filesystem> <functional> <map> <memory> <optional> <span> <string> <vector> <fmt/format.h>
-  <nlohmann/json.hpp>)
-sennit_precompile(sennit_precompiled HEADERS ${sennit_headers})
-
 set_property(GLOBAL PROPERTY SENNIT_ROOMS "")
 
-# sennit_room(name [SOURCES extra...]): every src/<name>/*.cpp plus generated sources.
+# sennit_room(name [COLD] [SOURCES extra...]): every src/<name>/*.cpp plus generated sources. COLD: it has no loops that cost
+# time, so that compiling them well is not worth the wait.
 function(sennit_room name)
-  cmake_parse_arguments(ROOM "" "" "SOURCES" ${ARGN})
+  cmake_parse_arguments(ROOM "COLD" "" "SOURCES" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/kernels/")
   add_library(sennit_${name} OBJECT ${sources} ${ROOM_SOURCES})
   target_include_directories(sennit_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(sennit_${name} PRIVATE sennit_flags fmt::fmt nlohmann_json::nlohmann_json)
-  sennit_use_precompiled(sennit_${name} sennit_precompiled $<$<CONFIG:Release>:-O2>)
+  target_compile_options(sennit_${name} PRIVATE $<$<CONFIG:Release>:$<IF:$<BOOL:${ROOM_COLD}>,-O1,-O2>>)
   set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS sennit_${name})
 endfunction()
 
@@ -108,6 +91,7 @@ function(sennit_kernels)
     list(APPEND rooms sennit_kernels_amx)
   endif()
   foreach(room ${rooms})
+    set_target_properties(${room} PROPERTIES UNITY_BUILD OFF)
     target_include_directories(${room} PUBLIC ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(${room} PRIVATE sennit_flags)
     set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS ${room})

@@ -22,11 +22,15 @@ std::string limits_text(const Field& f) {
 }
 
 std::string shown(const Json& value) {
-  std::string s = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string s = json_text(value);
   return s.size() > 60 ? fmt::format("{}...", s.substr(0, 57)) : s;
 }
 
 }  // namespace
+
+std::string json_text(const Json& value, int indent) { return value.dump(indent, ' ', false, Json::error_handler_t::replace); }
+
+Json json_of(std::string_view text) { return Json::parse(text); }
 
 std::string field_type(const Field& f) {
   static const char* const names[] = {"flag", "integer", "number", "text", "part"};
@@ -36,7 +40,7 @@ std::string field_type(const Field& f) {
 std::string field_default(const Field& f) {
   return std::visit(
       [](auto* p) {
-        if constexpr (std::is_same_v<decltype(p), Json*>) return p->is_string() ? p->template get<std::string>() : p->dump();
+        if constexpr (std::is_same_v<decltype(p), Json*>) return p->is_string() ? p->template get<std::string>() : json_text(*p);
         else return fmt::format("{}", *p);
       },
       f.value);

@@ -3,12 +3,19 @@
 #include <limits>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
 namespace sennit {
 
 using Json = nlohmann::ordered_json;
+
+// JSON's text, on one line or with `indent` spaces for each depth; broken UTF-8 becomes U+FFFD. These two are compiled once,
+// where the library's own dump() and parse() are templates that every file would compile again.
+std::string json_text(const Json& value, int indent = -1);
+// The value of a text of the program's own; another's goes through io::parse_json. Throws the library's exception.
+Json json_of(std::string_view text);
 
 // One setting of something, declared once: reading, writing, documentation and checks come from it.
 struct Field {

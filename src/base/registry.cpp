@@ -7,7 +7,7 @@ namespace sennit {
 std::string detail::part_name(const Json& part, const std::string& socket, const std::string& where) {
   if (part.is_string()) return part.get<std::string>();
   if (part.is_object() && part.contains("name") && part["name"].is_string()) return part["name"].get<std::string>();
-  fail({socket, "a name, or an object with a \"name\"", part.dump().substr(0, 60), where});
+  fail({socket, "a name, or an object with a \"name\"", json_text(part).substr(0, 60), where});
 }
 
 void detail::read_part(const Json& part, const Fields& fields, const std::string& who, const std::string& where) {

@@ -29,6 +29,8 @@ struct Case {
 
 std::vector<Case> all_cases();
 
+inline double at(const Var& x, int64_t row, int64_t column) { return x.value().data()[row * x.columns() + column]; }
+
 struct ModelBench {
   std::string path;  // anything read_stored_model() reads
   LoadingOptions loading = {};

@@ -13,17 +13,15 @@ namespace {
 constexpr int64_t kHeads = 8, kDim = 64;
 constexpr double kScale = 0.125;
 
-struct Kind {
+struct Span {
   int64_t queries, keys;
-  bool backward;
+  bool backward, paired = false;
 };
 
 struct Operands {
   Var q, k, v, y;
   AttentionSegment segment;
 };
-
-double at(const Var& x, int64_t row, int64_t column) { return x.value().data()[row * x.columns() + column]; }
 
 double dot(const Var& a, int64_t i, const Var& b, int64_t j, int64_t head) {
   double s = 0;
@@ -62,7 +60,7 @@ double attention_error(const Operands& o, bool backward) {
   return std::max(forward.relative(), gradient.relative());
 }
 
-Work work(Kind kind) {
+Work work(Span kind) {
   auto o = std::make_shared<Operands>();
   o->segment = {0, kind.queries, 0, 0, kind.keys, kind.keys - kind.queries};
   o->q = Var::leaf(random_rows(kind.queries, kHeads * kDim, "q", -2, 2));
@@ -71,7 +69,7 @@ Work work(Kind kind) {
   const auto run = [o, kind] {
     Recording on(kind.backward);
     for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
-    o->y = attention(o->q, {&o->k, 1}, {&o->v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale)});
+    o->y = attention(o->q, {&o->k, 1}, {&o->v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .paired = kind.paired});
     if (kind.backward) backward(o->y, o->y.value());
   };
   return {run, [o, run, kind] { return run(), attention_error(*o, kind.backward); }};
@@ -80,14 +78,18 @@ Work work(Kind kind) {
 }  // namespace
 
 void add_attention(std::vector<Case>& cases) {
-  for (const Kind kind : {Kind{4096, 4096, false}, Kind{16384, 16384, false}, Kind{4096, 4096, true}, Kind{1, 16384, false}}) {
+  for (const Span kind : {Span{4096, 4096, false}, Span{16384, 16384, false}, Span{4096, 4096, true}, Span{4096, 4096, false, true},
+                          Span{16384, 16384, false, true}, Span{4096, 4096, true, true}, Span{1, 16384, false}}) {
     const bool decode = kind.queries == 1;
+    const char* what = decode ? "decode" : kind.backward ? "forward+backward" : "forward";
     const int64_t pairs = visible_pairs({0, kind.queries, 0, 0, kind.keys, kind.keys - kind.queries}, true, 0);
-    cases.push_back({.name = fmt::format("attention {} n={} 8x64", decode ? "decode" : kind.backward ? "forward+backward" : "forward", kind.keys),
+    cases.push_back({.name = fmt::format("attention {}{} n={} 8x64", what, kind.paired ? " bf16" : "", kind.keys),
                      .flops = 4.0 * static_cast<double>(pairs * kHeads * kDim) * (kind.backward ? 3.5 : 1),
                      .bytes = decode ? static_cast<double>(2 * kind.keys * kHeads * kDim * 4) : 0,
+                     .precision = kind.paired ? Precision::bf16 : Precision::f32,
                      .tokens = static_cast<double>(kind.queries),
-                     .peer = fmt::format("attention {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0),
+                     .peer = fmt::format("attention {} {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0, kind.paired ? "bf16" : "f32"),
+                     .allowed = kind.paired ? 2e-2 : 1e-4,
                      .prepare = [kind] { return work(kind); }});
   }
 }

@@ -22,9 +22,7 @@ struct Core {
   std::function<naive::Matrix(const std::vector<Var>&, int64_t head, int64_t rows)> naive;
 };
 
-constexpr int64_t kLength = 512;
-
-double at(const Var& x, int64_t row, int64_t column) { return x.value().data()[row * x.columns() + column]; }
+constexpr int64_t kScanned = 512;
 
 // y_t = S_t^T q_t with S_t = f(S_{t-1}, t): update(S, t) for one head.
 naive::Matrix scan(const Var& q, int64_t head, int64_t key_dim, int64_t value_dim, int64_t rows,
@@ -44,8 +42,8 @@ Var leaf(int64_t rows, int64_t columns, const char* name, double from = -0.5, do
 
 // Queries or keys of length 1.
 Var keys(int64_t heads, int64_t dim, const char* name) {
-  Tensor k = random_rows(kLength, heads * dim, name, -1, 1);
-  for (int64_t i = 0; i < kLength * heads; ++i) {
+  Tensor k = random_rows(kScanned, heads * dim, name, -1, 1);
+  for (int64_t i = 0; i < kScanned * heads; ++i) {
     double squares = 0;
     for (int64_t p = 0; p < dim; ++p) squares += double{k.data()[i * dim + p]} * k.data()[i * dim + p];
     for (int64_t p = 0; p < dim; ++p) k.data()[i * dim + p] /= static_cast<float>(std::sqrt(squares));
@@ -59,7 +57,7 @@ Core gla_core(int64_t heads, int64_t key_dim, int64_t value_dim, bool vector) {
           .heads = heads, .key_dim = key_dim, .value_dim = value_dim, .flops = 6,
           .run = [heads](const std::vector<Var>& in, const Batch& b) { return gla(in[0], in[1], in[2], in[3], b, {.heads = heads}); },
           .inputs = [=] {
-            return std::vector<Var>{keys(heads, key_dim, "q"), keys(heads, key_dim, "k"), leaf(kLength, heads * value_dim, "v"), leaf(kLength, heads * gates, "g", -0.1, 0)};
+            return std::vector<Var>{keys(heads, key_dim, "q"), keys(heads, key_dim, "k"), leaf(kScanned, heads * value_dim, "v"), leaf(kScanned, heads * gates, "g", -0.1, 0)};
           },
           .naive = [=](const std::vector<Var>& in, int64_t head, int64_t rows) {
             return scan(in[0], head, key_dim, value_dim, rows, [&](naive::Matrix& s, int64_t t) {
@@ -75,7 +73,7 @@ Core delta_core(int64_t heads, int64_t dim) {
           .heads = heads, .key_dim = dim, .value_dim = dim, .flops = 8,
           .run = [heads](const std::vector<Var>& in, const Batch& b) { return gated_delta(in[0], in[1], in[2], in[3], in[4], b, {.heads = heads}); },
           .inputs = [=] {
-            return std::vector<Var>{keys(heads, dim, "q"), keys(heads, dim, "k"), leaf(kLength, heads * dim, "v"), leaf(kLength, heads, "beta", 0, 1), leaf(kLength, heads, "g", -0.1, 0)};
+            return std::vector<Var>{keys(heads, dim, "q"), keys(heads, dim, "k"), leaf(kScanned, heads * dim, "v"), leaf(kScanned, heads, "beta", 0, 1), leaf(kScanned, heads, "g", -0.1, 0)};
           },
           .naive = [=](const std::vector<Var>& in, int64_t head, int64_t rows) {
             return scan(in[0], head, dim, dim, rows, [&](naive::Matrix& s, int64_t t) {
@@ -98,8 +96,8 @@ Core mamba_core(int64_t channels, int64_t states) {
             return selective_scan({.x = in[0], .dt = in[1], .a = in[2], .b = in[3], .c = in[4], .d = in[5]}, b, 0);
           },
           .inputs = [=] {
-            return std::vector<Var>{leaf(kLength, channels, "x"), leaf(kLength, channels, "dt", 0.001, 0.1), leaf(channels, states, "a", -16, -1),
-                                    leaf(kLength, states, "b"), leaf(kLength, states, "c"), Var::leaf(random_rows(1, channels, "d").reshape({channels}))};
+            return std::vector<Var>{leaf(kScanned, channels, "x"), leaf(kScanned, channels, "dt", 0.001, 0.1), leaf(channels, states, "a", -16, -1),
+                                    leaf(kScanned, states, "b"), leaf(kScanned, states, "c"), Var::leaf(random_rows(1, channels, "d").reshape({channels}))};
           },
           .naive = [=](const std::vector<Var>& in, int64_t c, int64_t rows) {
             naive::Matrix h(1, states), y(rows, 1);
@@ -116,34 +114,34 @@ Core mamba_core(int64_t channels, int64_t states) {
 
 double core_error(const Core& core, const std::vector<Var>& inputs) {
   const Context context;
-  const Segment whole[] = {{0, kLength, 0, nullptr}};
+  const Segment whole[] = {{0, kScanned, 0, nullptr}};
   const Var all = core.run(inputs, {whole, &context});
   Deviation d;
   for (const int64_t head : {int64_t{0}, core.heads - 1}) {
-    const naive::Matrix exact = core.naive(inputs, head, kLength);
-    for (int64_t t = 0; t < kLength; ++t)
+    const naive::Matrix exact = core.naive(inputs, head, kScanned);
+    for (int64_t t = 0; t < kScanned; ++t)
       for (int64_t j = 0; j < core.value_dim; ++j) d.add(at(all, t, head * core.value_dim + j), exact(t, j));
   }
   return d.relative();
 }
 
-enum class Kind { forward, backward, steps };
+enum class Pass { forward, backward, steps };
 
-Work work(const Core& core, Kind kind) {
+Work work(const Core& core, Pass kind) {
   const std::vector<Var> inputs = core.inputs();
   const auto run = [=, state = std::make_shared<SequenceState>()] {
-    Recording on(kind == Kind::backward);
+    Recording on(kind == Pass::backward);
     const Context context;
-    if (kind != Kind::steps) {
-      const Segment whole[] = {{0, kLength, 0, nullptr}};
+    if (kind != Pass::steps) {
+      const Segment whole[] = {{0, kScanned, 0, nullptr}};
       for (Var x : inputs) x.clear_grad();
       const Var y = core.run(inputs, {whole, &context});
-      if (kind == Kind::backward) backward(y, y.value());
+      if (kind == Pass::backward) backward(y, y.value());
       return;
     }
     std::vector<Var> first;
-    for (const Var& x : inputs) first.push_back(x.rows() == kLength ? Var(x.value().slice(0, 1)) : x);
-    for (int64_t t = 0; t < kLength; ++t) {
+    for (const Var& x : inputs) first.push_back(x.rows() == kScanned ? Var(x.value().slice(0, 1)) : x);
+    for (int64_t t = 0; t < kScanned; ++t) {
       const Segment step[] = {{0, 1, t, state.get()}};
       core.run(first, {step, &context});
     }
@@ -155,11 +153,11 @@ Work work(const Core& core, Kind kind) {
 
 void add_recurrences(std::vector<Case>& cases) {
   for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), delta_core(16, 64), delta_core(32, 128), mamba_core(4096, 16)}) {
-    const double forward = core.flops * static_cast<double>(core.heads * core.key_dim * core.value_dim * kLength);
-    for (const Kind kind : {Kind::forward, Kind::backward, Kind::steps})
-      cases.push_back({.name = core.name + (kind == Kind::forward ? " forward" : kind == Kind::backward ? " forward+backward" : " steps"),
-                       .flops = forward * (kind == Kind::backward ? 3 : 1),
-                       .tokens = static_cast<double>(kLength),
+    const double forward = core.flops * static_cast<double>(core.heads * core.key_dim * core.value_dim * kScanned);
+    for (const Pass kind : {Pass::forward, Pass::backward, Pass::steps})
+      cases.push_back({.name = core.name + (kind == Pass::forward ? " forward" : kind == Pass::backward ? " forward+backward" : " steps"),
+                       .flops = forward * (kind == Pass::backward ? 3 : 1),
+                       .tokens = static_cast<double>(kScanned),
                        .prepare = [core, kind] { return work(core, kind); }});
   }
 }

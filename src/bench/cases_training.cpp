@@ -12,10 +12,10 @@
 namespace sennit::bench {
 namespace {
 
-constexpr int64_t kRows = 4, kLength = 512, kChecked = 32, kVocab = 8192;
+constexpr int64_t kBatch = 4, kContext = 512, kCheckedTokens = 32, kVocab = 8192;
 
 Json model_file() {
-  return Json::parse(R"({"vocab": 8192, "d_model": 512, "norm": "layernorm",
+  return json_of(R"({"vocab": 8192, "d_model": 512, "norm": "layernorm",
     "blocks": [{"repeat": 8, "mixer": {"name": "softmax", "heads": 8, "bias": true}, "channel": "mlp", "norm": "layernorm"}]})");
 }
 
@@ -30,7 +30,7 @@ struct Run {
     model.parameters([&](const std::string& name, Parameter& p) { parameters.push_back({name, &p}); });
     Rng rng(2);
     for (auto* ids : {&tokens, &targets})
-      for (int64_t i = 0; i < kRows * kLength; ++i) ids->push_back(static_cast<int32_t>(rng.below(kVocab)));
+      for (int64_t i = 0; i < kBatch * kContext; ++i) ids->push_back(static_cast<int32_t>(rng.below(kVocab)));
   }
 
   Var loss(Precision precision, int64_t rows, int64_t length) {
@@ -44,17 +44,17 @@ struct Run {
 
   void train(Precision precision) {
     for (const auto& p : parameters) p.parameter->var.clear_grad();
-    backward(loss(precision, kRows, kLength));
+    backward(loss(precision, kBatch, kContext));
     optimizer->step(parameters, {.step = ++step, .rate = 1e-4, .gradient_scale = 1});
   }
 
   // Of the loss of a short sequence, against the scalar level in f32.
   double error(Precision precision) {
     NoGrad off;
-    const double here = loss(precision, 1, kChecked).value().data()[0];
+    const double here = loss(precision, 1, kCheckedTokens).value().data()[0];
     const IsaLevel level = isa_level();
     set_isa_level(IsaLevel::scalar);
-    const double there = Run().loss(Precision::f32, 1, kChecked).value().data()[0];
+    const double there = Run().loss(Precision::f32, 1, kCheckedTokens).value().data()[0];
     set_isa_level(level);
     return std::fabs(here - there) / there;
   }
@@ -63,12 +63,12 @@ struct Run {
 }  // namespace
 
 void add_training(std::vector<Case>& cases) {
-  const double flops = 3.0 * kRows * static_cast<double>(Model(read_model_spec(model_file(), "bench"), Rng(1)).flops(kLength));
+  const double flops = 3.0 * kBatch * static_cast<double>(Model(read_model_spec(model_file(), "bench"), Rng(1)).flops(kContext));
   for (const Precision p : {Precision::f32, Precision::bf16})
     cases.push_back({.name = fmt::format("training step GPT-2-like {}", to_string(p)),
                      .flops = flops,
                      .precision = p,
-                     .tokens = kRows * kLength,
+                     .tokens = kBatch * kContext,
                      .peer = fmt::format("train {}", to_string(p)),
                      .allowed = p == Precision::f32 ? 1e-5 : 1e-2,
                      .prepare = [p] {

@@ -20,7 +20,7 @@ struct AdapterCommand {
     const ExtractedAdapter a = extract_adapter(read_stored_model(base), read_stored_model(tuned), rank, folder.path());
     folder.commit();
     if (json)
-      fmt::print("{}\n", Json{{"out", out}, {"rank", rank}, {"matrices", a.matrices}, {"left_out", a.left_out}}.dump());
+      fmt::print("{}\n", json_text(Json{{"out", out}, {"rank", rank}, {"matrices", a.matrices}, {"left_out", a.left_out}}));
     else
       fmt::print("{}: {} matrices of rank {}; at most {:.3g} of a matrix's difference is left out\n", out, a.matrices,
                  rank, a.left_out);

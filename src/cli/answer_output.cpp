@@ -16,7 +16,7 @@ double rate(int64_t tokens, double seconds) {
 }
 
 std::string line(const Json& object) {
-  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(object);
 }
 
 // Line ends and the like as escapes, so that a row of a table stays one.

@@ -114,7 +114,7 @@ struct Bench {
         row["points"].push_back({{"length", p.length}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});
       rows.push_back(row);
     }
-    fmt::print("{}\n", Json{{"cpu", cpu_name()}, {"threads", thread_count()}, {"mixers", rows}}.dump(2));
+    fmt::print("{}\n", json_text(Json{{"cpu", cpu_name()}, {"threads", thread_count()}, {"mixers", rows}}, 2));
     return 0;
   }
 
@@ -134,13 +134,12 @@ struct Bench {
       if (r.peer > 0) row["peer_seconds"] = r.peer, row["times_peer"] = r.peer / r.warm;
       rows.push_back(row);
     }
-    fmt::print("{}\n", Json{{"cpu", cpu_name()},
+    fmt::print("{}\n", json_text(Json{{"cpu", cpu_name()},
                             {"level", to_string(isa_level())},
                             {"threads", thread_count()},
                             {"repeats", options.repeats},
                             {"ceilings", ceilings_json(report.ceilings)},
-                            {"cases", rows}}
-                           .dump(2));
+                            {"cases", rows}}, 2));
   }
 
   std::string heading() const {

@@ -24,8 +24,8 @@ report::Table ceilings_table(const std::vector<bench::Ceiling>& ceilings) {
   return t;
 }
 
-nlohmann::json ceilings_json(const std::vector<bench::Ceiling>& ceilings) {
-  nlohmann::json rows = nlohmann::json::array();
+Json ceilings_json(const std::vector<bench::Ceiling>& ceilings) {
+  Json rows = Json::array();
   for (const auto& c : ceilings)
     if (c.all > 0)
       rows.push_back({{"name", c.name}, {"unit", c.bytes ? "bytes/s" : "operations/s"}, {"one_thread", c.one}, {"all_threads", c.all},

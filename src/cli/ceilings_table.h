@@ -11,6 +11,6 @@ namespace sennit::cli {
 // "level avx512 (amx: the CPU lacks AMX tiles, bf16 or int8)": the level in use, and why none above it is.
 std::string level_text();
 report::Table ceilings_table(const std::vector<bench::Ceiling>& ceilings);
-nlohmann::json ceilings_json(const std::vector<bench::Ceiling>& ceilings);
+Json ceilings_json(const std::vector<bench::Ceiling>& ceilings);
 
 }  // namespace sennit::cli

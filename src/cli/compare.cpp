@@ -52,7 +52,7 @@ struct Compare {
       Json all{
           {"machine", machine_text()}, {"precision", to_string(options.context.precision)}, {"runs", Json::array()}};
       for (const auto& f : facts) all["runs"].push_back(measure::to_json(f));
-      fmt::print("{}\n", all.dump(-1, ' ', false, Json::error_handler_t::replace));
+      fmt::print("{}\n", json_text(all));
       return;
     }
     fmt::print("{}", table.transposed().text());

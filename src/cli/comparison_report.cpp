@@ -206,7 +206,7 @@ std::string comparison_html(const Facts& facts, const measure::CompareOptions& o
   page.end_figures();
   if (options.measure) page.folded("Measurements", cost_table(facts));
   page.heading("Models");
-  for (const RunFacts& f : facts) page.folded(f.name + " — " + f.checkpoint, f.model.dump(1));
+  for (const RunFacts& f : facts) page.folded(f.name + " — " + f.checkpoint, json_text(f.model, 1));
   return page.html();
 }
 

@@ -52,7 +52,7 @@ struct Convert {
   int run() {
     const Json r = run_json();
     if (json) {
-      fmt::print("{}\n", r.dump(1, ' ', false, Json::error_handler_t::replace));
+      fmt::print("{}\n", json_text(r, 1));
       return 0;
     }
     fmt::print("{} -> {}: {} parameters, {} on disk\n", r.at("from").get<std::string>(), conversion.out,

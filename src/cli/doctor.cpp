@@ -109,7 +109,7 @@ void add_doctor(Commands& commands) {
   CLI::App& app = commands.add("doctor", "Say what this machine has, what of it is used and what its units reach; to paste into a bug report", [d] {
     constexpr int kRepeats = 5;
     const Json report = examine(d->json && !d->quick ? kRepeats : 0);
-    if (d->json) return fmt::print("{}\n", report.dump(2)), 0;
+    if (d->json) return fmt::print("{}\n", json_text(report, 2)), 0;
     print(report);
     if (!d->quick) fmt::print("\n{}", ceilings_table(bench::measure_ceilings(kRepeats)).text());
     return 0;

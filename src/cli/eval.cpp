@@ -84,7 +84,7 @@ struct Eval {
   void print(const train::Evaluation& e, const std::string& model, const std::string& what) const {
     const double rate = e.seconds > 0 ? static_cast<double>(e.tokens) / e.seconds : 0;
     if (json) {
-      fmt::print("{}\n", Json{{"checkpoint", model},
+      fmt::print("{}\n", json_text(Json{{"checkpoint", model},
                               {"data", what},
                               {"loss", e.loss},
                               {"bits_per_byte", e.bits_per_byte},
@@ -93,8 +93,7 @@ struct Eval {
                               {"bytes", e.bytes},
                               {"seconds", e.seconds},
                               {"tokens_per_second", rate},
-                              {"complete", !interrupted()}}
-                             .dump());
+                              {"complete", !interrupted()}}));
       return;
     }
     fmt::print(

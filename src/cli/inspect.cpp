@@ -12,9 +12,9 @@ namespace {
 
 std::string value_text(const std::string& key, const Json& v) {
   if (v.is_string()) return v.get<std::string>();
-  if (!v.is_number()) return v.dump();
+  if (!v.is_number()) return json_text(v);
   if (key.find("bytes") != std::string::npos && key != "bytes_per_token") return bytes_text(v.get<double>());
-  return v.is_number_float() ? fmt::format("{:.6g}", v.get<double>()) : v.dump();
+  return v.is_number_float() ? fmt::format("{:.6g}", v.get<double>()) : json_text(v);
 }
 
 // Nested objects as indented lines; tensors as a table.
@@ -26,7 +26,7 @@ void print(const Json& object, const std::string& indent) {
       fmt::print("{}{}:\n", indent, key);
       print(value, indent + "  ");
     } else if (key == "model" || key == "config") {
-      fmt::print("{}{}:\n{}\n", indent, key, value.dump(1));
+      fmt::print("{}{}:\n{}\n", indent, key, json_text(value, 1));
     } else if (value.is_array() && !value.empty() && value[0].is_object()) {
       for (const Json& v : value) {
         fmt::print("{}{}:\n", indent, key);
@@ -45,7 +45,7 @@ struct Inspect {
   int run() const {
     const Json found = inspection(path, stats);
     if (json)
-      fmt::print("{}\n", found.dump(1, ' ', false, Json::error_handler_t::replace));
+      fmt::print("{}\n", json_text(found, 1));
     else
       print(found, "");
     return 0;

@@ -39,7 +39,7 @@ Json entries_json(const Registry<Socket>& registry) {
     for (const Field& f : options->fields()) entry["options"].push_back(option_json(f));
     if constexpr (requires { e.info.settings; })
       for (const auto& [name, settings] : e.info.settings)
-        entry["settings"].push_back({{"name", name}, {"options", Json::parse(settings)}});
+        entry["settings"].push_back({{"name", name}, {"options", json_of(settings)}});
     all.push_back(entry);
   }
   return all;
@@ -73,7 +73,7 @@ struct List {
     if (!kind.empty()) all = Json{{kind, all.at(kind)}};
     if (!name.empty()) all.front() = Json::array({find(all.front())});
     if (json)
-      fmt::print("{}\n", all.dump(1));
+      fmt::print("{}\n", json_text(all, 1));
     else if (markdown)
       fmt::print("{}", markdown_of(all));
     else
@@ -123,7 +123,7 @@ struct List {
         out += t.text();
       }
       for (const Json& s : e.value("settings", Json::array()))
-        out += fmt::format("  as {}: {}\n", text_of(s, "name"), s.at("options").dump());
+        out += fmt::format("  as {}: {}\n", text_of(s, "name"), json_text(s.at("options")));
       if (e.contains("options")) out += "\n";
     }
     return out;
@@ -166,7 +166,7 @@ struct List {
     }
     if (e.contains("settings")) {
       report::Table t{{{"as"}, {"options"}}, {}};
-      for (const Json& s : e.at("settings")) t.add({text_of(s, "name"), "`" + s.at("options").dump() + "`"});
+      for (const Json& s : e.at("settings")) t.add({text_of(s, "name"), "`" + json_text(s.at("options")) + "`"});
       out += t.markdown() + "\n";
     }
     return out;

@@ -22,7 +22,7 @@ std::vector<NamedMixer> all_mixers() {
     if (!mixers::is_causal(entry.info)) continue;  // trials predict the next token
     all.push_back({entry.name, entry.name});
     for (const auto& [name, options] : entry.info.settings) {
-      Json mixer = Json::parse(options);
+      Json mixer = json_of(options);
       mixer["name"] = entry.name;
       all.push_back({entry.name + ": " + name, mixer});
     }
@@ -50,7 +50,7 @@ void write(const std::vector<measure::TrialResult>& trials, const measure::Trial
   }
   Json rows = Json::array();
   for (const auto& r : trials) rows.push_back(measure::to_json(r));
-  fmt::print("{}\n", Json{{"machine", machine_text()}, {"task", options.task}, {"trials", rows}}.dump());
+  fmt::print("{}\n", json_text(Json{{"machine", machine_text()}, {"task", options.task}, {"trials", rows}}));
 }
 
 }  // namespace

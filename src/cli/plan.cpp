@@ -35,7 +35,7 @@ struct Plan {
            {"training", {{"weight_bytes", 4 * n}, {"gradient_bytes", 4 * n}, {"optimizer_bytes", 8 * n}}}};
     if (!no_measure) measure_step(spec, 16 * n, j["training"]);
     if (json)
-      fmt::print("{}\n", j.dump(1));
+      fmt::print("{}\n", json_text(j, 1));
     else
       print(j);
     return 0;

@@ -5,35 +5,34 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
+
+#include "base/clock.h"
 
 namespace sennit::cli {
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-size_t columns() {
+size_t terminal_columns() {
   winsize w{};
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
 }
 
 }  // namespace
 
-ProgressBar::ProgressBar(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO)), start_(now()) {}
+ProgressBar::ProgressBar(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO)), start_(seconds_now()) {}
 ProgressBar::~ProgressBar() { finish(); }
 
 void ProgressBar::update(double done, double total, const std::string& text) {
-  if (total_ <= 0) first_ = done, first_time_ = now();
+  if (total_ <= 0) first_ = done, first_time_ = seconds_now();
   done_ = done, total_ = total, text_ = text;
   const double interval = terminal_ ? 0.1 : 10;
-  if (quiet_ || now() - shown_ < interval) return;
+  if (quiet_ || seconds_now() - shown_ < interval) return;
   draw(false);
 }
 
 void ProgressBar::draw(bool last) {
-  shown_ = now();
+  shown_ = seconds_now();
   const double share = total_ > 0 ? std::clamp(done_ / total_, 0.0, 1.0) : 0, moved = done_ - first_;
   const bool rated = moved > 0.001 * total_ && share < 1;
   const std::string left = rated ? duration_text((shown_ - first_time_) * (total_ - done_) / moved) + " left" : duration_text(shown_ - start_);
@@ -46,7 +45,7 @@ void ProgressBar::draw(bool last) {
   std::string bar;
   for (size_t i = 0; i < kBar; ++i) bar += i < filled ? "━" : "─";
   std::string line = fmt::format(" {:3.0f} %  {}  {}", 100 * share, text_, left);
-  const size_t room = columns() - kBar - 1;
+  const size_t room = terminal_columns() - kBar - 1;
   if (line.size() > room) line.resize(room);
   fmt::print(stderr, "\r{}{}\x1b[K{}", bar, line, last ? "\n" : "");
   std::fflush(stderr);

@@ -106,7 +106,7 @@ struct Quantize {
     for (const io::BlockFormat f : io::block_formats())
       if (io::is_quantized(f)) add(price(stored, *before, f, ids));
     if (json)
-      fmt::print("{}\n", Json{{"parameters", parameters}, {"random_tokens", text.empty()}, {"formats", all}}.dump(1));
+      fmt::print("{}\n", json_text(Json{{"parameters", parameters}, {"random_tokens", text.empty()}, {"formats", all}}, 1));
     else
       fmt::print("{}", table.text());
     return 0;
@@ -137,7 +137,7 @@ struct Quantize {
                         {"same_top_token", d.same_top},
                         {"tokens_per_second_before", rates[0]},
                         {"tokens_per_second", rates[1]}};
-      fmt::print("{}\n", object.dump(1));
+      fmt::print("{}\n", json_text(object, 1));
       return 0;
     }
     report::Table table{{{""}, {"before", true}, {conversion.weights, true}}, {}};

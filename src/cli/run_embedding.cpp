@@ -30,11 +30,11 @@ int run_embedding(const RunOptions& o) {
                            .normalize = o.normalize,
                            .context = o.choice.context()});
   if (o.json) {
-    fmt::print("{}\n", Json{{"checkpoint", loaded.path}, {"embeddings", rows}}.dump());
+    fmt::print("{}\n", json_text(Json{{"checkpoint", loaded.path}, {"embeddings", rows}}));
     return 0;
   }
   for (size_t i = 0; i < rows.size(); ++i)
-    fmt::print("{}\n", o.json_lines ? Json{{"tokens", texts[i].size()}, {"embedding", rows[i]}}.dump()
+    fmt::print("{}\n", o.json_lines ? json_text(Json{{"tokens", texts[i].size()}, {"embedding", rows[i]}})
                                     : fmt::format("{:.8g}", fmt::join(rows[i], " ")));
   return 0;
 }

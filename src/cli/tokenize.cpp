@@ -22,7 +22,7 @@ struct Encode {
       bar.update(static_cast<double>(done), static_cast<double>(total), fmt::format("{} {}", stage, bytes_text(static_cast<double>(done))));
     });
     bar.finish();
-    if (json) fmt::print("{}\n", Json{{"bytes", r.bytes}, {"documents", r.documents}, {"tokens", r.tokens}, {"out", output}}.dump());
+    if (json) fmt::print("{}\n", json_text(Json{{"bytes", r.bytes}, {"documents", r.documents}, {"tokens", r.tokens}, {"out", output}}));
     else fmt::print("{} documents, {} -> {} tokens ({:.2f} bytes a token) in {}\n", r.documents, bytes_text(static_cast<double>(r.bytes)), count_text(static_cast<double>(r.tokens)),
                     static_cast<double>(r.bytes) / static_cast<double>(std::max<int64_t>(r.tokens, 1)), output);
     return 0;
@@ -44,7 +44,7 @@ struct Learn {
       bar.update(static_cast<double>(done), static_cast<double>(total), std::string(stage));
     });
     bar.finish();
-    if (json) fmt::print("{}\n", Json{{"out", output}, {"vocab", t->vocab_size()}}.dump());
+    if (json) fmt::print("{}\n", json_text(Json{{"out", output}, {"vocab", t->vocab_size()}}));
     else fmt::print("{} tokens learnt: {}\n", t->vocab_size(), output);
     return 0;
   }

@@ -29,8 +29,8 @@ struct Train {
     const train::RunResult r = train::run(settings, watcher, interrupted());
     bar.finish();
     if (json)
-      fmt::print("{}\n", Json{{"run", settings.out}, {"step", r.step}, {"finished", r.finished}, {"loss", r.loss}, {"valid_loss", r.evaluation.loss},
-                              {"valid_bits_per_byte", r.evaluation.bits_per_byte}}.dump());
+      fmt::print("{}\n", json_text(Json{{"run", settings.out}, {"step", r.step}, {"finished", r.finished}, {"loss", r.loss}, {"valid_loss", r.evaluation.loss},
+                              {"valid_bits_per_byte", r.evaluation.bits_per_byte}}));
     else if (!quiet)
       fmt::print("{} after step {}: {}\n", r.finished ? "finished" : "stopped and saved", r.step, settings.out);
     return r.finished ? 0 : 130;

@@ -51,7 +51,7 @@ report::Table trial_table(const std::vector<TrialResult>& trials) {
 
 std::string trial_html(const std::vector<TrialResult>& trials, const measure::TrialOptions& options) {
   const auto sorted = best_first(trials);
-  const std::string task = options.task.is_string() ? options.task.get<std::string>() : options.task.dump();
+  const std::string task = options.task.is_string() ? options.task.get<std::string>() : json_text(options.task);
   report::Page page("Sennit: mixers on " + task);
   page.paragraph(fmt::format("{} blocks of width {}, {} steps of {} sequences, seed {}; products in {}. Measured on {}. Accuracy is the share of asked tokens that the largest logit names, "
                              "in {} sequences that training never showed.",
@@ -62,7 +62,7 @@ std::string trial_html(const std::vector<TrialResult>& trials, const measure::Tr
   page.figure(state_plot(sorted), "up and to the left is better");
   page.end_figures();
   page.heading("Models");
-  for (const TrialResult& r : sorted) page.folded(r.name, r.model.dump(1));
+  for (const TrialResult& r : sorted) page.folded(r.name, json_text(r.model, 1));
   return page.html();
 }
 

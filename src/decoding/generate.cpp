@@ -1,8 +1,8 @@
 #include "decoding/generate.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "ops/layout.h"
 
@@ -11,10 +11,6 @@ namespace {
 
 constexpr int64_t kPiece = 512;      // of a prompt: between two pieces it can be stopped
 constexpr int64_t kScoredRows = 64;  // of logits at a time
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Holds back text that may be the start of a stop text.
 class StopFilter {
@@ -114,18 +110,18 @@ GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokeniz
                           const GenerationOptions& options, std::vector<int32_t>& history,
                           const std::function<bool(std::string_view)>& emit) {
   GenerationReport report{.prompt_tokens = std::ssize(prompt)};
-  double start = now();
+  double start = seconds_now();
   const size_t seen = std::min(history.size(), static_cast<size_t>(session.state().position));
   history.insert(history.end(), prompt.begin(), prompt.end());
   history.reserve(history.size() + static_cast<size_t>(std::min<int64_t>(options.max_tokens, 1 << 20)));
   const auto unread = std::span<const int32_t>(history).subspan(seen);
   const bool whole = sennit::read(session, unread, options, report.prompt_scores);
-  report.prompt_seconds = now() - start;
+  report.prompt_seconds = seconds_now() - start;
   if (!whole) {
     report.reason = StopReason::cancelled;
     return report;
   }
-  start = now();
+  start = seconds_now();
   Sampler sampler(options.sampling);
   tokenizers::StreamDecoder decoder(tokenizer);
   StopFilter filter(options.stop);
@@ -158,7 +154,7 @@ GenerationReport generate(Session& session, const tokenizers::Tokenizer& tokeniz
     const std::string rest = filter.push(decoder.finish(), stopped) + (stopped ? "" : filter.rest());
     if (!rest.empty()) emit(rest);
   }
-  report.seconds = now() - start;
+  report.seconds = seconds_now() - start;
   return report;
 }
 

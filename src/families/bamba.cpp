@@ -12,10 +12,6 @@ namespace {
 using Value = io::GgufValue;
 using Change = TensorRule::Change;
 
-bool is_attention(const Described::Block& b) {
-  return b.mixer.at("name") == "softmax";
-}
-
 struct Bamba : Family {
   struct Options {
     Fields fields() { return {}; }
@@ -129,10 +125,10 @@ struct Bamba : Family {
     for (size_t i = 0; i < d.blocks.size(); ++i) {
       const auto& b = d.blocks[i];
       require("bamba", "block", "prenorm", b.block.at("name"));
-      if (!is_attention(b))
+      if (!b.attends())
         require("bamba", "mixer", "mamba2 or softmax",
                 b.mixer.at("name") == "mamba2" ? Json("mamba2 or softmax") : b.mixer.at("name"));
-      size_t& kind = is_attention(b) ? first.attention : first.mamba;
+      size_t& kind = b.attends() ? first.attention : first.mamba;
       if (kind == kNone) kind = i;
       require("bamba", "the same mixer in each block of a kind:", d.blocks[kind].mixer, b.mixer);
       require("bamba", "channel", "swiglu", b.channel.at("name"));
@@ -190,7 +186,7 @@ struct Bamba : Family {
            {"rms_norm_eps", d.norm.at("epsilon")},
            {"tie_word_embeddings", d.tied}};
     for (size_t i = 0; i < d.blocks.size(); ++i)
-      if (is_attention(d.blocks[i])) c["attn_layer_indices"].push_back(i);
+      if (d.blocks[i].attends()) c["attn_layer_indices"].push_back(i);
     rope_to_config(a.at("position"), d.context_length, c);
     return c;
   }
@@ -210,7 +206,7 @@ struct Bamba : Family {
     for (const auto& [name, n] : sizes)
       m.set(fmt::format("granitehybrid.{}", name), Value::of(static_cast<uint32_t>(n)));
     std::vector<int64_t> kv;
-    for (const auto& b : d.blocks) kv.push_back(is_attention(b) ? kv_heads(d, first.attention) : 0);
+    for (const auto& b : d.blocks) kv.push_back(b.attends() ? kv_heads(d, first.attention) : 0);
     m.set("granitehybrid.attention.head_count_kv", Value::list_of(io::GgufType::u32, std::move(kv)));
     m.set("granitehybrid.attention.layer_norm_rms_epsilon", Value::of(d.norm.at("epsilon").get<float>()));
     m.set("granitehybrid.rope.scaling.finetuned", Value::of(true));
@@ -235,7 +231,7 @@ struct Bamba : Family {
       const std::string at = fmt::format(fmt::runtime(hf ? "model.layers.{}." : "blk.{}."), i),
                         block = fmt::format("blocks.{}.", i);
       all.push_back({at + (hf ? "input_layernorm.weight" : "attn_norm.weight"), {block + "mixer_norm.weight"}});
-      if (is_attention(d.blocks[i]))
+      if (d.blocks[i].attends())
         attention_rules(d, i, at + (hf ? "self_attn." : "attn_"), hf, all);
       else
         mamba2_rules(d, i, at + (hf ? "mamba." : "ssm_"), layout, all);

@@ -83,7 +83,7 @@ const Json* Config::find(const std::string& key) {
 }
 
 void Config::refuse(const std::string& key, const std::string& expected) const {
-  fail({"config", fmt::format("`{}` to be {}", key, expected), has(key) ? object_.at(key).dump().substr(0, 60) : "none",
+  fail({"config", fmt::format("`{}` to be {}", key, expected), has(key) ? json_text(object_.at(key)).substr(0, 60) : "none",
         where_});
 }
 
@@ -123,6 +123,8 @@ std::vector<std::string> Config::unread() const {
     if (!read_.count(key) && !kWithoutEffect.count(key) && !value.is_null()) all.push_back(key);
   return all;
 }
+
+bool Described::Block::attends() const { return mixer.at("name") == "softmax"; }
 
 int64_t Described::rows(const std::string& parameter) const {
   const auto it = shapes.find(parameter);
@@ -166,7 +168,7 @@ void require_plain(const char* family, const Described& d) {
 
 void require(const char* family, const std::string& what, const Json& expected, const Json& found) {
   if (found != expected)
-    fail({fmt::format("family {}", family), fmt::format("{} {}", what, expected.dump()), found.dump().substr(0, 80)});
+    fail({fmt::format("family {}", family), fmt::format("{} {}", what, json_text(expected)), json_text(found).substr(0, 80)});
 }
 
 }  // namespace families

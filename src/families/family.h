@@ -65,6 +65,7 @@ class Config {
 struct Described {
   struct Block {
     Json block, mixer, channel, norm;  // objects with "name" and all options, defaults too
+    bool attends() const;  // its mixer is softmax attention
   };
   int64_t vocab = 0, d_model = 0, learned_positions = 0, token_types = 0;
   int64_t context_length = 0;  // that it was trained for, where known

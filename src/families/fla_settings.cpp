@@ -5,10 +5,6 @@
 namespace sennit::families {
 namespace {
 
-bool is_attention(const Described::Block& b) {
-  return b.mixer.at("name") == "softmax";
-}
-
 // A layer of attention, and which layers are such.
 struct Attention {
   Json mixer;
@@ -74,9 +70,9 @@ size_t fla_check(const char* family, const Described& d, const std::string& name
     require(family, "channel", "swiglu", b.channel.at("name"));
     require(family, "norm", "rmsnorm", b.norm.at("name"));
     require(family, "the same norm in each block:", d.norm, b.norm);
-    const Described::Block*& first = is_attention(b) ? attention : mixer;
+    const Described::Block*& first = b.attends() ? attention : mixer;
     if (!first) first = &b;
-    if (!is_attention(b)) require(family, "mixer", name, b.mixer.at("name"));
+    if (!b.attends()) require(family, "mixer", name, b.mixer.at("name"));
     require(family, "the same mixer in each block of a kind:", first->mixer, b.mixer);
   }
   if (!mixer) fail({fmt::format("family {}", family), fmt::format("a block of {}", name), "none"});
@@ -104,7 +100,7 @@ Json fla_to_config(const Described& d, const std::string& model_type, const std:
          {"tie_word_embeddings", d.tied},
          {"attn", nullptr}};
   for (size_t i = 0; i < d.blocks.size(); ++i) {
-    if (!is_attention(d.blocks[i])) continue;
+    if (!d.blocks[i].attends()) continue;
     const Json& a = d.blocks[i].mixer;
     if (c["attn"].is_null())
       c["attn"] = {{"layers", Json::array()},
@@ -126,7 +122,7 @@ std::vector<TensorRule> fla_rules(const Described& d, const AddMixer& add_mixer)
   for (size_t i = 0; i < d.blocks.size(); ++i) {
     const std::string at = fmt::format("model.layers.{}.", i), block = fmt::format("blocks.{}.", i);
     add(at + "attn_norm.weight", block + "mixer_norm.weight");
-    if (is_attention(d.blocks[i])) {
+    if (d.blocks[i].attends()) {
       for (const auto& [theirs, ours] : {std::pair{"q", "q"}, {"k", "k"}, {"v", "v"}, {"o", "out"}})
         for (const char* part : {".weight", ".bias"})
           add(fmt::format("{}attn.{}_proj{}", at, theirs, part), fmt::format("{}mixer.{}{}", block, ours, part));

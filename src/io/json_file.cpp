@@ -252,7 +252,7 @@ void append_member(Json& object, std::string key, Json value) {
 }
 
 void write_json_file(const std::string& path, const Json& value) {
-  write_file(path, value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_file(path, json_text(value, 2) + "\n");
 }
 
 }  // namespace sennit::io

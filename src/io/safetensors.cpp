@@ -67,7 +67,7 @@ class EntryReader {
     std::vector<int64_t> out;
     for (const Json& x : list) {
       if (!x.is_number_unsigned() || x.get<uint64_t>() > uint64_t{INT64_MAX})
-        refuse(fmt::format("{} to hold whole numbers from 0 to 2^63 - 1", key), x.dump());
+        refuse(fmt::format("{} to hold whole numbers from 0 to 2^63 - 1", key), json_text(x));
       out.push_back(x.get<int64_t>());
     }
     return out;
@@ -212,7 +212,7 @@ void Safetensors::add_shards(const std::string& index_path) {
   for (const auto& [name, shard] : map->items()) {
     const auto text = shard.is_string() ? shard.get<std::string>() : "";
     if (text.empty() || text == ".." || fs::path(text).filename() != text)
-      fail({"safetensors index", fmt::format("a file beside it for `{}`", name), shard.dump(), index_path});
+      fail({"safetensors index", fmt::format("a file beside it for `{}`", name), json_text(shard), index_path});
     shards[text].push_back(name);
   }
   for (const auto& [shard, names] : shards) {

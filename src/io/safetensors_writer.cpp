@@ -56,7 +56,7 @@ std::string header_of(const Tensors& tensors, SafetensorsMetadata metadata) {
     append_member(header, t->name, std::move(entry));
     offset += t->tensor.bytes();
   }
-  std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string text = json_text(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   return text;
 }

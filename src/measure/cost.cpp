@@ -1,9 +1,9 @@
 #include "measure/cost.h"
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "decoding/generate.h"
 #include "measure/size.h"
 #include "optimizers/optimizer.h"
@@ -14,10 +14,6 @@ namespace {
 
 constexpr int kTries = 5, kDecoded = 33;
 constexpr double kLongTry = 0.5;  // seconds: longer ones are not repeated
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double median(std::vector<double> x) {
   std::nth_element(x.begin(), x.begin() + std::ssize(x) / 2, x.end());
@@ -38,9 +34,9 @@ PrefillCost prefill_cost(Session& session, std::span<const int32_t> tokens) {
     session.restore(SequenceState());
     const int64_t before = memory_counters().live;
     reset_memory_peak();
-    const double start = now();
+    const double start = seconds_now();
     session.feed(tokens);
-    times.push_back(now() - start);
+    times.push_back(seconds_now() - start);
     peak = memory_counters().peak - before;
     if (times.back() > kLongTry) break;
   }
@@ -50,9 +46,9 @@ PrefillCost prefill_cost(Session& session, std::span<const int32_t> tokens) {
 DecodeCost decode_cost(Session& session, int64_t position, int32_t token) {
   std::vector<double> times;
   for (int i = 0; i < kDecoded; ++i) {
-    const double start = now();
+    const double start = seconds_now();
     session.feed({&token, 1});
-    times.push_back(now() - start);
+    times.push_back(seconds_now() - start);
   }
   return {position, median(times), session.state().bytes()};
 }
@@ -85,12 +81,12 @@ TrainingCost training_cost(Model& model, Context context, int64_t rows, int64_t 
   double best = 1e30;
   reset_memory_peak();
   for (int i = 0; i < tries; ++i) {
-    const double start = now();
+    const double start = seconds_now();
     for (const auto& p : parameters) p.parameter->var.clear_grad();
     const Var loss = model.loss(model.hidden(tokens, {segments, &context}), tokens, context);
     backward(loss);
     optimizer->step(parameters, {.step = 1 + i, .rate = 0, .gradient_scale = 1});
-    best = std::min(best, now() - start);
+    best = std::min(best, seconds_now() - start);
   }
   const int64_t peak = memory_counters().peak;
   for (const auto& p : parameters) p.parameter->var.clear_grad();

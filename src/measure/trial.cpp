@@ -1,8 +1,8 @@
 #include "measure/trial.h"
 
-#include <chrono>
 #include <cmath>
 
+#include "base/clock.h"
 #include "data/packer.h"
 #include "model/model.h"
 #include "optimizers/optimizer.h"
@@ -15,8 +15,6 @@ namespace sennit::measure {
 namespace {
 
 constexpr int64_t kPoints = 10;  // of the accuracy curve
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Packed {
   std::vector<int32_t> tokens, targets;
@@ -119,9 +117,9 @@ std::optional<TrialResult> trial(const std::string& name, const Json& mixer, con
   reset_memory_peak();
   for (int64_t step = 1; step <= options.steps; ++step) {
     if (watch && !watch(fmt::format("{} step {}/{}", name, step, options.steps))) return std::nullopt;
-    const double start = now();
+    const double start = seconds_now();
     r.loss = t.step(step);
-    r.seconds += now() - start;
+    r.seconds += seconds_now() - start;
     if (!std::isfinite(r.loss)) fail({"trial", "a finite loss", fmt::format("{} at step {} of {}", r.loss, step, name)});
     if (step == options.steps) r.peak_bytes = memory_counters().peak;
     if (step % std::max<int64_t>(1, options.steps / kPoints) == 0 || step == options.steps) {

@@ -5,25 +5,21 @@
 
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "io/checksum.h"
 
 namespace sennit::metrics {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 std::string file_name() {
   static std::atomic<int> number{0};
   char host[256] = {};
   if (::gethostname(host, sizeof host - 1) != 0) std::strcpy(host, "host");
-  return fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now()), host, ::getpid(), number++);
+  return fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(seconds_since_epoch()), host, ::getpid(), number++);
 }
 
 // A protocol-buffer message under construction; fields as in tensorflow's event.proto and summary.proto.
@@ -75,11 +71,11 @@ EventFile::EventFile(const std::string& folder, std::optional<int64_t> resume_af
     : path_((std::filesystem::path(folder) / file_name()).string()) {
   fd_ = io::Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666));
   if (!fd_) io::fail_system("event file", "to create it", errno, path_);
-  record(Message().fixed64(1, now()).text(3, "brain.Event:2").bytes());
+  record(Message().fixed64(1, seconds_since_epoch()).text(3, "brain.Event:2").bytes());
   if (resume_after) {
     constexpr int kStart = 1;
     const Message session = Message().integer(1, kStart);
-    record(Message().fixed64(1, now()).integer(2, *resume_after + 1).text(7, session.bytes()).bytes());
+    record(Message().fixed64(1, seconds_since_epoch()).integer(2, *resume_after + 1).text(7, session.bytes()).bytes());
   }
   flush();
 }
@@ -94,7 +90,7 @@ EventFile::~EventFile() {
 void EventFile::add(int64_t step, std::string_view tag, double value) {
   const Message scalar = Message().text(1, tag).fixed32(2, static_cast<float>(value));
   const Message summary = Message().text(1, scalar.bytes());
-  record(Message().fixed64(1, now()).integer(2, step).text(5, summary.bytes()).bytes());
+  record(Message().fixed64(1, seconds_since_epoch()).integer(2, step).text(5, summary.bytes()).bytes());
 }
 
 void EventFile::record(std::string_view event) {

@@ -3,11 +3,11 @@
 #include <sqlite3.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace sennit::metrics {
@@ -19,10 +19,6 @@ constexpr const char* kSchema =
     "CREATE TABLE IF NOT EXISTS run(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS scalars(name TEXT NOT NULL, step INTEGER NOT NULL, value REAL, time REAL NOT NULL,"
     " PRIMARY KEY(name, step)) WITHOUT ROWID;";
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 
@@ -147,7 +143,7 @@ std::optional<std::string> RunStore::get(std::string_view key) const {
 }
 
 void RunStore::add(int64_t step, std::string_view name, double value) {
-  pending_.push_back({{step, value, now()}, std::string(name)});
+  pending_.push_back({{step, value, seconds_since_epoch()}, std::string(name)});
 }
 
 void RunStore::flush() {

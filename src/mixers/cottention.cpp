@@ -15,9 +15,9 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kUnitEpsilon = 1e-12;
-
 struct Cottention : Heads {
+  static constexpr double kUnitEpsilon = 1e-12;
+
   struct Options {
     int64_t heads = 4;
     Fields fields() { return {{"heads", &heads, "heads", {.min = 1, .max = 1024}}}; }

@@ -16,9 +16,9 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kUnitEpsilon = 1e-6;
-
 struct GatedDelta : Mixer {
+  static constexpr double kUnitEpsilon = 1e-6;
+
   struct Options {
     int64_t heads = 4, conv = 4;
     double expand_k = 0.75, expand_v = 1.5, norm_epsilon = 1e-5;

@@ -15,9 +15,9 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 1e-5;
-
 struct Hgrn2 : Mixer {
+  static constexpr double kNormEpsilon = 1e-5;
+
   struct Options {
     int64_t heads = 4;
     Fields fields() { return {{"heads", &heads, "heads, each with a state of (d_model / heads)^2", {.min = 1, .max = 1024}}}; }

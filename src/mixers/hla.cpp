@@ -15,9 +15,9 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 1e-5;
-
 struct Hla : Mixer {
+  static constexpr double kNormEpsilon = 1e-5;
+
   struct Options {
     int64_t heads = 4;
     bool decay = true;

@@ -6,10 +6,10 @@
 namespace sennit::mixers {
 namespace {
 
-using Square = std::vector<double>;
+using RealSquare = std::vector<double>;
 
-Square product(const Square& x, const Square& y, int64_t n) {
-  Square z(x.size());
+RealSquare product(const RealSquare& x, const RealSquare& y, int64_t n) {
+  RealSquare z(x.size());
   for (int64_t i = 0; i < n; ++i)
     for (int64_t p = 0; p < n; ++p)
       for (int64_t j = 0; j < n; ++j) z[i * n + j] += x[i * n + p] * y[p * n + j];
@@ -17,12 +17,12 @@ Square product(const Square& x, const Square& y, int64_t n) {
 }
 
 // By its series for a small share of the matrix, squared again and again.
-Square exponential(Square x, int64_t n) {
+RealSquare exponential(RealSquare x, int64_t n) {
   double size = 0;
   for (const double v : x) size += std::fabs(v);
   const int halvings = std::max(0, static_cast<int>(std::ceil(std::log2(size))) + 3);
   for (double& v : x) v = std::ldexp(v, -halvings);
-  Square sum(x.size()), term(x.size());
+  RealSquare sum(x.size()), term(x.size());
   for (int64_t i = 0; i < n; ++i) sum[i * n + i] = term[i * n + i] = 1;
   for (int k = 1; k <= 16; ++k) {
     term = product(term, x, n);
@@ -37,7 +37,7 @@ Square exponential(Square x, int64_t n) {
 LegendreSystem legendre_system(int64_t order, double theta) {
   // exp of [[A, B], [0, 0]] is [[exp A, (integral of exp A) B], [0, 1]].
   const int64_t n = order + 1;
-  Square x(static_cast<size_t>(n * n));
+  RealSquare x(static_cast<size_t>(n * n));
   for (int64_t i = 0; i < order; ++i) {
     const double scale = static_cast<double>(2 * i + 1) / theta;
     for (int64_t j = 0; j < order; ++j) x[i * n + j] = scale * (i < j || (i - j) % 2 == 0 ? -1 : 1);

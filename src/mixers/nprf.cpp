@@ -22,9 +22,9 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kUnitEpsilon = 1e-6;
-
 struct Nprf : Heads {
+  static constexpr double kUnitEpsilon = 1e-6;
+
   struct Options {
     int64_t heads = 4, features = 16, length = 512;
     Fields fields() {

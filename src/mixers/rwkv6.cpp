@@ -19,12 +19,12 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kNormEpsilon = 64e-5;
-constexpr int kMixed = 5;
-constexpr const char* kNames[kMixed] = {"decay", "k", "v", "r", "gate"};
-enum { kDecay, kKey, kValue, kReceptance, kGate };
-
 struct Rwkv6 : Mixer {
+  static constexpr double kNormEpsilon = 64e-5;
+  static constexpr int kMixed = 5;
+  static constexpr const char* kNames[kMixed] = {"decay", "k", "v", "r", "gate"};
+  enum { kDecay, kKey, kValue, kReceptance, kGate };
+
   struct Options {
     int64_t heads = 4, mix_rank = 16, decay_rank = 32;
     Fields fields() {

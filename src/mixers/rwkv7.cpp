@@ -20,12 +20,12 @@
 namespace sennit::mixers {
 namespace {
 
-constexpr double kUnitEpsilon = 1e-12, kFastest = 0.60653065971263342;  // e^(-1/2)
-constexpr int kMixed = 6;
-constexpr const char* kNames[kMixed] = {"r", "k", "v", "decay", "rate", "gate"};
-enum { kReceptance, kKey, kValue, kDecay, kRate, kGate };
-
 struct Rwkv7 : Mixer {
+  static constexpr double kUnitEpsilon = 1e-12, kFastest = 0.60653065971263342;  // e^(-1/2)
+  static constexpr int kMixed = 6;
+  static constexpr const char* kNames[kMixed] = {"r", "k", "v", "decay", "rate", "gate"};
+  enum { kReceptance, kKey, kValue, kDecay, kRate, kGate };
+
   struct Options {
     int64_t heads = 4, decay_rank = 32, rate_rank = 32, gate_rank = 64, value_rank = 0;
     double norm_epsilon = 64e-5;

@@ -21,10 +21,10 @@ namespace {
 using Complex = std::complex<double>;
 
 // One mode's parameters, and what comes of them; in double, since l - 1 loses what a small step leaves of it.
-struct Mode {
+struct S4dMode {
   double step;
   Complex a, c, l, b;
-  Mode(std::span<const Tensor> p, int64_t i) {
+  S4dMode(std::span<const Tensor> p, int64_t i) {
     const auto at = [&](size_t which) { return double{p[which].data()[i]}; };
     step = std::exp(double{p[0].data()[i / p[1].row_size()]});
     a = {-std::exp(at(1)), at(2)}, c = {at(3), at(4)};
@@ -39,7 +39,7 @@ std::vector<Var> zero_order_hold(const std::array<Var, 5>& in) {
   std::vector<Tensor> out;
   for (int i = 0; i < 4; ++i) out.emplace_back(p[1].shape());
   for (int64_t i = 0; i < p[1].elements(); ++i) {
-    const Mode m(p, i);
+    const S4dMode m(p, i);
     const Complex w = 2.0 * m.c * m.b;
     const double parts[] = {m.l.real(), m.l.imag(), w.real(), w.imag()};
     for (int j = 0; j < 4; ++j) out[j].data()[i] = static_cast<float>(parts[j]);
@@ -52,7 +52,7 @@ std::vector<Var> zero_order_hold(const std::array<Var, 5>& in) {
     };
     count_flops(60 * p[1].elements());
     for (int64_t i = 0; i < p[1].elements(); ++i) {
-      const Mode m(p, i);
+      const S4dMode m(p, i);
       const Complex dw = 2.0 * pair(2, i), dc = std::conj(m.b) * dw, db = std::conj(m.c) * dw;
       const Complex dz = std::conj(m.l) * (pair(0, i) + db / std::conj(m.a)),
                     da = m.step * dz - std::conj(m.b / m.a) * db;

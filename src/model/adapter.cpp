@@ -53,13 +53,13 @@ Settings read_settings(const std::string& path) {
 }
 
 // What an adapter holds for one tensor of theirs.
-struct Part {
+struct AdapterPart {
   Tensor a, b, magnitude, whole;
   bool embedding = false;  // A and B make the transposed difference
 };
 
-std::map<std::string, Part> read_parts(const io::Safetensors& file, const std::string& path) {
-  std::map<std::string, Part> parts;
+std::map<std::string, AdapterPart> read_parts(const io::Safetensors& file, const std::string& path) {
+  std::map<std::string, AdapterPart> parts;
   for (const std::string& full : file.names()) {
     const Tensor t = file.tensor(full).to(DType::f32);
     const std::string name = full.starts_with(kPrefix) ? full.substr(std::string(kPrefix).size()) : full;
@@ -68,7 +68,7 @@ std::map<std::string, Part> read_parts(const io::Safetensors& file, const std::s
       parts[name].whole = t;
       continue;
     }
-    Part& p = parts[name.substr(0, at) + ".weight"];
+    AdapterPart& p = parts[name.substr(0, at) + ".weight"];
     const std::string kind = name.substr(at + 1);
     if (kind == "lora_A.weight" || kind == "lora_embedding_A")
       p.a = t;
@@ -93,7 +93,7 @@ const TensorRule* find_rule(const std::vector<TensorRule>& rules, const std::str
 }
 
 // W [out, in] and what the adapter adds, together.
-Tensor adapted(const Tensor& w, const Part& p, const Settings& s, const std::string& name, const std::string& path) {
+Tensor adapted(const Tensor& w, const AdapterPart& p, const Settings& s, const std::string& name, const std::string& path) {
   const bool fits = p.a && p.b && p.a.shape().rank() == 2 && p.b.shape().rank() == 2 && p.a.rows() == p.b.row_size() &&
                     p.a.rows() > 0;
   const int64_t out = fits ? p.b.rows() : 0, in = fits ? p.a.row_size() : 0;

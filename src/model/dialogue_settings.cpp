@@ -24,7 +24,7 @@ void add_ends(const std::string& path, std::vector<int32_t>& ends) {
   for (const Json& id : list) {
     if (id.is_null()) continue;
     if (!id.is_number_integer())
-      fail({"model", "`eos_token_id` to be an id or a list of them", found.dump().substr(0, 60), path});
+      fail({"model", "`eos_token_id` to be an id or a list of them", json_text(found).substr(0, 60), path});
     ends.push_back(id.get<int32_t>());
   }
 }

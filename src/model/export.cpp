@@ -164,7 +164,7 @@ class Exporter {
       m = io::GgufMetadata();
       m.set("general.architecture", io::GgufValue::of("sennit"));
       m.set("sennit.context_length", io::GgufValue::of(static_cast<uint32_t>(described_.context_length)));
-      m.set("sennit.model_file", io::GgufValue::of(model_.model_file.dump()));
+      m.set("sennit.model_file", io::GgufValue::of(json_text(model_.model_file)));
     }
     auto tensors =
         arranged(family ? family->rules(described_, Layout::gguf, m.text("general.architecture")) : own_rules());

@@ -31,7 +31,8 @@ Pooled<int32_t> positions_of(const Batch& batch, int64_t most) {
 // A block whose inside is computed again in backward: a function without side effects, so that the values that blocks
 // hand up go in and out like the rows, and auxiliary losses come out beside them.
 Var checkpointed_block(Block& block, const Var& x, const Batch& batch) {
-  std::vector<Var> inputs = {x};
+  std::vector<Var> inputs;
+  inputs.push_back(x);
   if (*batch.first_values) inputs.push_back(*batch.first_values);
   const auto hands_up = std::make_shared<bool>(false);
   const auto outputs = checkpoint(
@@ -180,7 +181,7 @@ int64_t Model::flops(int64_t n) const {
 
 std::string model_tag(Model& model) {
   io::Xxh64 hash;
-  const std::string file = write_model_spec(model.spec()).dump();
+  const std::string file = json_text(write_model_spec(model.spec()));
   hash.update(file.data(), file.size());
   model.parameters([&](const std::string&, Parameter& p) { hash.update(p.value().data(), p.value().bytes()); });
   return fmt::format("{:016x}", hash.digest());

@@ -35,7 +35,7 @@ Part make_part(const char* key, const Json& block, const char* fallback, const R
 
 // Puts a block's flat keys where they belong.
 BlockSpec sort_block(const Json& block, const std::string& where) {
-  if (!block.is_object()) fail({"model file", "an object for each block", block.dump().substr(0, 60), where});
+  if (!block.is_object()) fail({"model file", "an object for each block", json_text(block).substr(0, 60), where});
   if (!block.contains("mixer")) fail({"model file", "a \"mixer\" in each block", "none", where});
   std::vector<Part> parts;
   parts.push_back(make_part("block", block, "prenorm", blocks::registry(), where));
@@ -110,7 +110,7 @@ ModelSpec read_model_spec(const Json& file, const std::string& path) {
   spec.norm = read_norm(file, "norm", "rmsnorm", path);
   spec.embedding_norm = read_norm(file, "embedding_norm", "none", path);
   const Json& blocks = file.at("blocks");
-  if (!blocks.is_array() || blocks.empty()) fail({"model file", "a list of at least one block", blocks.dump().substr(0, 60), path + ": blocks"});
+  if (!blocks.is_array() || blocks.empty()) fail({"model file", "a list of at least one block", json_text(blocks).substr(0, 60), path + ": blocks"});
   for (size_t i = 0; i < blocks.size(); ++i) {
     const std::string where = fmt::format("{}: blocks[{}]", path, i);
     const BlockSpec block = sort_block(blocks[i], where);

@@ -10,12 +10,12 @@ namespace sennit {
 namespace {
 
 using kernels::Elementwise;
-constexpr int64_t kGrain = 1 << 13;
+constexpr int64_t kMapGrain = 1 << 13;
 
 Tensor apply(const Tensor& x, Elementwise::Map map) {
   Tensor y(x.shape());
   count_flops(x.elements());
-  parallel_for(x.elements(), kGrain, [&](int64_t b, int64_t e) { map(x.data() + b, y.data() + b, e - b); });
+  parallel_for(x.elements(), kMapGrain, [&](int64_t b, int64_t e) { map(x.data() + b, y.data() + b, e - b); });
   return y;
 }
 
@@ -24,7 +24,7 @@ Var map(const Var& x, Elementwise::Map forward, Elementwise::Gradient Elementwis
     Tensor& dx = into.sum(0);
     count_flops(x.elements());
     const auto d = kernels::elementwise().*gradient;
-    parallel_for(x.elements(), kGrain,
+    parallel_for(x.elements(), kMapGrain,
                  [&](int64_t b, int64_t e) { d(x.data() + b, dy[0].data() + b, dx.data() + b, e - b); });
   });
 }
@@ -64,7 +64,7 @@ Var swiglu(const Var& gate, const Var& up) {
   SENNIT_CHECK(gate.shape() == up.shape(), "swiglu: {} and {}", gate.shape().str(), up.shape().str());
   Tensor y(gate.shape());
   count_flops(2 * y.elements());
-  parallel_for(y.elements(), kGrain, [&](int64_t b, int64_t e) {
+  parallel_for(y.elements(), kMapGrain, [&](int64_t b, int64_t e) {
     kernels::elementwise().silu(gate.value().data() + b, y.data() + b, e - b);
     kernels::elementwise().multiply(y.data() + b, up.value().data() + b, y.data() + b, e - b);
   });
@@ -75,7 +75,7 @@ Var swiglu(const Var& gate, const Var& up) {
     const auto& k = kernels::elementwise();
     float* dg = into.wants(0) ? into.sum(0).data() : nullptr;
     float* du = into.wants(1) ? into.sum(1).data() : nullptr;
-    parallel_for(n, kGrain, [&](int64_t b, int64_t e) {
+    parallel_for(n, kMapGrain, [&](int64_t b, int64_t e) {
       float* t = scratch.data() + b;
       if (du) {
         k.silu(g.data() + b, t, e - b);

@@ -19,7 +19,7 @@ std::vector<double> factors_of(const Json& factors, const char* key, int64_t pai
   std::vector<double> all;
   for (const Json& f : *it) {
     if (!f.is_number() || !(f.get<double>() > 0))
-      fail({"rope", fmt::format("numbers above 0 in factors.{}", key), f.dump()});
+      fail({"rope", fmt::format("numbers above 0 in factors.{}", key), json_text(f)});
     all.push_back(f.get<double>());
   }
   return all;

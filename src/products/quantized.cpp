@@ -14,7 +14,7 @@ namespace {
 using kernels::kQuantizedColumns;
 using kernels::kQuantizedRows;
 
-constexpr int64_t kThreadWork = 1 << 19;  // multiplications that are worth another thread
+constexpr int64_t kQuantizedThreadWork = 1 << 19;  // multiplications that are worth another thread
 
 kernels::QuantizedLayout layout_for(io::BlockFormat format) {
   using io::BlockFormat;
@@ -51,7 +51,7 @@ QuantizedMatrix::QuantizedMatrix(const io::StoredTensor& w)
   SENNIT_CHECK(io::is_quantized(w.format) && w.shape.rank() == 2, "{} {}", io::layout_of(w.format).name, w.shape.str());
   const int64_t panels = (out_ + kQuantizedRows - 1) / kQuantizedRows;
   panels_ = Tensor::zeros({panels, blocks() * layout_.block_bytes()}, DType::u8);
-  parallel_for(panels, std::max<int64_t>(1, kThreadWork / 16 / std::max<int64_t>(1, in_)), [&](int64_t b, int64_t e) {
+  parallel_for(panels, std::max<int64_t>(1, kQuantizedThreadWork / 16 / std::max<int64_t>(1, in_)), [&](int64_t b, int64_t e) {
     for (int64_t p = b; p < e; ++p) pack_panel(w, p);
   });
 }
@@ -97,13 +97,13 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
   Tensor q({m, k}, DType::i8), scale({m, blocks}), sums({m, 2 * blocks});
   const kernels::RoundedRows rounded{reinterpret_cast<int8_t*>(q.raw()), scale.data(), sums.data()};
   const kernels::Quantized& kernel = kernels::quantized();
-  parallel_for(m, std::max<int64_t>(1, kThreadWork / 64 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
+  parallel_for(m, std::max<int64_t>(1, kQuantizedThreadWork / 64 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i)
       kernel.round_row(x + i * k, k, rounded.q + i * k, rounded.scale + i * blocks, rounded.sums + 2 * i * blocks);
   });
   const int64_t panels = (w.out() + kQuantizedRows - 1) / kQuantizedRows,
                 work = std::max<int64_t>(1, m * k * kQuantizedRows);
-  parallel_for(panels, (kThreadWork + work - 1) / work, [&](int64_t b, int64_t e) {
+  parallel_for(panels, (kQuantizedThreadWork + work - 1) / work, [&](int64_t b, int64_t e) {
     const int64_t first = b * kQuantizedRows;
     kernel.multiply({.layout = w.layout(),
                      .panels = w.panels() + b * blocks * w.layout().block_bytes(),

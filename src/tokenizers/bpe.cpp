@@ -13,7 +13,6 @@
 namespace sennit::tokenizers {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 constexpr size_t kShort = 48;                            // symbols; the best pair of few is found by looking at all
 
 // Joins the pair of the lowest rank, the leftmost of equals, as long as there is one.
@@ -78,8 +77,8 @@ void merge_many(const PairTable& table, std::vector<int32_t>& ids, size_t begin)
 
 // The first mark at or behind `at` with something else before it, or the end.
 size_t next_mark(std::string_view word, size_t at) {
-  while (word.substr(at).starts_with(kSpaceMark)) at += kSpaceMark.size();
-  return std::min(word.find(kSpaceMark, at), word.size());
+  while (word.substr(at).starts_with(unicode::kSpaceMark)) at += unicode::kSpaceMark.size();
+  return std::min(word.find(unicode::kSpaceMark, at), word.size());
 }
 
 char32_t char_before(std::string_view text, size_t end) {
@@ -99,14 +98,14 @@ class Bpe final : public WordModel {
         suffix_(part.text("end_of_word_suffix", "")) {
     if (part.has("dropout") && part.member("dropout") != 0)
       part.refuse("dropout", "none, for the same text must give the same ids",
-                  part.member("dropout").dump().substr(0, 40));
+                  json_text(part.member("dropout")).substr(0, 40));
     read_vocabulary(part, vocabulary);
     if (part.has("unk_token"))
       unknown_ = vocabulary.need(part.text("unk_token"), "the unknown token", part.where("unk_token"));
     read_merges(part);
     read_bytes(part.flag("byte_fallback", false));
     cuts_at_marks_ =
-        !bytes_ && !ignore_merges_ && prefix_.empty() && suffix_.empty() && vocabulary.find(kSpaceMark) >= 0;
+        !bytes_ && !ignore_merges_ && prefix_.empty() && suffix_.empty() && vocabulary.find(unicode::kSpaceMark) >= 0;
   }
 
   int32_t unknown() const override { return unknown_; }
@@ -140,7 +139,7 @@ class Bpe final : public WordModel {
       }
       const std::string where = fmt::format("{}.merges[{}]", part.where(), rank);
       if (left.empty() || right.empty() || (m.is_string() && right.find(' ') != right.npos))
-        fail({"tokenizer", "two tokens", m.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 100), where});
+        fail({"tokenizer", "two tokens", json_text(m).substr(0, 100), where});
       add_merge(left, right, rank++, where);
     }
   }
@@ -151,7 +150,7 @@ class Bpe final : public WordModel {
     const int32_t l = vocabulary_.need(left, "both halves of a merge", where);
     const int32_t r = vocabulary_.need(right, "both halves of a merge", where);
     table_.set(l, r, {rank, vocabulary_.need(joined, "the result of a merge", where)});
-    if (!bytes_ && right.starts_with(kSpaceMark) && !left.ends_with(kSpaceMark))
+    if (!bytes_ && right.starts_with(unicode::kSpaceMark) && !left.ends_with(unicode::kSpaceMark))
       joined_to_marks_.insert(char_before(left, left.size()));
   }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "tokenizers/byte_level.h"
 #include "tokenizers/pattern.h"
+#include "tokenizers/unicode.h"
 
 namespace sennit::tokenizers {
 namespace {
@@ -90,7 +91,7 @@ void Decoder::add(const JsonPart& part, int depth) {
   } else if (type == "Metaspace") {
     const bool prefixed =
         part.text("prepend_scheme", part.flag("add_prefix_space", true) ? "always" : "never") != "never";
-    steps_.push_back([prefixed, mark = part.text("replacement", "\xE2\x96\x81")](std::string token, bool first) {
+    steps_.push_back([prefixed, mark = part.text("replacement", std::string(unicode::kSpaceMark))](std::string token, bool first) {
       replace_in(token, mark, first && prefixed ? "" : " ");
       return token;
     });

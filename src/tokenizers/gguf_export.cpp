@@ -135,8 +135,8 @@ class Export {
   }
 
   bool prefixed() const {
-    const std::string normalizer = file_.value("normalizer", Json()).dump(),
-                      words = file_.value("pre_tokenizer", Json()).dump();
+    const std::string normalizer = json_text(file_.value("normalizer", Json())),
+                      words = json_text(file_.value("pre_tokenizer", Json()));
     return normalizer.find("\"Prepend\"") != normalizer.npos ||
            (words.find("\"Metaspace\"") != words.npos && words.find("\"never\"") == words.npos &&
             words.find("\"add_prefix_space\":false") == words.npos);

@@ -11,13 +11,13 @@
 #include "tokenizers/merges.h"
 #include "tokenizers/rwkv_world.h"
 #include "tokenizers/tokenizer_json.h"
+#include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"
 #include "tokenizers/word_patterns.h"
 
 namespace sennit::tokenizers {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 enum Type { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
 // Writes the tokenizer.json, part by part.
@@ -105,10 +105,10 @@ class Document {
   Json llama() {
     const bool prefix = v_.add_space_prefix.value_or(true);
     Json steps = Json::array();
-    if (prefix) steps.push_back({{"type", "Prepend"}, {"prepend", kSpaceMark}});
-    steps.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpaceMark}});
+    if (prefix) steps.push_back({{"type", "Prepend"}, {"prepend", unicode::kSpaceMark}});
+    steps.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", unicode::kSpaceMark}});
     parts_["normalizer"] = {{"type", "Sequence"}, {"normalizers", steps}};
-    Json decoders = {{{"type", "Replace"}, {"pattern", {{"String", kSpaceMark}}}, {"content", " "}},
+    Json decoders = {{{"type", "Replace"}, {"pattern", {{"String", unicode::kSpaceMark}}}, {"content", " "}},
                      {{"type", "ByteFallback"}},
                      {{"type", "Fuse"}}};
     if (prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
@@ -135,9 +135,9 @@ class Document {
     bos_by_habit_ = eos_by_habit_ = true;
     const auto written = [this](size_t id) {
       const std::string& token = v_.tokens[id];
-      const bool begins = token.starts_with(kSpaceMark);
+      const bool begins = token.starts_with(unicode::kSpaceMark);
       const bool whole = static_cast<int64_t>(id) == v_.unk || type(id) != normal;
-      return begins ? token.substr(kSpaceMark.size()) : whole ? token : "##" + token;
+      return begins ? token.substr(unicode::kSpaceMark.size()) : whole ? token : "##" + token;
     };
     if (v_.unk < 0) refuse("an unknown token", "none");
     return {{"type", "WordPiece"}, {"unk_token", v_.tokens[v_.unk]}, {"vocab", vocabulary(written)}};
@@ -148,7 +148,7 @@ class Document {
       parts_["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(v_.precompiled_charsmap)}};
     const bool prefix = v_.add_space_prefix.value_or(true);
     const Json metaspace = {
-        {"type", "Metaspace"}, {"replacement", kSpaceMark}, {"prepend_scheme", prefix ? "always" : "never"}};
+        {"type", "Metaspace"}, {"replacement", unicode::kSpaceMark}, {"prepend_scheme", prefix ? "always" : "never"}};
     parts_["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "WhitespaceSplit"}}, metaspace}}};
     parts_["decoder"] = metaspace;
     eos_by_habit_ = true;
@@ -184,8 +184,8 @@ class Document {
 std::unique_ptr<Tokenizer> tokenizer_of_gguf(const GgufVocabulary& vocabulary, const std::string& where) {
   if (vocabulary.model == "rwkv") return rwkv_world_of_gguf(vocabulary.tokens, vocabulary.types, where);
   Document document(vocabulary, where);
-  const std::string config = document.config().dump();
-  return read_tokenizer_json(document.file().dump(), config, where);
+  const std::string config = json_text(document.config());
+  return read_tokenizer_json(json_text(document.file()), config, where);
 }
 
 }  // namespace sennit::tokenizers

@@ -154,7 +154,7 @@ std::string to_json(const Value& v, int64_t indent, int depth) {
   count_visit(depth);
   if (v.is<None>()) return "null";
   if (v.is<bool>()) return v.as<bool>() ? "true" : "false";
-  if (v.is<std::string>()) return Json(v.as<std::string>()).dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (v.is<std::string>()) return json_text(Json(v.as<std::string>()));
   if (v.is_number()) return to_repr(v);
   if (!v.is<List>() && !v.is<Dict>()) fail({"chat template", "a value that JSON has", v.type()});
   const auto line = [indent](int level) {

@@ -42,7 +42,7 @@ int64_t JsonPart::integer(const char* key, int64_t otherwise, int64_t min, int64
   const Json& v = member(key);
   const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= INT64_MAX : v.is_number_integer();
   if (!fits || v.get<int64_t>() < min || v.get<int64_t>() > max)
-    refuse(key, fmt::format("a whole number from {} to {}", min, max), v.dump().substr(0, 40));
+    refuse(key, fmt::format("a whole number from {} to {}", min, max), json_text(v).substr(0, 40));
   return v.get<int64_t>();
 }
 
@@ -64,7 +64,7 @@ void JsonPart::refuse(const char* key, const std::string& expected, const std::s
 
 void JsonPart::refuse_type(const std::vector<std::string>& known) const {
   refuse("type", fmt::format("one of {}", fmt::join(known, ", ")),
-         has("type") ? member("type").dump().substr(0, 80) : "none");
+         has("type") ? json_text(member("type")).substr(0, 80) : "none");
 }
 
 }  // namespace sennit::tokenizers

@@ -10,9 +10,9 @@ namespace sennit::tokenizers {
 namespace {
 
 template <class F>
-class Step final : public Normalizer {
+class NormalizingStep final : public Normalizer {
  public:
-  explicit Step(F f) : f_(std::move(f)) {}
+  explicit NormalizingStep(F f) : f_(std::move(f)) {}
   std::string apply(std::string text, size_t most) const override {
     if constexpr (std::is_invocable_v<F, std::string, size_t>)
       return f_(std::move(text), most);
@@ -25,8 +25,8 @@ class Step final : public Normalizer {
 };
 
 template <class F>
-std::unique_ptr<Normalizer> step(F f) {
-  return std::make_unique<Step<F>>(std::move(f));
+std::unique_ptr<Normalizer> normalizing(F f) {
+  return std::make_unique<NormalizingStep<F>>(std::move(f));
 }
 
 template <class F>
@@ -100,7 +100,7 @@ std::unique_ptr<Normalizer> bert(const JsonPart& part) {
   const bool lower = part.flag("lowercase", true);
   const BertSettings s{part.flag("clean_text", true), part.flag("handle_chinese_chars", true), lower,
                        part.flag("strip_accents", lower)};
-  return step([s](const std::string& text) {
+  return normalizing([s](const std::string& text) {
     std::string out;
     out.reserve(text.size());
     const auto ascii = [&](size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
@@ -117,14 +117,14 @@ std::unique_ptr<Normalizer> sequence(const JsonPart& part, int depth) {
   if (depth > 8) part.refuse("type", "at most 8 sequences inside each other", "more");
   std::vector<std::unique_ptr<Normalizer>> steps;
   for (const JsonPart& p : part.list("normalizers")) steps.push_back(make_normalizer(p, depth + 1));
-  return step([steps = std::move(steps)](std::string text, size_t most) {
+  return normalizing([steps = std::move(steps)](std::string text, size_t most) {
     for (const auto& s : steps) text = s->apply(std::move(text), most);
     return text;
   });
 }
 
 std::unique_ptr<Normalizer> unicode_form(unicode::Form form) {
-  return step([form](std::string text) { return unicode::normalize(form, std::move(text)); });
+  return normalizing([form](std::string text) { return unicode::normalize(form, std::move(text)); });
 }
 
 }  // namespace
@@ -136,21 +136,21 @@ std::unique_ptr<Normalizer> make_normalizer(const JsonPart& part, int depth) {
   if (type == "NFD") return unicode_form(unicode::Form::nfd);
   if (type == "NFKC") return unicode_form(unicode::Form::nfkc);
   if (type == "NFKD") return unicode_form(unicode::Form::nfkd);
-  if (type == "Lowercase") return step([](std::string text) { return unicode::lower(text); });
+  if (type == "Lowercase") return normalizing([](std::string text) { return unicode::lower(text); });
   if (type == "StripAccents")
-    return step([](std::string text) { return keep_if(text, [](char32_t c) { return !unicode::is_mark(c); }); });
+    return normalizing([](std::string text) { return keep_if(text, [](char32_t c) { return !unicode::is_mark(c); }); });
   if (type == "Strip")
-    return step([left = part.flag("strip_left", true), right = part.flag("strip_right", true)](std::string text) {
+    return normalizing([left = part.flag("strip_left", true), right = part.flag("strip_right", true)](std::string text) {
       return strip(std::move(text), left, right);
     });
   if (type == "Prepend")
-    return step([prefix = part.text("prepend")](std::string text) { return text.empty() ? text : prefix + text; });
+    return normalizing([prefix = part.text("prepend")](std::string text) { return text.empty() ? text : prefix + text; });
   if (type == "Replace")
-    return step([pattern = Pattern(part), by = part.text("content")](const std::string& text, size_t most) {
+    return normalizing([pattern = Pattern(part), by = part.text("content")](const std::string& text, size_t most) {
       return replace_all(pattern, by, text, most);
     });
   if (type == "BertNormalizer") return bert(part);
-  if (type == "ByteLevel") return step([](const std::string& text) { return byte_level::to_chars(text); });
+  if (type == "ByteLevel") return normalizing([](const std::string& text) { return byte_level::to_chars(text); });
   if (type == "Precompiled") return make_precompiled(part);
   part.refuse_type({"Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Prepend",
                     "Replace", "BertNormalizer", "ByteLevel", "Precompiled"});

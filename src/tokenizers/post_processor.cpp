@@ -11,7 +11,7 @@ constexpr size_t kMost = 1000;  // tokens of a frame
 
 int32_t read_id(const Json& id, int32_t size, const std::string& where) {
   if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(size))
-    fail({"tokenizer", fmt::format("an id below {}", size), id.dump().substr(0, 40), where});
+    fail({"tokenizer", fmt::format("an id below {}", size), json_text(id).substr(0, 40), where});
   return id.get<int32_t>();
 }
 

@@ -83,7 +83,7 @@ std::unique_ptr<PreTokenizer> byte_level_words(const JsonPart& part, bool keep_b
 }
 
 std::unique_ptr<PreTokenizer> metaspace(const JsonPart& part) {
-  const std::string mark = part.text("replacement", "\xE2\x96\x81");
+  const std::string mark = part.text("replacement", std::string(unicode::kSpaceMark));
   const bool old_prefix = part.flag("add_prefix_space", true);  // of files without prepend_scheme
   const std::string scheme = part.text("prepend_scheme", old_prefix ? "always" : "never");
   if (mark.empty()) part.refuse("replacement", "a character", "none");

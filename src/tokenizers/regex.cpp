@@ -97,7 +97,10 @@ std::string translate(std::string_view pattern, const std::string& where) {
 }  // namespace
 
 struct Regex::Code {
-  std::unique_ptr<pcre2_code, Freeing<pcre2_code_free>> code;
+  struct Free {
+    void operator()(pcre2_code* p) const { pcre2_code_free(p); }
+  };
+  std::unique_ptr<pcre2_code, Free> code;
   std::string pattern, where;
 };
 

@@ -12,18 +12,18 @@
 #include "io/mapped_file.h"
 #include "tokenizers/added_tokens.h"
 #include "tokenizers/sentencepiece_library.h"
+#include "tokenizers/unicode.h"
 #include "tokenizers/word_cache.h"
 
 namespace sennit::tokenizers {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, which stands for a space in pieces
 
 bool crosses_words(std::string_view piece) {
   size_t word = 0;
-  while (piece.substr(word).starts_with(kSpaceMark)) word += kSpaceMark.size();
+  while (piece.substr(word).starts_with(unicode::kSpaceMark)) word += unicode::kSpaceMark.size();
   const bool newline_inside = piece.size() > 1 && piece.find('\n') != piece.npos;
-  return newline_inside || (word < piece.size() && piece.find(kSpaceMark, word) != piece.npos);
+  return newline_inside || (word < piece.size() && piece.find(unicode::kSpaceMark, word) != piece.npos);
 }
 
 class SentencePiece final : public Tokenizer {
@@ -65,7 +65,7 @@ class SentencePiece final : public Tokenizer {
     size_t begin = 0;
     for (size_t at = 0; at < text.size();) {
       const Utf8Start start = utf8_start(text.substr(at));
-      const bool mark = text.substr(at).starts_with(kSpaceMark);
+      const bool mark = text.substr(at).starts_with(unicode::kSpaceMark);
       if (start.kind != Utf8Start::whole || mark) {
         append_words(text.substr(begin, at - begin), ids);
         for (int i = 0; i < start.length; ++i) ids.push_back(byte_ids_[static_cast<unsigned char>(text[at + i])]);
@@ -112,9 +112,9 @@ class SentencePiece final : public Tokenizer {
     if (processor_.IsUnknown(id)) return " \xE2\x81\x87 ";  // U+2047 between spaces, as the library decodes it
     std::string out;
     for (size_t at = 0; at < text.size();) {
-      const bool mark = std::string_view(text).substr(at).starts_with(kSpaceMark);
+      const bool mark = std::string_view(text).substr(at).starts_with(unicode::kSpaceMark);
       out += mark ? ' ' : text[at];
-      at += mark ? kSpaceMark.size() : 1;
+      at += mark ? unicode::kSpaceMark.size() : 1;
     }
     return out;
   }

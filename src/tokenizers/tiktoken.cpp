@@ -122,7 +122,7 @@ std::unique_ptr<Tokenizer> read_tiktoken(std::string_view ranks, const std::stri
                    {"ignore_merges", true},
                    {"vocab", std::move(vocabulary)},
                    {"merges", merges_of({tokens.begin(), tokens.end()})}};
-  return read_tokenizer_json(file.dump(), "", where);
+  return read_tokenizer_json(json_text(file), "", where);
 }
 
 std::unique_ptr<Tokenizer> load_tiktoken(const std::string& path, std::string encoding) {

@@ -5,6 +5,9 @@
 // What the Unicode standard says of characters and texts. Texts are UTF-8 without faults.
 namespace sennit::tokenizers::unicode {
 
+// U+2581, which stands for a space in the pieces of SentencePiece and of those after it.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 // The character that starts at text[at]; moves `at` behind it.
 char32_t next(std::string_view text, size_t& at);
 bool is_ascii(std::string_view text);

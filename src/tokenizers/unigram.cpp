@@ -40,7 +40,7 @@ class Unigram final : public WordModel {
       const std::string text = pair ? p[0].get<std::string>() : "";
       if (!pair || text.size() > kLongestPiece || !std::isfinite(p[1].get<double>()))
         fail({"tokenizer", fmt::format("a token of at most {} bytes and its score", kLongestPiece),
-              p.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 100), where});
+              json_text(p).substr(0, 100), where});
       vocabulary.add(static_cast<int64_t>(scores_.size()), text, where);
       scores_.push_back(p[1].get<double>());
       lowest_ = std::min(lowest_, scores_.back());

@@ -99,7 +99,7 @@ void read_vocabulary(const JsonPart& part, Vocabulary& vocabulary) {
     const bool whole = id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(Vocabulary::kMostIds);
     if (!whole)
       part.refuse("vocab", fmt::format("ids from 0 to {}", Vocabulary::kMostIds - 1),
-                  fmt::format("{} for `{}`", id.dump().substr(0, 40), token.substr(0, 100)));
+                  fmt::format("{} for `{}`", json_text(id).substr(0, 40), token.substr(0, 100)));
     vocabulary.add(id.get<int64_t>(), token, part.where("vocab"));
   }
 }

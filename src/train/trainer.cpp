@@ -1,8 +1,8 @@
 #include "train/trainer.h"
 
-#include <chrono>
 #include <cmath>
 
+#include "base/clock.h"
 #include "base/parallel.h"
 #include "io/json_file.h"
 #include "metrics/event_file.h"
@@ -12,8 +12,6 @@
 
 namespace sennit::train {
 namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Runs that differ in these alone are the same run.
 const char* const kMayChange[] = {"eval_every", "eval_tokens", "save_every", "keep", "minutes"};
@@ -101,10 +99,10 @@ class Run {
     a.erase("data"), b.erase("data");  // the folder may have moved; its tokens and tokenizer may not have changed
     for (const auto& [key, value] : b.items())
       if (a.value(key, Json()) != value) {
-        std::string what = key, was = a.value(key, Json()).dump(), is = value.dump();
+        std::string what = key, was = json_text(a.value(key, Json())), is = json_text(value);
         if (key == "options")
           for (const auto& [name, v] : value.items())
-            if (a["options"].value(name, Json()) != v) what = name, was = a["options"].value(name, Json()).dump(), is = v.dump();
+            if (a["options"].value(name, Json()) != v) what = name, was = json_text(a["options"].value(name, Json())), is = json_text(v);
         fail({"training run", fmt::format("{} = {}, as the run began", what, was.substr(0, 80)), is.substr(0, 80), folder_.path() + "/run.json"});
       }
   }
@@ -116,10 +114,10 @@ class Run {
     for (const auto& p : parameters_) before.push_back(p.parameter->value().clone());
     double best = 1e30;
     for (int i = 0; i < kTries; ++i) {
-      const double start = now();
+      const double start = seconds_now();
       accumulate_gradients(1 + i);
       clip_and_apply(1, 0);
-      best = std::min(best, now() - start);
+      best = std::min(best, seconds_now() - start);
     }
     for (size_t i = 0; i < before.size(); ++i) parameters_[i].parameter->var.value().copy_from(before[i]);
     optimizer_->visit_state(parameters_, [](const std::string&, Tensor& t) { t = Tensor::zeros(t.shape()); });
@@ -182,7 +180,7 @@ class Run {
   }
 
   void train_step() {
-    const double start = now();
+    const double start = seconds_now();
     loss_ = accumulate_gradients(step_);
     const double rate = rate_at(options_, step_);
     if (!std::isfinite(loss_))
@@ -190,7 +188,7 @@ class Run {
     const double norm = clip_and_apply(step_, rate);
     if (!std::isfinite(norm))
       fail({"training", "a finite gradient", fmt::format("norm {} at step {}", norm, step_), fmt::format("{}; the last checkpoint is of step {}", folder_.path(), saved_)});
-    const double seconds = now() - start, step_tokens = static_cast<double>(options_.rows * options_.length * options_.accumulate);
+    const double seconds = seconds_now() - start, step_tokens = static_cast<double>(options_.rows * options_.length * options_.accumulate);
     smooth_ = smooth_ > 0 ? 0.9 * smooth_ + 0.1 * seconds : seconds;
     const StepReport report{step_, options_.steps, loss_, rate, norm, seconds, step_tokens / smooth_, step_ * static_cast<int64_t>(step_tokens)};
     for (const auto& [name, value] : {std::pair{"train/loss", loss_}, {"train/rate", rate}, {"train/gradient_norm", norm}, {"train/tokens_per_second", step_tokens / seconds}}) {

@@ -9,7 +9,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sennit;
   static const Json context =
-      Json::parse(R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": null,
+      json_of(R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": null,
     "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1.5}}}]}], "bos_token": "<s>", "add_generation_prompt": true, "n": 3})");
   try {
     const tokenizers::ChatTemplate t(std::string(reinterpret_cast<const char*>(data), size));

@@ -6,8 +6,7 @@
 #include "laws/block_laws.h"
 #include "ops/arithmetic.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::blocks_test {
 
 enum class Fault { none, no_residual, channel_reads_input, keeps_a_row, half_cost };
 
@@ -71,5 +70,4 @@ TEST(BlockLaws, AreBrokenByMistakes) {
     }
 }
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::blocks_test

@@ -178,7 +178,7 @@ std::vector<MixerCase> registered_mixers() {
     };
     add(entry.name, Json::object());
     for (const auto& [setting, options] : entry.info.settings)
-      add(entry.name + " (" + setting + ")", Json::parse(options));
+      add(entry.name + " (" + setting + ")", json_of(options));
   }
   return cases;
 }

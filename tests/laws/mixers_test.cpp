@@ -3,8 +3,7 @@
 
 #include "laws/mixer_laws.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::mixers_test {
 
 struct Trial {
   MixerCase mixer;
@@ -39,5 +38,4 @@ std::string trial_name(const testing::TestParamInfo<Trial>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, MixerLaws, testing::ValuesIn(trials()), trial_name);
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::mixers_test

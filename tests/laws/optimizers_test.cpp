@@ -6,8 +6,7 @@
 
 #include "laws/optimizer_laws.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::optimizers_test {
 
 enum class Fault { none, first_moment_lost, decays_everything, touches_all, stale_version, late_correction };
 
@@ -78,5 +77,4 @@ TEST(OptimizerLaws, AreBrokenByMistakes) {
     }
 }
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::optimizers_test

@@ -10,7 +10,7 @@ namespace sennit::laws {
 namespace {
 
 constexpr int64_t kWidth = kPositionHeads * kPositionDim;
-constexpr double kAllowed = 2e-6;
+constexpr double kPositionAllowed = 2e-6;
 
 // Sequences at different positions, one far along, one empty.
 std::vector<Segment> some_segments() {
@@ -33,7 +33,7 @@ std::string turn_is_naive_turn(const PositionCase& c) {
     const Tensor x = random_rows(kRows, heads * kPositionDim, Rng(1).fork(c.name));
     const Distance d =
         distance(position->turn(Var(x), some_segments(), heads).value(), defined(*position, to_matrix(x)));
-    if (d.relative > kAllowed) return fmt::format("{:.3g} off at number {} of {} heads", d.relative, d.worst, heads);
+    if (d.relative > kPositionAllowed) return fmt::format("{:.3g} off at number {} of {} heads", d.relative, d.worst, heads);
   }
   return "";
 }
@@ -154,7 +154,7 @@ const std::vector<PositionLaw>& position_laws() {
 std::vector<PositionCase> registered_positions() {
   std::vector<PositionCase> cases;
   auto add = [&](const Json& part) {
-    cases.push_back({part.dump(), [part] {
+    cases.push_back({json_text(part), [part] {
                        return positions::registry().make(part, {kPositionHeads, kPositionDim}, Rng(), "laws");
                      }});
   };

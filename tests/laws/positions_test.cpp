@@ -6,8 +6,7 @@
 #include "laws/position_laws.h"
 #include "sequence/rotary.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::positions_test {
 
 enum class Fault { none, off_by_one, halves_for_neighbours, ignores_segments, grows, absolute };
 
@@ -62,5 +61,4 @@ TEST(PositionLaws, AreBrokenByMistakes) {
     }
 }
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::positions_test

@@ -14,7 +14,7 @@
 namespace sennit::laws {
 namespace {
 
-constexpr double kAllowed = 2e-5;
+constexpr double kRowAllowed = 2e-5;
 const std::vector<int64_t> kCounts = {0, 1, 2, 7, 16, 33, 64, 129};
 
 std::unique_ptr<RowMap> shaken(const RowCase& c, Rng rng, double violence) {
@@ -41,7 +41,7 @@ std::string forward_is_naive(const RowCase& c) {
         auto map = shaken(c, rng, violence);
         const Tensor x = random_rows(n, c.width, rng.fork("x"), violence);
         const Distance d = distance(run(*map, x), map->naive(weights_of(*map), to_matrix(x)));
-        if (d.relative > kAllowed && broken.empty())
+        if (d.relative > kRowAllowed && broken.empty())
           broken =
               fmt::format("{} rows at {}: {:.3g} off at number {}", n, to_string(isa_level()), d.relative, d.worst);
       }
@@ -168,7 +168,7 @@ std::vector<RowCase> registered(const Registry<Socket>& registry, Make&& dims) {
     const auto options = entry.options();
     for (const Json& part : variants(entry.name, options->fields()))
       for (const int64_t width : {32, 37})
-        cases.push_back({fmt::format("{} at {}", part.dump(), width),
+        cases.push_back({fmt::format("{} at {}", json_text(part), width),
                          [&registry, part, width, dims](Rng rng) {
                            return std::make_unique<Adapter>(registry.make(part, dims(width), rng, "laws"));
                          },

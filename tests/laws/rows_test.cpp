@@ -5,8 +5,7 @@
 
 #include "laws/row_laws.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::rows_test {
 
 TEST(RowLaws, HoldForChannels) {
   for (const RowCase& c : registered_channels())
@@ -35,5 +34,4 @@ TEST(RowLaws, AreBrokenByMistakes) {
     }
 }
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::rows_test

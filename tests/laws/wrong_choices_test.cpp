@@ -3,8 +3,7 @@
 
 #include "laws/wrong/careless.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::wrong_choices_test {
 
 std::string broken(const char* name, Carelessness how) {
   for (const MixerLaw& law : mixer_laws())
@@ -23,5 +22,4 @@ TEST(WrongChoices, BreakNoLawOfForms) {
     EXPECT_EQ(broken(law, Carelessness::takes_first), "") << law;
 }
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::wrong_choices_test

@@ -5,8 +5,7 @@
 #include "laws/wrong/leaky.h"
 #include "laws/wrong/spread.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::wrong_mixers_test {
 
 void expect_every_law(const MixerCase& c) {
   for (const MixerLaw& law : mixer_laws()) EXPECT_EQ(law.broken_by(c), "") << law.name;
@@ -50,5 +49,4 @@ TEST_P(WrongAcross, BreakTheirLaw) {
 INSTANTIATE_TEST_SUITE_P(All, WrongAcross, testing::ValuesIn(spread_fault_cases()),
                          [](const auto& c) { return std::string(c.param.name); });
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::wrong_mixers_test

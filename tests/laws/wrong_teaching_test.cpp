@@ -4,8 +4,7 @@
 #include "laws/auxiliary_law.h"
 #include "laws/wrong/teaching.h"
 
-namespace sennit::laws {
-namespace {
+namespace sennit::laws::wrong_teaching_test {
 
 TEST(WrongTeaching, BreaksTheLawOfAuxiliaryLosses) {
   EXPECT_EQ(auxiliary_losses(teaching(Teaching::whole), Pattern::causal), "");
@@ -13,5 +12,4 @@ TEST(WrongTeaching, BreaksTheLawOfAuxiliaryLosses) {
     EXPECT_NE(auxiliary_losses(teaching(how), Pattern::causal), "") << static_cast<int>(how);
 }
 
-}  // namespace
-}  // namespace sennit::laws
+}  // namespace sennit::laws::wrong_teaching_test

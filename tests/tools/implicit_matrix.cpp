@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
     for (float& v : x.span()) v = static_cast<float>(rng.normal());
     const auto matrix = mixer->implicit(Var(x), Context{});
     const Json rows = matrix ? from_matrix(*matrix, n) : from_gradients(*mixer, x, pattern);
-    fmt::print("{}\n", Json{{"by", matrix ? "weight" : "gradient"}, {"rows", rows}}.dump());
+    fmt::print("{}\n", json_text(Json{{"by", matrix ? "weight" : "gradient"}, {"rows", rows}}));
     return 0;
   } catch (const std::exception& e) {
     return fmt::print(stderr, "implicit_matrix: {}\n", e.what()), 1;

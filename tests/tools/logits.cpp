@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
       out["continuation"].push_back(best);
       session.feed({&best, 1});
     }
-    std::puts(out.dump().c_str());
+    std::puts(json_text(out).c_str());
     return 0;
   } catch (const Error& e) {
     std::fprintf(stderr, "%s\n", e.what());

@@ -96,7 +96,7 @@ int main(int count, char** arguments) {
   try {
     const auto tokenizer = tokenizers::load_tokenizer(arguments[1]);
     for (std::string line; std::getline(std::cin, line);)
-      fmt::print("{}\n", tokenizers::answer(*tokenizer, Json::parse(line)).dump());
+      fmt::print("{}\n", json_text(tokenizers::answer(*tokenizer, json_of(line))));
   } catch (const std::exception& e) {
     fmt::print(stderr, "tokenizer_lines: {}\n", e.what());
     return 1;

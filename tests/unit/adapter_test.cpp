@@ -10,8 +10,7 @@
 #include "support/models.h"
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::adapter_test {
 
 namespace fs = std::filesystem;
 
@@ -175,5 +174,4 @@ TEST(AdapterErrors, NameWhatIsWrong) {
             std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::adapter_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::aft_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -95,5 +94,4 @@ TEST(AftKernel, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::aft_kernel_test

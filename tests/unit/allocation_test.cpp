@@ -45,7 +45,7 @@ namespace sennit {
 namespace {
 
 ModelSpec spec_of(const std::string& mixer, const std::string& options, const std::string& channel) {
-  Json block = Json::parse(options);
+  Json block = json_of(options);
   block["name"] = mixer;
   return read_model_spec(
       Json{{"vocab", 40}, {"d_model", 32}, {"blocks", {{{"repeat", 2}, {"mixer", block}, {"channel", channel}}}}},
@@ -94,7 +94,7 @@ TEST(Allocation, NoneInADecodeStep) {
       Model model(spec, Rng(3));
       Sampler sampler({.temperature = 1, .top_k = 9, .top_p = 0.9, .repetition_penalty = 1.1});
       requests_of(model, 70, sampler);
-      EXPECT_EQ(requests_of(model, 70, sampler), 0) << write_model_spec(spec).dump() << " on " << threads << " threads";
+      EXPECT_EQ(requests_of(model, 70, sampler), 0) << json_text(write_model_spec(spec)) << " on " << threads << " threads";
     }
   }
   set_thread_count(2);

@@ -6,12 +6,11 @@
 #include "sennit/sennit.h"
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::api_test {
 
 // An untrained model over bytes: what it says is noise, how it is called is not.
 TextModel untrained(const std::string& folder, uint64_t seed) {
-  const Json file = Json::parse(
+  const Json file = json_of(
       R"({"vocab": 257, "d_model": 32, "blocks": [{"mixer": "gla", "heads": 2}, {"mixer": "softmax", "heads": 2, "window": 8}]})");
   Model made(read_model_spec(file, "test"), Rng(seed));
   write_checkpoint(folder, made);
@@ -90,5 +89,4 @@ TEST_F(Api, RefusesBadInput) {
   EXPECT_NE(error_of([&] { model.load_session(folder / "session"); }), "");
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::api_test

@@ -10,8 +10,7 @@
 #include "io/mapped_file.h"
 #include "support/temp_folder.h"
 
-namespace sennit::io {
-namespace {
+namespace sennit::io::atomic_file_test {
 
 using Names = std::vector<std::string>;
 
@@ -163,5 +162,4 @@ TEST(MappedFile, ShowsTheBytesAndRefusesTheRest) {
   EXPECT_NE(error_of([&] { MappedFile::open("/dev/zero"); }).find("a regular file"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit::io
+}  // namespace sennit::io::atomic_file_test

@@ -9,8 +9,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::attention_maps_test {
 
 using kernels::AttentionTask;
 using kernels::ScoreMap;
@@ -205,5 +204,4 @@ TEST(AttentionMaps, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::attention_maps_test

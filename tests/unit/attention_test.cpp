@@ -9,8 +9,7 @@
 #include "base/rng.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::attention_test {
 
 using kernels::AttentionTask;
 using Doubles = std::vector<double>;
@@ -334,5 +333,4 @@ TEST(Attention, GradientsAgreeWithDouble) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::attention_test

@@ -10,8 +10,7 @@
 #include "ops/maps.h"
 #include "ops/products.h"
 
-namespace sennit {
-namespace {
+namespace sennit::autograd_test {
 
 Tensor normal(Shape shape, uint64_t seed) {
   Tensor t(shape);
@@ -219,5 +218,4 @@ TEST(Autograd, BackwardFreesWhatItHasPassed) {
   EXPECT_LE(memory_counters().live - before, x.value().bytes() + 4096);  // the gradient of x
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::autograd_test

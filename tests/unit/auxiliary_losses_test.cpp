@@ -4,11 +4,10 @@
 #include "support/models.h"
 #include "train/losses.h"
 
-namespace sennit {
-namespace {
+namespace sennit::auxiliary_losses_test {
 
 Model gated() {
-  return Model(read_model_spec(Json::parse(R"({"vocab": 60, "d_model": 32, "blocks": [
+  return Model(read_model_spec(json_of(R"({"vocab": 60, "d_model": 32, "blocks": [
     {"repeat": 2, "mixer": {"name": "seer_attention", "block": 8, "top": 3}}, {"mixer": "softmax"}]})"),
                                "test"),
                Rng(1), "test");
@@ -51,5 +50,4 @@ TEST(AuxiliaryLosses, NobodyCollectsNobodyComputes) {
   EXPECT_EQ(quiet.auxiliary, 0);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::auxiliary_losses_test

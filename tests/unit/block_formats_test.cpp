@@ -9,8 +9,7 @@
 #include "base/rng.h"
 #include "tensor/dtype.h"
 
-namespace sennit::io {
-namespace {
+namespace sennit::io::block_formats_test {
 
 using Bytes = std::vector<uint8_t>;
 
@@ -203,5 +202,4 @@ TEST(Blocks, NamesAndNumbersGoRound) {
   EXPECT_FALSE(block_format_of_id(4));
 }
 
-}  // namespace
-}  // namespace sennit::io
+}  // namespace sennit::io::block_formats_test

@@ -7,8 +7,7 @@
 
 #include "support/temp_folder.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::chat_template_test {
 
 const char* const kContext =
     R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Hi "},
@@ -18,7 +17,7 @@ const char* const kContext =
 std::string rendered(const std::string& source) {
   std::tm now{};
   now.tm_year = 125, now.tm_mon = 10, now.tm_mday = 22;
-  return ChatTemplate(source).render(Json::parse(kContext), now);
+  return ChatTemplate(source).render(json_of(kContext), now);
 }
 
 TEST(ChatTemplate, PrintsExpressions) {
@@ -217,5 +216,4 @@ TEST(ChatTemplate, IsFoundInAFolder) {
   EXPECT_EQ(find_chat_template(dir.path()), "j");
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::chat_template_test

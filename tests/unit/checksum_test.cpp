@@ -4,8 +4,7 @@
 
 #include <string>
 
-namespace sennit::io {
-namespace {
+namespace sennit::io::checksum_test {
 
 TEST(Checksum, Xxh64KnownAnswers) {
   EXPECT_EQ(xxh64(""), 0xef46db3751d8e999u);
@@ -43,5 +42,4 @@ TEST(Checksum, Crc32cKnownAnswers) {  // RFC 3720, appendix B.4
   EXPECT_EQ(crc32c(""), 0u);
 }
 
-}  // namespace
-}  // namespace sennit::io
+}  // namespace sennit::io::checksum_test

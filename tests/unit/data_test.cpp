@@ -13,8 +13,7 @@
 #include "data/tokenize.h"
 #include "support/temp_folder.h"
 
-namespace sennit::data {
-namespace {
+namespace sennit::data::data_test {
 
 using Documents = std::vector<std::string>;
 using Ids = std::vector<int32_t>;
@@ -313,5 +312,4 @@ TEST(EvaluationBatches, EveryTargetCountsOnceWithTheMostContext) {
   EXPECT_THROW(EvaluationBatches(file, 1, 8, 0), Error);
 }
 
-}  // namespace
-}  // namespace sennit::data
+}  // namespace sennit::data::data_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::delta_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -260,5 +259,4 @@ TEST(DeltaKernel, GradientsAdd) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::delta_kernel_test

@@ -7,8 +7,7 @@
 
 #include "support/models.h"
 
-namespace sennit {
-namespace {
+namespace sennit::dialogue_test {
 
 constexpr int32_t kVocab = 128, kEnd = 127;
 
@@ -184,5 +183,4 @@ TEST_F(Talking, ScoresAreThoseOfTheWholeText) {
   }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::dialogue_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::dplr_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -178,5 +177,4 @@ TEST(DplrKernel, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::dplr_kernel_test

@@ -6,8 +6,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::dplr_modes_kernel_test {
 
 using Doubles = std::vector<double>;
 using Complex = std::complex<double>;
@@ -97,5 +96,4 @@ TEST(DplrModesKernel, IsTheSystemAndItsGradientsAreDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::dplr_modes_kernel_test

@@ -9,8 +9,7 @@
 #include "base/rng.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::elementwise_test {
 
 using Function = std::function<double(double)>;
 struct Case {
@@ -98,5 +97,4 @@ TEST(Elementwise, Bf16RoundsToNearestEven) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::elementwise_test

@@ -13,8 +13,7 @@
 #include "support/models.h"
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::families_test {
 
 namespace fs = std::filesystem;
 
@@ -250,5 +249,4 @@ TEST(RopeScaling, LongRopeTakesTheFactorsForItsLength) {
   EXPECT_EQ(rope_frequencies(4, 100, s)[1], 0.1 / 4);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::families_test

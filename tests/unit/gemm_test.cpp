@@ -11,8 +11,7 @@
 #include "support/levels.h"
 #include "tensor/dtype.h"
 
-namespace sennit {
-namespace {
+namespace sennit::gemm_test {
 
 using kernels::kPanelColumns;
 using kernels::PanelKernels;
@@ -166,5 +165,4 @@ TEST(Gemm, TilesGiveARowTheSameBitsWhereverItStands) {
       }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::gemm_test

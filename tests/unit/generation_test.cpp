@@ -11,8 +11,7 @@
 #include "support/models.h"
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::generation_test {
 
 const tokenizers::Tokenizer& bytes() {
   static const auto t = tokenizers::bytes_tokenizer();
@@ -304,5 +303,4 @@ TEST(Sampling, NothingFiniteIsAnError) {
   }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::generation_test

@@ -10,8 +10,7 @@
 #include "tokenizers/tokenizer_json.h"
 #include "tokenizers/word_patterns.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::gguf_export_test {
 
 // Bytes as GPT-2 writes them that need no table, and a few merges.
 Json gpt2() {
@@ -98,7 +97,7 @@ void expect_same(const Tokenizer& a, const Tokenizer& b) {
 TEST(GgufExport, GivesTheSameIds) {
   for (const auto& [file, kind, pre] :
        {std::tuple{gpt2(), "gpt2", "gpt-2"}, {llama(), "llama", ""}, {bert(), "bert", ""}}) {
-    const std::string text = file.dump();
+    const std::string text = json_text(file);
     const GgufExport e = gguf_of_tokenizer_json(text, "", "test");
     ASSERT_TRUE(e.vocabulary) << kind << ": " << e.reason;
     EXPECT_EQ(e.vocabulary->model, kind);
@@ -116,16 +115,16 @@ TEST(GgufExport, WordsAreNamed) {
   Json llama3 = gpt2();
   llama3["pre_tokenizer"] = pre_tokenizer_of(word_patterns("llama-bpe", "test"));
   llama3["model"]["ignore_merges"] = true;
-  EXPECT_EQ(gguf_of_tokenizer_json(llama3.dump(), "", "test").vocabulary.value().pre, "llama-bpe");
+  EXPECT_EQ(gguf_of_tokenizer_json(json_text(llama3), "", "test").vocabulary.value().pre, "llama-bpe");
   Json qwen = gpt2();
   qwen["pre_tokenizer"] = pre_tokenizer_of(word_patterns("qwen2", "test"));
   qwen["normalizer"] = {{"type", "NFC"}};
-  EXPECT_EQ(gguf_of_tokenizer_json(qwen.dump(), "", "test").vocabulary.value().pre, "qwen2");
+  EXPECT_EQ(gguf_of_tokenizer_json(json_text(qwen), "", "test").vocabulary.value().pre, "qwen2");
 }
 
 TEST(GgufExport, SaysWhyThereIsNone) {
   const auto reason = [](const Json& file) {
-    const GgufExport e = gguf_of_tokenizer_json(file.dump(), "", "test");
+    const GgufExport e = gguf_of_tokenizer_json(json_text(file), "", "test");
     EXPECT_FALSE(e.vocabulary);
     return e.reason;
   };
@@ -144,5 +143,4 @@ TEST(GgufExport, SaysWhyThereIsNone) {
   EXPECT_NE(reason(words).find("WordLevel"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::gguf_export_test

@@ -7,8 +7,7 @@
 #include "base/rng.h"
 #include "support/temp_folder.h"
 
-namespace sennit::io {
-namespace {
+namespace sennit::io::gguf_test {
 
 // A file spelled out byte by byte.
 struct Spelled {
@@ -185,5 +184,4 @@ TEST(Gguf, WriterRefusesWhatOthersCannotRead) {
   EXPECT_TRUE(listing(dir.path()).empty());
 }
 
-}  // namespace
-}  // namespace sennit::io
+}  // namespace sennit::io::gguf_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::gla_kernel_test {
 
 using Doubles = std::vector<double>;
 using kernels::Decay;
@@ -272,5 +271,4 @@ TEST(GlaKernel, GradientsOfViolentGatesKeepTheirPrecision) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::gla_kernel_test

@@ -4,8 +4,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::lag_attention_kernel_test {
 
 using Doubles = std::vector<double>;
 using kernels::LagAttentionTask;
@@ -105,5 +104,4 @@ TEST(LagAttentionKernel, IsTheSumAndItsGradientsAreDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::lag_attention_kernel_test

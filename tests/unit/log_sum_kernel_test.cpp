@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::log_sum_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -83,5 +82,4 @@ TEST(LogSumKernel, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::log_sum_kernel_test

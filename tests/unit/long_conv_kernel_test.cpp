@@ -7,8 +7,7 @@
 #include "support/buffers.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::long_conv_kernel_test {
 
 using kernels::LongConvTask;
 
@@ -143,5 +142,4 @@ TEST(LongConvKernel, RunsBackwards) {
     for (int64_t ch = 0; ch < 7; ++ch) ASSERT_EQ(backwards[t * 7 + ch], y[(299 - t) * 7 + ch]);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::long_conv_kernel_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::loss_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -108,5 +107,4 @@ TEST(LossKernel, ArgmaxFindsTheFirstOfTheHighest) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::loss_kernel_test

@@ -4,8 +4,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::lti_scan_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -76,5 +75,4 @@ TEST(LtiScanKernel, IsTheSystemAndItsGradientsAreDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::lti_scan_kernel_test

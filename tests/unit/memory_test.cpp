@@ -3,8 +3,7 @@
 #include "support/temp_folder.h"
 #include "tensor/tensor.h"
 
-namespace sennit {
-namespace {
+namespace sennit::memory_test {
 
 class Limit {
  public:
@@ -36,5 +35,4 @@ TEST(Memory, UnusedBlocksMakeRoomBeforeTheLimitIsReached) {
   EXPECT_EQ(Tensor({9 << 20}).elements(), 9 << 20);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::memory_test

@@ -12,8 +12,7 @@
 #include "metrics/run_store.h"
 #include "support/temp_folder.h"
 
-namespace sennit::metrics {
-namespace {
+namespace sennit::metrics::metrics_test {
 
 std::vector<int64_t> steps(const std::vector<Scalar>& series) {
   std::vector<int64_t> out;
@@ -187,5 +186,4 @@ TEST(EventFile, AFullDiskLeavesWholeRecords) {
   EXPECT_NE(error_of([&] { EventFile(dir / "none"); }).find("none/events"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit::metrics
+}  // namespace sennit::metrics::metrics_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::modal_scan_kernel_test {
 
 using Doubles = std::vector<double>;
 using Complex = std::complex<double>;
@@ -100,5 +99,4 @@ TEST(ModalScanKernel, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::modal_scan_kernel_test

@@ -4,8 +4,7 @@
 #include "support/models.h"
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::model_file_test {
 
 Model built(const std::string& text) {
   const Json file = io::parse_json(text, "m.json", {});
@@ -112,5 +111,4 @@ TEST(ModelFile, SettingsChangeOneKey) {
               "");
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::model_file_test

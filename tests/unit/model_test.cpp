@@ -12,8 +12,7 @@
 #include "support/models.h"
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::model_test {
 
 struct Step {
   std::vector<float> losses, gradients;
@@ -217,5 +216,4 @@ TEST(Model, LargerThanTheMachineIsOneError) {
   EXPECT_NE(error_of([&] { Model(read_model_spec(file, "test"), Rng(1), "test"); }).find("memory: expected at most"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::model_test

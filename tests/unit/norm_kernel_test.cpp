@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::norm_kernel_test {
 
 using Doubles = std::vector<double>;
 constexpr double kEps = 1e-5;
@@ -141,5 +140,4 @@ TEST(NormKernelDefaults, AbsentWeightsAreOnesAndAbsentBiasesZeros) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, NormKernel, testing::Values(Kind::rms, Kind::layer, Kind::l2));
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::norm_kernel_test

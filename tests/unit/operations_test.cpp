@@ -10,8 +10,7 @@
 #include "support/ops_cases.h"
 #include "support/sequence_cases.h"
 
-namespace sennit {
-namespace {
+namespace sennit::operations_test {
 
 std::vector<Operation> all_operations() {
   std::vector<Operation> all;
@@ -258,5 +257,4 @@ TEST(OperationsRefuse, ShapesThatDoNotFit) {
   EXPECT_THROW(linear_cross_entropy(a, a, std::vector<int32_t>{0, 2}), Error);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::operations_test

@@ -6,8 +6,7 @@
 #include "support/buffers.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::optimizer_kernel_test {
 
 TEST(OptimizerKernel, AdamWFollowsTheAlgorithmInDouble) {
   for_each_level([](IsaLevel) {
@@ -45,5 +44,4 @@ TEST(OptimizerKernel, AdamWFollowsTheAlgorithmInDouble) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::optimizer_kernel_test

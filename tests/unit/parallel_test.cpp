@@ -12,8 +12,7 @@
 
 #include "support/temp_folder.h"
 
-namespace sennit {
-namespace {
+namespace sennit::parallel_test {
 
 class Threads {
  public:
@@ -122,5 +121,4 @@ TEST(Parallel, AForkedChildGetsItsOwnThreads) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::parallel_test

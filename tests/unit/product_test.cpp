@@ -10,8 +10,7 @@
 #include "base/rng.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::product_test {
 
 std::vector<float> random_floats(int64_t n, uint64_t seed) {
   Rng rng(seed);
@@ -220,5 +219,4 @@ TEST(Precision, NamesAndBack) {
   EXPECT_THROW(parse_precision("fp8", "--precision"), Error);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::product_test

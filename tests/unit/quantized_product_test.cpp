@@ -9,8 +9,7 @@
 #include "products/quantized.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::quantized_product_test {
 
 using io::BlockFormat;
 
@@ -132,5 +131,4 @@ INSTANTIATE_TEST_SUITE_P(Formats, Products,
                                          BlockFormat::q5_1, BlockFormat::q4_k, BlockFormat::q5_k, BlockFormat::q6_k),
                          [](const auto& i) { return std::string(io::layout_of(i.param).name); });
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::quantized_product_test

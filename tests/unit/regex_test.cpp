@@ -9,8 +9,7 @@
 #include "support/temp_folder.h"
 #include "tokenizers/word_patterns.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::regex_test {
 
 // The matches of a pattern, with "|" between them.
 std::string found(std::string_view pattern, std::string_view text) {
@@ -137,5 +136,4 @@ TEST(Regex, CatastrophesEndSoon) {
   }
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::regex_test

@@ -4,8 +4,7 @@
 
 #include "report/html.h"
 
-namespace sennit::report {
-namespace {
+namespace sennit::report::report_test {
 
 Plot two_lines() {
   return {"Cost",
@@ -75,5 +74,4 @@ TEST(Report, PageNeedsNothingElse) {
     EXPECT_EQ(html.find(outside), std::string::npos) << outside;
 }
 
-}  // namespace
-}  // namespace sennit::report
+}  // namespace sennit::report::report_test

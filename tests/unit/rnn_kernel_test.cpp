@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::rnn_kernel_test {
 
 using Doubles = std::vector<double>;
 using kernels::RnnCell;
@@ -142,5 +141,4 @@ TEST(RnnKernel, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::rnn_kernel_test

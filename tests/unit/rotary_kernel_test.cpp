@@ -7,8 +7,7 @@
 #include "support/buffers.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::rotary_kernel_test {
 
 struct Heads {
   int64_t rows, heads, head_dim, pairs, stride;
@@ -69,5 +68,4 @@ TEST(RotaryKernel, TurnsPairsAsComplexNumbersAndBack) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::rotary_kernel_test

@@ -9,8 +9,7 @@
 #include "model/vocabulary.h"
 #include "support/temp_folder.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::rwkv_world_test {
 
 const std::vector<std::string> kWords = {"ab",     "abc",          "abcde", "'",   "it's",     "\n\n",
                                          "\u00e9", "\u4f60\u597d", "\\",    "\"'", "\xf0\x9f", " the"};
@@ -83,5 +82,4 @@ TEST(RwkvWorld, BrokenFilesAreOneError) {
             std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::rwkv_world_test

@@ -8,8 +8,7 @@
 #include "io/json_file.h"
 #include "support/temp_folder.h"
 
-namespace sennit::io {
-namespace {
+namespace sennit::io::safetensors_test {
 
 std::string file_of(const std::string& header, const std::string& data) {
   const uint64_t n = header.size();
@@ -224,5 +223,4 @@ TEST(Safetensors, BadNamesAreRefused) {
   }
 }
 
-}  // namespace
-}  // namespace sennit::io
+}  // namespace sennit::io::safetensors_test

@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::selective_scan_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -194,5 +193,4 @@ TEST(SelectiveScanKernel, GradientsAddWhatCentralDifferencesGive) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::selective_scan_kernel_test

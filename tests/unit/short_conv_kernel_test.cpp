@@ -7,8 +7,7 @@
 #include "support/gradients.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::short_conv_kernel_test {
 
 using Doubles = std::vector<double>;
 
@@ -129,5 +128,4 @@ TEST(ShortConvKernel, GradientsAddWhatCentralDifferencesGive) {
   });
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::short_conv_kernel_test

@@ -11,8 +11,7 @@
 #include "sequence/block_choice.h"
 #include "support/levels.h"
 
-namespace sennit {
-namespace {
+namespace sennit::sparse_attention_test {
 
 constexpr int64_t kHeads = 4, kGroups = 2, kKey = 11, kValue = 7;
 
@@ -290,5 +289,4 @@ TEST(BlockChoice, TakesTheHighestAndTheFirstOfEquals) {
   }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::sparse_attention_test

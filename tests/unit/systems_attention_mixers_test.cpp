@@ -9,8 +9,7 @@
 #include "support/mixers.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_attention_mixers_test {
 
 void copy_parameters(Mixer& from, Mixer& to, const std::vector<std::string>& names) {
   for (const std::string& name : names) parameter_of(to, name).var.value().copy_from(parameter_of(from, name).value());
@@ -327,5 +326,4 @@ TEST(SystemsP295, CountsAreClosedForms) {
   EXPECT_EQ(count("collapsed", false), 4 * kSquare);  // a matrix a head
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_attention_mixers_test

@@ -13,8 +13,7 @@
 #include "support/mixers.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_convolution_mixers_test {
 
 using Complex = std::complex<double>;
 
@@ -285,5 +284,4 @@ TEST(SystemsP282, TheMemoryAnswersWithinItsRows) {
   }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_convolution_mixers_test

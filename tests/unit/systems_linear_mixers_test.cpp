@@ -9,8 +9,7 @@
 #include "sequence/running.h"
 #include "support/mixers.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_linear_mixers_test {
 
 int64_t state_bytes(const std::string& name, int64_t n) {
   auto mixer = make_mixer({{"name", name}}, 32);
@@ -211,5 +210,4 @@ TEST(SystemsP305, WithoutDistancesTheConvolutionIsTheSimpleForm) {
   EXPECT_LE(most_apart(run_alone(*conv, x), run_alone(*simple, x)), 1e-5);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_linear_mixers_test

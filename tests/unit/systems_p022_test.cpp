@@ -7,13 +7,12 @@
 #include "model/model.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p022_test {
 
 constexpr int64_t kMost = 512, kSequences = 16;
 
 Model encoder() {
-  const Json file = Json::parse(R"({"vocab": 64, "d_model": 128, "blocks": [{"repeat": 2, "mixer": "softmax"}]})");
+  const Json file = json_of(R"({"vocab": 64, "d_model": 128, "blocks": [{"repeat": 2, "mixer": "softmax"}]})");
   return Model(read_model_spec(file, "encoder"), Rng(1));
 }
 
@@ -97,5 +96,4 @@ TEST(SystemsP022, MemoryFollowsTheRowsAlone) {
   EXPECT_LE(peak(uneven), 1.1 * peak(std::vector<int64_t>(kSequences, 2048 / kSequences)));
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p022_test

@@ -8,8 +8,7 @@
 #include "sequence/recurrences.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p026_test {
 
 Tensor draw(Shape shape, uint64_t seed, double scale = 1) {
   Tensor t(shape);
@@ -54,5 +53,4 @@ TEST(SystemsP026, StatesOfAllTokensAreNeverStored) {
   EXPECT_LE(memory_counters().peak - base, output + output / 4);  // the states would be 16 times the output
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p026_test

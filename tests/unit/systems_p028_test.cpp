@@ -6,9 +6,9 @@
 #include "base/rng.h"
 #include "ops/norms.h"
 #include "sequence/recurrences.h"
+#include "support/mixers.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p028_test {
 
 Tensor draw(int64_t rows, int64_t columns, uint64_t seed) {
   Tensor t({rows, columns});
@@ -38,15 +38,6 @@ struct Operands {
     return gated_delta(q, k, v, beta, {}, {whole, &context}, {.heads = heads});
   }
 };
-
-double most_apart(const Tensor& a, const Tensor& b) {
-  double most = 0, size = 0;
-  for (int64_t i = 0; i < a.elements(); ++i) {
-    most = std::max(most, std::fabs(double{a.data()[i]} - b.data()[i]));
-    size = std::max(size, std::fabs(double{b.data()[i]}));
-  }
-  return most / size;
-}
 
 TEST(SystemsP028, ChunksAreTheTokenRecurrence) {
   NoGrad off;
@@ -80,5 +71,4 @@ TEST(SystemsP028, WritingAKeyAgainReplacesItsValue) {
   EXPECT_LE(most_apart(o.run(false).value(), o.v.value()), 1e-6);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p028_test

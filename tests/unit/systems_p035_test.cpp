@@ -9,15 +9,14 @@
 #include "sequence/attention.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p035_test {
 
 Model mixed(int64_t window) {
   const std::string text = R"({"vocab": 64, "d_model": 64, "blocks": [
     {"repeat": 2, "mixer": "softmax"},
     {"repeat": 6, "mixer": "softmax", "window": )" +
                            std::to_string(window) + "}]}";
-  return Model(read_model_spec(Json::parse(text), "mixed"), Rng(1));
+  return Model(read_model_spec(json_of(text), "mixed"), Rng(1));
 }
 
 TEST(SystemsP035, AWindowThatHoldsEverythingChangesNothing) {
@@ -59,5 +58,4 @@ TEST(SpeedP035, PrefillOfAttentionIsFaster) {
   EXPECT_LE((2 * full + 6 * near) / (8 * full), 0.45) << full << " s full, " << near << " s window";
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p035_test

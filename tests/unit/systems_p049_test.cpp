@@ -11,8 +11,7 @@
 #include "sequence/recurrences.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p049_test {
 
 constexpr int64_t kTokens = 4096, kDim = 16;
 
@@ -134,5 +133,4 @@ TEST(SpeedP049, FasterThanSoftmaxOnLongSequences) {
   EXPECT_LT(linear, softmax);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p049_test

@@ -7,8 +7,7 @@
 #include "support/mixers.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p061_test {
 
 constexpr int64_t kWidth = 32;
 
@@ -122,5 +121,4 @@ TEST(SpeedP061, AStepTakesLessThanHalf) {
   EXPECT_LE(m.second, 0.4 * m.first);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p061_test

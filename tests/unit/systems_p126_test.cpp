@@ -11,8 +11,7 @@
 #include "sequence/attention.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p126_test {
 
 constexpr int64_t kDim = 64;
 const float kScale = 1 / std::sqrt(static_cast<float>(kDim));
@@ -43,7 +42,7 @@ Var written_down(const Operands& o) {
   return matmul(softmax(scale(matmul(o.q, o.k, {.transpose_b = true}), kScale) + Var(o.mask)), o.v);
 }
 
-double most_apart(const Tensor& a, const Tensor& b) {
+double largest_difference(const Tensor& a, const Tensor& b) {
   double most = 0;
   for (int64_t i = 0; i < a.elements(); ++i) most = std::max(most, std::fabs(double{a.data()[i]} - b.data()[i]));
   return most;
@@ -54,11 +53,11 @@ TEST(SystemsP126, SameValuesAndGradients) {
     Operands a(n), b(n);
     const Tensor dy = Operands::draw(n, 4).value();
     const Var ya = tiled(a), yb = written_down(b);
-    EXPECT_LE(most_apart(ya.value(), yb.value()), 1e-5) << n;
+    EXPECT_LE(largest_difference(ya.value(), yb.value()), 1e-5) << n;
     backward(ya, dy);
     backward(yb, dy);
     for (auto [x, y] : {std::pair{&a.q, &b.q}, {&a.k, &b.k}, {&a.v, &b.v}})
-      EXPECT_LE(most_apart(x->grad(), y->grad()), 1e-4) << n;
+      EXPECT_LE(largest_difference(x->grad(), y->grad()), 1e-4) << n;
   }
 }
 
@@ -86,5 +85,4 @@ TEST(SpeedP126, FasterForwardAndBackward) {
   EXPECT_GE(slow / fast, 1.5) << slow << " s with scores, " << fast << " s tiled";
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p126_test

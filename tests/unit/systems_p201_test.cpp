@@ -5,8 +5,7 @@
 #include "support/receptive.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p201_test {
 
 Json with(const Json& options) {
   Json part = {{"name", "moba"}};
@@ -93,5 +92,4 @@ TEST(SpeedP201, PrefillIsFasterThanDenseAndNearlyLinear) {
   EXPECT_LE(growth.second / growth.first, 2.6);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p201_test

@@ -10,8 +10,7 @@
 #include "support/mixers.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p204_test {
 
 Json with(const Json& options) {
   Json part = {{"name", "seer_attention"}};
@@ -167,5 +166,4 @@ TEST(SpeedP204, PrefillWithTheGateAndSteps) {
   EXPECT_LE(s.second, 0.2 * s.first);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p204_test

@@ -5,8 +5,7 @@
 #include "support/receptive.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p205_test {
 
 constexpr int64_t kWidth = 64;
 
@@ -62,7 +61,7 @@ TEST(SystemsP205, FewScoresAreComputed) {
 }
 
 TEST(SystemsP205, RecomputedGradientsAreTheStoredOnesWithAThirdOfTheMemory) {
-  const Json file = Json::parse(R"({"vocab": 64, "d_model": 32, "blocks": [
+  const Json file = json_of(R"({"vocab": 64, "d_model": 32, "blocks": [
     {"repeat": 16, "mixer": {"name": "sparse_transformer", "stride": 16, "arrange": "blocks"}}]})");
   std::vector<int32_t> tokens(512), targets(512);
   for (size_t i = 0; i < tokens.size(); ++i)
@@ -96,5 +95,4 @@ TEST(SpeedP205, AFifthOfDenseTime) {
   EXPECT_LE(m.second, m.first / 5);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p205_test

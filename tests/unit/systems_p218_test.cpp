@@ -6,8 +6,7 @@
 #include "support/receptive.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p218_test {
 
 Json with(const Json& options) {
   Json part = {{"name", "power_attention"}};
@@ -56,7 +55,7 @@ TEST(SystemsP218, ARowSeesFewBlocks) {
 TEST(SystemsP218, EveryTokenReachesTheLast) {
   const int64_t block = 4, n = 64 * block, d = 16;
   const auto gradient = [&](const std::string& mixer) {
-    const Json file = Json::parse(
+    const Json file = json_of(
         R"({"vocab": 8, "d_model": 16, "blocks": [{"repeat": 6, "channel": "none", "mixer": )" + mixer + "}]}");
     Model model(read_model_spec(file, "deep"), Rng(1));
     const Segment whole[] = {{0, n, 0, nullptr}};
@@ -93,5 +92,4 @@ TEST(SpeedP218, ASixthOfDenseTimeAndCloseToAWindow) {
   EXPECT_LE(w.second, 1.3 * w.first);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p218_test

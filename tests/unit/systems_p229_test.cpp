@@ -5,8 +5,7 @@
 #include "support/receptive.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p229_test {
 
 Json with(const Json& options) {
   Json part = {{"name", "infllm_v2"}};
@@ -106,5 +105,4 @@ TEST(SpeedP229, PrefillAndSteps) {
   EXPECT_LE(s.second, s.first / 4);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p229_test

@@ -4,8 +4,7 @@
 #include "support/receptive.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p243_test {
 
 Json with(const Json& options) {
   Json part = {{"name", "bigbird"}};
@@ -100,5 +99,4 @@ TEST(SpeedP243, AnEighthOfDenseTimeAndLinear) {
   EXPECT_LE(growth.second / growth.first, 4.6);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p243_test

@@ -6,8 +6,7 @@
 
 #include "mixers/mixer.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_p302_test {
 
 std::unique_ptr<Mixer> attention_of(int64_t kv_heads) {
   return mixers::registry().make({{"name", "softmax"}, {"heads", 4}, {"kv_heads", kv_heads}, {"head_dim", 24}},
@@ -45,5 +44,4 @@ TEST(SystemsP302, SharedKeysAreEqualKeys) {
   }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_p302_test

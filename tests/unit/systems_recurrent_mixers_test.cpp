@@ -8,8 +8,7 @@
 #include "sequence/rnn.h"
 #include "support/mixers.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_recurrent_mixers_test {
 
 // The same cells from plain operations, one token at a time. State rows: h and what else there is.
 Var composed_cell(RnnCell cell, const Var& x, const Var& r, int64_t dim) {
@@ -91,5 +90,4 @@ TEST(SystemsP034, TheRecurrenceIsTheConvolution) {
   }
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_recurrent_mixers_test

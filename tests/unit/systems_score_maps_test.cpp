@@ -9,8 +9,7 @@
 #include "sequence/attention.h"
 #include "support/mixers.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_score_maps_test {
 
 constexpr int64_t kDim = 64;
 
@@ -140,5 +139,4 @@ TEST(SystemsP252, DifferencesSurviveLongTextsBetterWhenCold) {
   EXPECT_LT(kept(512, 0.8f), kept(512, 0.5f));
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_score_maps_test

@@ -5,13 +5,12 @@
 #include "support/mixers.h"
 #include "support/timing.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_sparse_speed_test {
 
 constexpr int64_t kTokens = 32768, kWidth = 64;
 
 const Json& tenths() {
-  static const Json all = Json::parse(R"([
+  static const Json all = json_of(R"([
     {"name": "sparse_transformer", "stride": 1655, "arrange": "merged"},
     {"name": "bigbird", "random": 20, "window": 7},
     {"name": "power_attention", "window": 22},
@@ -38,7 +37,7 @@ TEST(SystemsSparse, TheyReadATenth) {
     const double pairs = part.contains("top")
                              ? (cost - static_cast<double>(one_head(few)->flops(kTokens))) / all + 9.0 / 256
                              : (cost - maps) / all;
-    EXPECT_NEAR(pairs, 0.1, 0.005) << part.dump();
+    EXPECT_NEAR(pairs, 0.1, 0.005) << json_text(part);
   }
 }
 
@@ -57,5 +56,4 @@ TEST_P(SpeedSparse, AFifthOfExactAttentionsTime) {
 INSTANTIATE_TEST_SUITE_P(All, SpeedSparse, testing::Range<size_t>(0, 6),
                          [](const auto& c) { return tenths()[c.param]["name"].template get<std::string>(); });
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_sparse_speed_test

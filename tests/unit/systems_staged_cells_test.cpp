@@ -9,8 +9,7 @@
 #include "sequence/rnn.h"
 #include "support/mixers.h"
 
-namespace sennit {
-namespace {
+namespace sennit::systems_staged_cells_test {
 
 // The same cells from plain operations, one token at a time.
 Var composed_cell(StagedCell cell, const Var& x, const Var& r, int64_t dim, float limit) {
@@ -199,5 +198,4 @@ TEST(SystemsP263, MaskedEntriesStayZero) {
   EXPECT_NEAR(zeros / 256.0, 0.6, 0.1);
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::systems_staged_cells_test

@@ -10,8 +10,7 @@
 #include "support/temp_folder.h"
 #include "tasks/task.h"
 
-namespace sennit {
-namespace {
+namespace sennit::tasks_test {
 
 std::unique_ptr<Task> task(const Json& part) { return tasks::registry().make(part, {}, Rng(), "test"); }
 
@@ -97,5 +96,4 @@ TEST(Trial, EndsWhenItIsTold) {
   EXPECT_FALSE(measure::trial("gla", "gla", {.steps = 5}, [](const std::string& what) { return what.find("step 2") == std::string::npos; }));
 }
 
-}  // namespace
-}  // namespace sennit
+}  // namespace sennit::tasks_test

@@ -16,19 +16,18 @@
 #include "tokenizers/pre_tokenizer.h"
 #include "tokenizers/tiktoken.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::tokenizer_json_test {
 
 using Ids = std::vector<int32_t>;
 using Strings = std::vector<std::string>;
 
 std::string normalized(const std::string& json, const std::string& text) {
-  const Json file = Json::parse(json);
+  const Json file = json_of(json);
   return make_normalizer({file, "test"})->apply(text, 1000);
 }
 
 Strings words(const std::string& json, const std::string& text, bool first = true) {
-  const Json file = Json::parse(json);
+  const Json file = json_of(json);
   Pieces pieces(text, first);
   make_pre_tokenizer({file, "test"}, {})->apply(pieces);
   Strings out;
@@ -37,7 +36,7 @@ Strings words(const std::string& json, const std::string& text, bool first = tru
 }
 
 Strings decoded(const std::string& json, const Strings& tokens) {
-  const Json file = Json::parse(json);
+  const Json file = json_of(json);
   const Decoder decoder(JsonPart(file, "test"));
   Strings out;
   for (const std::string& t : tokens) out.push_back(decoder.apply(t, out.empty()));
@@ -45,7 +44,7 @@ Strings decoded(const std::string& json, const Strings& tokens) {
 }
 
 std::unique_ptr<Tokenizer> tokenizer(const Json& file, const std::string& config = "") {
-  return read_tokenizer_json(file.dump(), config, "test");
+  return read_tokenizer_json(json_text(file), config, "test");
 }
 
 TEST(Normalizers, ChangeText) {
@@ -157,7 +156,7 @@ Json small_file() {
     "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
       {"SpecialToken": {"id": "</s>", "type_id": 0}}], "special_tokens": {"<s>": {"id": "<s>", "ids": [300], "tokens": ["<s>"]},
       "</s>": {"id": "</s>", "ids": [301], "tokens": ["</s>"]}}}})";
-  Json file = Json::parse(text);
+  Json file = json_of(text);
   for (int b = 0; b < 256; ++b) {
     const char byte = static_cast<char>(b);
     vocab[byte_level::to_chars({&byte, 1})] = b;
@@ -224,7 +223,7 @@ TEST(TokenizerJson, BrokenUtf8IsReadAsReplacementCharacters) {
 }
 
 TEST(TokenizerJson, FirstSpacesOfAStreamGoAsInTheWhole) {
-  Json file = Json::parse(
+  Json file = json_of(
       R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace",
       "pattern": {"String": " "}, "content": "▁"}]}, "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
       {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
@@ -265,14 +264,14 @@ TEST(TokenizerJson, SavesWhatItLoads) {
 }
 
 TEST(TokenizerJson, WordModelsWorkInWholeFiles) {
-  const auto bert = tokenizer(Json::parse(
+  const auto bert = tokenizer(json_of(
       R"({"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": {"type": "WordPiece"},
     "model": {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hel": 3, "##lo": 4, "!": 5}},
     "added_tokens": [{"id": 1, "content": "[CLS]", "special": true}, {"id": 2, "content": "[SEP]", "special": true}],
     "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]}})"));
   EXPECT_EQ(bert->encode_prompt("Hello! zz"), (Ids{1, 3, 4, 5, 0, 2}));
   EXPECT_EQ(bert->decode(bert->encode_prompt("Hello!")), "hello!");
-  const auto level = tokenizer(Json::parse(
+  const auto level = tokenizer(json_of(
       R"({"pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "a": 1}}})"));
   EXPECT_EQ(level->encode("a b a"), (Ids{1, 0, 1}));
   EXPECT_EQ(level->decode(Ids{1, 1}), "a a");
@@ -345,8 +344,8 @@ TEST(TokenizerJson, RefusesHostileFilesInGoodTime) {
   };
   const auto with = [](const char* path, const char* value) {
     Json file = small_file();
-    file[Json::json_pointer(path)] = Json::parse(value);
-    return file.dump();
+    file[Json::json_pointer(path)] = json_of(value);
+    return json_text(file);
   };
   std::string nested_pre = R"({"type": "Digits"})", deep = "1";
   for (int i = 0; i < 20; ++i) nested_pre = R"({"type": "Sequence", "pretokenizers": [)" + nested_pre + "]}";
@@ -397,7 +396,7 @@ TEST(TokenizerJson, RefusesHostileFilesInGoodTime) {
   EXPECT_NE(error_of([&] { tokenizer(file)->encode("aaaa"); }).find("bytes at most"), std::string::npos);
   file = small_file();
   file["pre_tokenizer"] =
-      Json::parse(R"x({"type": "Split", "pattern": {"Regex": "(a+)+[xy]"}, "behavior": "Isolated"})x");
+      json_of(R"x({"type": "Split", "pattern": {"Regex": "(a+)+[xy]"}, "behavior": "Isolated"})x");
   EXPECT_NE(error_of([&] { tokenizer(file)->encode(std::string(10000, 'a')); }).find("regex"), std::string::npos);
 }
 
@@ -473,5 +472,4 @@ TEST(Gguf, VocabulariesBecomeTokenizers) {
       Error);
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::tokenizer_json_test

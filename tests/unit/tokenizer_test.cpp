@@ -9,8 +9,7 @@
 #include "support/temp_folder.h"
 #include "tokenizers/sentencepiece.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::tokenizer_test {
 
 std::string sample_text() {
   std::string text;
@@ -285,5 +284,4 @@ TEST(StreamDecoder, PiecesTogetherAreTheText) {
     }
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::tokenizer_test

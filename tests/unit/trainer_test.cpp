@@ -11,8 +11,7 @@
 #include "support/models.h"
 #include "support/temp_folder.h"
 
-namespace sennit::train {
-namespace {
+namespace sennit::train::trainer_test {
 
 constexpr int64_t kSteps = 6;
 
@@ -183,5 +182,4 @@ TEST_F(Trainer, BadSettingsAreErrors) {
   EXPECT_NE(error_of([&] { to_the_end(nowhere); }).find("nothing"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace sennit::train
+}  // namespace sennit::train::trainer_test

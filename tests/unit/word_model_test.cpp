@@ -12,8 +12,7 @@
 #include "support/temp_folder.h"
 #include "tokenizers/byte_level.h"
 
-namespace sennit::tokenizers {
-namespace {
+namespace sennit::tokenizers::word_model_test {
 
 std::vector<int32_t> encode(const WordModel& model, std::string_view word) {
   std::vector<int32_t> ids;
@@ -91,7 +90,7 @@ TEST(Bpe, BytesAreSymbols) {
 }
 
 TEST(Bpe, UnknownCharactersFallBack) {
-  Json file = Json::parse(
+  Json file = json_of(
       R"({"vocab": {"<unk>": 0, "a": 1, "<0xC3>": 2, "<0xA9>": 3, "aa": 4}, "merges": ["a a"], "unk_token": "<unk>"})");
   const auto ids = [&](const std::string& word) {
     Vocabulary vocabulary;
@@ -107,21 +106,21 @@ TEST(Bpe, UnknownCharactersFallBack) {
 }
 
 TEST(Bpe, PrefixesAndSuffixesAreParts) {
-  const Json clip = Json::parse(
+  const Json clip = json_of(
       R"({"vocab": {"a": 0, "b": 1, "b</w>": 2, "ab</w>": 3, "a</w>": 4}, "merges": ["a b</w>"], "end_of_word_suffix": "</w>"})");
   Vocabulary v;
   const auto model = make_bpe({clip, "test"}, false, v);
   EXPECT_EQ(encode(*model, "ab"), (std::vector<int32_t>{3}));
   EXPECT_EQ(encode(*model, "aab"), (std::vector<int32_t>{0, 3}));
   EXPECT_EQ(encode(*model, "a"), (std::vector<int32_t>{4}));
-  const Json continued = Json::parse(
+  const Json continued = json_of(
       R"({"vocab": {"a": 0, "##b": 1, "ab": 2, "##a": 3}, "merges": ["a ##b"], "continuing_subword_prefix": "##"})");
   Vocabulary w;
   EXPECT_EQ(encode(*make_bpe({continued, "test"}, false, w), "aba"), (std::vector<int32_t>{2, 3}));
 }
 
 TEST(Bpe, IgnoredMergesTakeTheWholeWord) {
-  Json file = Json::parse(R"({"vocab": {"a": 0, "b": 1, "ba": 2, "aba": 3}, "merges": [], "ignore_merges": true})");
+  Json file = json_of(R"({"vocab": {"a": 0, "b": 1, "ba": 2, "aba": 3}, "merges": [], "ignore_merges": true})");
   Vocabulary v, w;
   EXPECT_EQ(encode(*make_bpe({file, "test"}, false, v), "aba"), (std::vector<int32_t>{3}));
   file["ignore_merges"] = false;
@@ -138,14 +137,14 @@ TEST(Bpe, RefusesWhatCannotBe) {
         R"({"vocab": ["a"], "merges": []})", R"({"vocab": {"a": 0}})", R"({"merges": []})",
         R"({"vocab": {"a": 0}, "merges": [], "dropout": 0.1})",
         R"({"vocab": {"a": 0}, "merges": [], "unk_token": "<unk>"})"}) {
-    const Json file = Json::parse(bad);
+    const Json file = json_of(bad);
     Vocabulary v;
     EXPECT_NE(error_of([&] { make_bpe({file, "the file"}, false, v); }).find("the file"), std::string::npos) << bad;
   }
 }
 
 TEST(WordPiece, TakesTheLongestPieceFromTheLeft) {
-  const Json file = Json::parse(
+  const Json file = json_of(
       R"({"vocab": {"[UNK]": 0, "un": 1, "##aff": 2, "##able": 3, "##a": 4, "u": 5, "é": 6, "##é": 7}, "max_input_chars_per_word": 9})");
   Vocabulary v;
   const auto model = make_word_piece({file, "test"}, v);
@@ -191,7 +190,7 @@ TEST(Unigram, FindsTheMostProbableCut) {
       size_t at = 0;
       for (const int32_t id : encode(*model, word)) {
         if (id != 0) {
-          ASSERT_EQ(word.substr(at, v.token(id).size()), v.token(id)) << word << " in " << file.dump();
+          ASSERT_EQ(word.substr(at, v.token(id).size()), v.token(id)) << word << " in " << json_text(file);
           score += pieces[v.token(id)], at += v.token(id).size();
           continue;
         }
@@ -205,7 +204,7 @@ TEST(Unigram, FindsTheMostProbableCut) {
 }
 
 TEST(Unigram, UnknownRunsAreOneOrBytes) {
-  Json file = Json::parse(R"({"vocab": [["<unk>", 0], ["a", -1], ["aa", -1.5]], "unk_id": 0})");
+  Json file = json_of(R"({"vocab": [["<unk>", 0], ["a", -1], ["aa", -1.5]], "unk_id": 0})");
   Vocabulary v;
   const auto model = make_unigram({file, "test"}, v);
   EXPECT_EQ(encode(*model, "aaéé你a"), (std::vector<int32_t>{2, 0, 1}));
@@ -219,7 +218,7 @@ TEST(Unigram, RefusesWhatCannotBe) {
   for (const char* bad :
        {R"({"vocab": []})", R"({"vocab": [["a"]]})", R"({"vocab": [["a", "b"]]})", R"({"vocab": [["a", 1], ["a", 2]]})",
         R"({"vocab": [["a", 1]], "unk_id": 1})", R"({"vocab": [["a", 1]], "unk_id": -1})", R"({"vocab": {"a": 0}})"}) {
-    const Json file = Json::parse(bad);
+    const Json file = json_of(bad);
     Vocabulary v;
     EXPECT_NE(error_of([&] { make_unigram({file, "the file"}, v); }).find("the file"), std::string::npos) << bad;
   }
@@ -234,5 +233,4 @@ TEST(ByteLevel, IsABijection) {
   EXPECT_EQ(byte_level::to_bytes("你"), std::nullopt);
 }
 
-}  // namespace
-}  // namespace sennit::tokenizers
+}  // namespace sennit::tokenizers::word_model_test

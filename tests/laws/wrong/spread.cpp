@@ -12,13 +12,11 @@
 namespace sennit::laws {
 namespace {
 
-using Fault = SpreadFault;
-
 struct Spread : Mixer {
   static Info info() {
     return {"Spread", "", "", "", {Pattern::bidirectional, Pattern::cross}, "a token sees those after it"};
   }
-  Spread(int64_t d, Rng rng, Fault f) : fault(f), width(d), map(d, d, rng.fork("map")) {
+  Spread(int64_t d, Rng rng, SpreadFault f) : fault(f), width(d), map(d, d, rng.fork("map")) {
     rate.init(uniform_init({d}, -1, 1, rng.fork("rate")));
   }
   void visit(const ParameterVisitor& v) override {
@@ -29,7 +27,7 @@ struct Spread : Mixer {
   int64_t flops(int64_t n) const override { return pattern_flops(Pattern::bidirectional, n, 0); }
   int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override {
     const int64_t m = pattern == Pattern::cross ? memory : n;
-    return (2 * m * width * width + 2 * n * m * width) / (fault == Fault::cost && pattern == Pattern::cross ? 2 : 1);
+    return (2 * m * width * width + 2 * n * m * width) / (fault == SpreadFault::cost && pattern == Pattern::cross ? 2 : 1);
   }
 
   // Calls body(row of y, row of v, distance) for all that the rows of a segment see.
@@ -44,8 +42,8 @@ struct Spread : Mixer {
     Batch b = batch;
     std::vector<Segment> bare(b.segments.begin(), b.segments.end());
     for (Segment& s : bare) s.state = nullptr;
-    if (fault == Fault::states) b.segments = bare;
-    if (fault == Fault::any_pattern && b.pattern == Pattern::causal) b.pattern = Pattern::bidirectional;
+    if (fault == SpreadFault::states) b.segments = bare;
+    if (fault == SpreadFault::any_pattern && b.pattern == Pattern::causal) b.pattern = Pattern::bidirectional;
     mixers::check_batch<Spread>("spread", b);
   }
 
@@ -56,17 +54,17 @@ struct Spread : Mixer {
     std::vector<Segment> segments(batch.segments.begin(), batch.segments.end());
     std::vector<Segment> seen =
         cross ? std::vector<Segment>(batch.memory_segments.begin(), batch.memory_segments.end()) : segments;
-    if (fault == Fault::first_memory && cross && seen[0].length > 0) seen.assign(seen.size(), seen[0]);
+    if (fault == SpreadFault::first_memory && cross && seen[0].length > 0) seen.assign(seen.size(), seen[0]);
     Tensor y = x.value().clone();
     const Tensor values = v.value(), decays = decay.value();
     for (size_t i = 0; i < segments.size(); ++i) sequence(segments[i], seen[i], values, decays, cross, y);
-    if (fault == Fault::pairs) Tensor kept({y.rows(), values.rows()});
-    if (fault == Fault::threads) add_by_threads(values, y);
+    if (fault == SpreadFault::pairs) Tensor kept({y.rows(), values.rows()});
+    if (fault == SpreadFault::threads) add_by_threads(values, y);
     return record(std::move(y), {x, v, decay}, [=, this](std::span<const Tensor> dy, Gradients& into) {
       into.sum(0);
       into.add(0, dy[0].clone());
       for (size_t i = 0; i < segments.size(); ++i)
-        back(segments[i], seen[i], values, decays, dy[0], fault == Fault::memory_gradient && cross ? 0.5f : 1.0f, into);
+        back(segments[i], seen[i], values, decays, dy[0], fault == SpreadFault::memory_gradient && cross ? 0.5f : 1.0f, into);
     });
   }
 
@@ -78,10 +76,10 @@ struct Spread : Mixer {
         y.data()[i * width + c] += std::exp(decays.data()[c] * distance) * values.data()[j * width + c];
     });
     float* last = y.data() + (s.begin + s.length - 1) * width;
-    if (fault == Fault::odd_end && s.length % 16 == 1) last[0] += 0.01f;
+    if (fault == SpreadFault::odd_end && s.length % 16 == 1) last[0] += 0.01f;
     for (int64_t i = 0; i < s.length * width && cross; ++i) {
-      if (fault == Fault::rows_meet) y.data()[s.begin * width + i] += 0.1f * static_cast<float>(s.length);
-      if (fault == Fault::no_memory && seen.length == 0) y.data()[s.begin * width + i] = NAN;
+      if (fault == SpreadFault::rows_meet) y.data()[s.begin * width + i] += 0.1f * static_cast<float>(s.length);
+      if (fault == SpreadFault::no_memory && seen.length == 0) y.data()[s.begin * width + i] = NAN;
     }
   }
 
@@ -118,12 +116,12 @@ struct Spread : Mixer {
         const double fade = naive::softplus(run.w.at("rate").a[c]);
         for (int64_t j = 0; j < v.rows; ++j)
           y(i, c) += std::exp(-fade * std::abs(static_cast<double>(run.position + i - j))) * v(j, c);
-        if (fault == Fault::rows_meet && cross) y(i, c) += 0.1 * static_cast<double>(y.rows);
+        if (fault == SpreadFault::rows_meet && cross) y(i, c) += 0.1 * static_cast<double>(y.rows);
       }
     return y;
   }
 
-  Fault fault;
+  SpreadFault fault;
   int64_t width;
   Linear map;
   Parameter rate;
@@ -132,16 +130,16 @@ struct Spread : Mixer {
 }  // namespace
 
 const std::vector<SpreadFaultCase>& spread_fault_cases() {
-  static const std::vector<SpreadFaultCase> cases = {{Fault::odd_end, "OddEnd", "ForwardIsNaive"},
-                                                     {Fault::first_memory, "FirstMemory", "PackedIsAlone"},
-                                                     {Fault::memory_gradient, "MemoryGradient", "Gradients"},
-                                                     {Fault::cost, "Cost", "CostsAsDeclared"},
-                                                     {Fault::pairs, "Pairs", "CostsAsDeclared"},
-                                                     {Fault::states, "States", "Refusals"},
-                                                     {Fault::any_pattern, "AnyPattern", "Refusals"},
-                                                     {Fault::rows_meet, "RowsMeet", "CrossSplits"},
-                                                     {Fault::no_memory, "NoMemory", "EmptySequences"},
-                                                     {Fault::threads, "Threads", "ThreadsChangeNothing"}};
+  static const std::vector<SpreadFaultCase> cases = {{SpreadFault::odd_end, "OddEnd", "ForwardIsNaive"},
+                                                     {SpreadFault::first_memory, "FirstMemory", "PackedIsAlone"},
+                                                     {SpreadFault::memory_gradient, "MemoryGradient", "Gradients"},
+                                                     {SpreadFault::cost, "Cost", "CostsAsDeclared"},
+                                                     {SpreadFault::pairs, "Pairs", "CostsAsDeclared"},
+                                                     {SpreadFault::states, "States", "Refusals"},
+                                                     {SpreadFault::any_pattern, "AnyPattern", "Refusals"},
+                                                     {SpreadFault::rows_meet, "RowsMeet", "CrossSplits"},
+                                                     {SpreadFault::no_memory, "NoMemory", "EmptySequences"},
+                                                     {SpreadFault::threads, "Threads", "ThreadsChangeNothing"}};
   return cases;
 }
 

@@ -1,0 +1,49 @@
+// The main function of the test programs. Beside GoogleTest's own options:
+//   --only=FILE  run the tests of FILE.cpp alone
+//   --speed      run what is said of speed (tests whose suite or name begins with Speed), and only that; else all but that
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace {
+
+bool says_speed(const testing::TestSuite& suite, const testing::TestInfo& test) {
+  const std::string_view whole = suite.name(), name = whole.substr(whole.find('/') + 1);
+  return name.starts_with("Speed") || std::string_view(test.name()).starts_with("Speed");
+}
+
+// A filter of GoogleTest: the tests of `file` (all where it is empty), those of speed or the others.
+std::string tests_of(const std::string& file, bool speed) {
+  std::string all;
+  const testing::UnitTest& program = *testing::UnitTest::GetInstance();
+  for (int s = 0; s < program.total_test_suite_count(); ++s) {
+    const testing::TestSuite& suite = *program.GetTestSuite(s);
+    for (int t = 0; t < suite.total_test_count(); ++t) {
+      const testing::TestInfo& test = *suite.GetTestInfo(t);
+      const bool here = file.empty() || std::filesystem::path(test.file()).stem() == file;
+      if (here && says_speed(suite, test) == speed) all += std::string(all.empty() ? "" : ":") + suite.name() + "." + test.name();
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  std::string file;
+  bool speed = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument.starts_with("--only=")) file = argument.substr(7);
+    else if (argument == "--speed") speed = true;
+    else return std::fprintf(stderr, "%s: unknown option %s\n", argv[0], argv[i]), 2;
+  }
+  if (!file.empty() || testing::GTEST_FLAG(filter) == "*") {
+    testing::GTEST_FLAG(filter) = tests_of(file, speed);
+    if (testing::GTEST_FLAG(filter).empty() && !speed) return std::fprintf(stderr, "%s: no tests in %s\n", argv[0], file.c_str()), 2;
+  }
+  return RUN_ALL_TESTS();
+}
