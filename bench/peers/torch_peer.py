@@ -65,9 +65,10 @@ def training(precision):
     return run
 
 
-def attention(queries, keys, backward):
-    q = torch.randn(8, queries, 64, requires_grad=bool(backward))
-    k, v = (torch.randn(8, keys, 64, requires_grad=bool(backward)) for _ in range(2))
+def attention(queries, keys, backward, precision):
+    dtype = torch.float32 if precision == "f32" else torch.bfloat16
+    q = torch.randn(8, queries, 64, dtype=dtype, requires_grad=bool(backward))
+    k, v = (torch.randn(8, keys, 64, dtype=dtype, requires_grad=bool(backward)) for _ in range(2))
     mask = torch.triu(torch.ones(queries, keys, dtype=torch.bool), keys - queries + 1)
 
     def head(h):
@@ -107,7 +108,7 @@ def prepare(case):
     if kind == "train":
         return training(args[0])
     if kind == "attention":
-        return attention(*map(int, args))
+        return attention(*map(int, args[:3]), args[3])
     if kind == "lstm":
         return lstm(int(args[0]))
     if kind == "product":

@@ -5,21 +5,6 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-Range seen(const AttentionTask& t, int64_t query) {
-  const int64_t position = query + t.offset;
-  Range r{t.window > 0 ? larger(0, position - t.window + 1) : 0,
-          t.causal ? larger(0, smaller(t.keys, position + 1)) : t.keys};
-  if (t.block == 0) return r;
-  const int64_t start = position - (t.position + query) % t.block;  // of the query's block
-  return {larger(r.begin, start), smaller(r.end, start + t.block)};
-}
-
-// The part of a block of keys that a query sees, counted from the block's start; empty when begin >= end.
-Range seen_of_block(const AttentionTask& t, int64_t query, int64_t first_key) {
-  const Range r = seen(t, query);
-  return {larger(0, r.begin - first_key), smaller(kKeys, r.end - first_key)};
-}
-
 SENNIT_INLINE vf to_power(vf x, int64_t power) {
   const vf square = x * x;
   vf y = square;

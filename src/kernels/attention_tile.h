@@ -88,6 +88,22 @@ struct Range {
   int64_t begin, end;
 };
 
+// The keys that a query sees.
+inline Range seen(const AttentionTask& t, int64_t query) {
+  const int64_t position = query + t.offset;
+  Range r{t.window > 0 ? larger(0, position - t.window + 1) : 0,
+          t.causal ? larger(0, smaller(t.keys, position + 1)) : t.keys};
+  if (t.block == 0) return r;
+  const int64_t start = position - (t.position + query) % t.block;  // of the query's block
+  return {larger(r.begin, start), smaller(r.end, start + t.block)};
+}
+
+// The part of a block of keys that a query sees, counted from the block's start; empty when begin >= end.
+inline Range seen_of_block(const AttentionTask& t, int64_t query, int64_t first_key) {
+  const Range r = seen(t, query);
+  return {larger(0, r.begin - first_key), smaller(kKeys, r.end - first_key)};
+}
+
 // Scores of lanes j, ..., j + kLanes - 1 of a block from their products; what weighs nothing where the query does not
 // see the key.
 struct Scores {

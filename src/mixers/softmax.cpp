@@ -93,7 +93,8 @@ struct Softmax : Mixer {
                                 .clip_high = static_cast<float>(options.clip_high),
                                 .count_bias = static_cast<float>(options.count_bias),
                                 .epsilon = static_cast<float>(options.epsilon),
-                                .power = options.power});
+                                .power = options.power,
+                                .paired = batch.context->precision == Precision::bf16 && !batch.context->exact && pairs_are_faster()});
     return output(x, core, *batch.context);
   }
 

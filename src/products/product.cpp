@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "kernels/gemm.h"
+#include "products/panel_kernels.h"
 
 namespace sennit {
 namespace {
@@ -14,12 +14,6 @@ using kernels::PanelKernels;
 
 constexpr int64_t kScratchUnits = 4 << 20;  // of one factor packed at a time: 16 MiB
 constexpr int64_t kThreadWork = 1 << 18;    // multiplications that are worth another thread
-
-const PanelKernels& kernels_for(Precision precision) {
-  const kernels::Gemm& gemm = kernels::gemm();
-  if (precision == Precision::f32) return *gemm.f32;
-  return amx_tiles() == AmxTiles::wide ? *gemm.bf16 : *gemm.bf16_narrow;
-}
 
 // 32-bit units along k of a packed panel.
 int64_t depth_of(int64_t k, Precision precision) {
@@ -121,19 +115,25 @@ void check_product(const MatrixView& a, int64_t b_rows, int64_t b_cols, int64_t 
 
 }  // namespace
 
+const PanelKernels& panel_kernels(Precision precision) {
+  const kernels::Gemm& gemm = kernels::gemm();
+  if (precision == Precision::f32) return *gemm.f32;
+  return amx_tiles() == AmxTiles::wide ? *gemm.bf16 : *gemm.bf16_narrow;
+}
+
 PackedMatrix::PackedMatrix(MatrixView b, Precision precision) : rows_(b.rows), cols_(b.cols), precision_(precision) {
   check_view(b, "b");
   const int64_t depth = depth_of(b.rows, precision), panels = panels_in(b.cols, kPanelColumns);
   panels_ = precision == Precision::f32 ? Tensor({panels, depth, kPanelColumns})
                                         : Tensor({panels, depth, kPanelColumns, 2}, DType::bf16);
-  pack(kernels_for(precision).pack_b, b.data, b.stride, !b.transposed, b.cols, kPanelColumns, b.rows, depth,
+  pack(panel_kernels(precision).pack_b, b.data, b.stride, !b.transposed, b.cols, kPanelColumns, b.rows, depth,
        reinterpret_cast<float*>(panels_.raw()));
 }
 
 void multiply(MatrixView a, const PackedMatrix& b, float* c, int64_t c_stride, bool accumulate, const float* bias) {
   check_product(a, b.rows(), b.cols(), c_stride);
   if (a.rows == 0 || b.cols() == 0) return;
-  const PanelKernels& kernel = kernels_for(b.precision());
+  const PanelKernels& kernel = panel_kernels(b.precision());
   multiply_rows(kernel, a,
                 {.a = nullptr,
                  .b = b.panels(),
@@ -150,7 +150,7 @@ void multiply(MatrixView a, const PackedMatrix& b, float* c, int64_t c_stride, b
 void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const ProductOptions& options) {
   check_view(b, "b");
   check_product(a, b.rows, b.cols, c_stride);
-  const PanelKernels& kernel = kernels_for(options.precision);
+  const PanelKernels& kernel = panel_kernels(options.precision);
   const int64_t depth = depth_of(a.cols, options.precision);
   const int64_t part =
       std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kPanelColumns * depth)) * kPanelColumns;

@@ -2,16 +2,20 @@
 
 #include <algorithm>
 
+#include "base/cpu.h"
 #include "base/error.h"
+#include "base/parallel.h"
 #include "kernels/attention.h"
+#include "kernels/paired_attention.h"
 #include "ops/count.h"
+#include "products/panel_kernels.h"
 #include "sequence/per_head.h"
 #include "tensor/pooled.h"
 
 namespace sennit {
 namespace {
 
-constexpr int64_t kQueryTile = 128;
+constexpr int64_t kQueryTile = 128, kLeastPairedQueries = 32;
 
 struct Shapes {
   int64_t heads, kv_heads, dk, dv;
@@ -24,6 +28,9 @@ struct Plan {
   Pooled<float> slopes;
   Pooled<AttentionSegment> segments;
 
+  bool paired(const AttentionSegment& a) const {
+    return options.paired && options.map == ScoreMap::softmax && a.queries >= kLeastPairedQueries;
+  }
   kernels::AttentionTask task(const AttentionSegment& a, int64_t head, const Tensor& q, const Tensor& k, const Tensor& v) const {
     const int64_t kv = head / s.group();
     return {.q = q.data() + a.query_begin * q.row_size() + head * s.dk,
@@ -57,21 +64,67 @@ struct Tile {
   int64_t head, begin, end;
 };
 
+// The keys and values of the paired segments, packed for all queries.
+class PackedKeys {
+ public:
+  PackedKeys(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, bool for_backward)
+      : heads_(plan.s.kv_heads) {
+    const kernels::PairedAttention& kernel = kernels::paired_attention();
+    const auto task = [&](int64_t i, int64_t kv) {
+      const AttentionSegment& a = plan.segments[i];
+      return plan.task(a, kv * plan.s.group(), q, keys[a.source], values[a.source]);
+    };
+    Pooled<Tile> pieces;
+    for (size_t i = 0; i < plan.segments.size(); ++i)
+      for (int64_t kv = 0; kv < heads_; ++kv) {
+        starts_.push_back(floats_);
+        if (!plan.paired(plan.segments[i])) continue;
+        floats_ += kernel.packed_floats(task(i, kv), for_backward);
+        const int64_t blocks = (plan.segments[i].keys + kernels::kPairedKeys - 1) / kernels::kPairedKeys;
+        for (int64_t b = 0; b < blocks; b += kBlocks) pieces.push_back({i, kv, b, std::min(b + kBlocks, blocks)});
+      }
+    packed_ = Tensor({floats_});
+    parallel_for(std::ssize(pieces), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const Tile& piece = pieces[p];
+        kernel.pack(task(piece.segment, piece.head), panel_kernels(Precision::bf16), for_backward, piece.begin, piece.end,
+                    packed_.data() + start(piece.segment, piece.head));
+      }
+    });
+  }
+  const float* of(int64_t segment, int64_t kv) const { return packed_.data() + start(segment, kv); }
+
+ private:
+  static constexpr int64_t kBlocks = 8;  // packed at a time
+  int64_t start(int64_t segment, int64_t kv) const { return starts_[segment * heads_ + kv]; }
+  int64_t heads_, floats_ = 0;
+  Pooled<int64_t> starts_;
+  Tensor packed_;
+};
+
 void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse) {
+  const PackedKeys packed(plan, q, keys, values, false);
   Pooled<Tile> tiles;
   for (size_t i = 0; i < plan.segments.size(); ++i)
     for (int64_t h = 0; h < plan.s.heads; ++h)
       for (int64_t b = 0; b < plan.segments[i].queries; b += kQueryTile)
         tiles.push_back({i, h, b, std::min(b + kQueryTile, plan.segments[i].queries)});
   int64_t need = 0;
-  for (const AttentionSegment& a : plan.segments)
-    need = std::max(need, kernels::attention().scratch_floats(plan.task(a, 0, q, keys[a.source], values[a.source])));
+  for (const AttentionSegment& a : plan.segments) {
+    const auto task = plan.task(a, 0, q, keys[a.source], values[a.source]);
+    need = std::max(need, plan.paired(a) ? kernels::paired_attention().forward_floats(task) : kernels::attention().scratch_floats(task));
+  }
   each_with_scratch(std::ssize(tiles), need, [&](int64_t i, float* scratch) {
     const Tile& tile = tiles[i];
     const AttentionSegment& a = plan.segments[tile.segment];
     const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
-    kernels::attention().forward(task, tile.begin, tile.end, o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
-                                 o.row_size(), lse.data() + tile.head * lse.row_size() + a.query_begin, scratch);
+    float *to = o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
+          *stat = lse.data() + tile.head * lse.row_size() + a.query_begin;
+    if (plan.paired(a))
+      kernels::paired_attention().forward(task, panel_kernels(Precision::bf16), packed.of(tile.segment, tile.head / plan.s.group()), tile.begin,
+                                          tile.end, to, o.row_size(), stat, scratch);
+    else
+      kernels::attention().forward(task, tile.begin, tile.end, to, o.row_size(), stat, scratch);
   });
 }
 
@@ -81,28 +134,40 @@ struct Slots {
 
 void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, const Tensor& o,
               const Tensor& lse, const Tensor& dy, Tensor& dq, const Slots& d) {
+  const PackedKeys packed(plan, q, keys, values, true);
   // A key-value head's gradients are summed over its group of heads by one thread, in order.
   const auto task_of = [&](int64_t segment, int64_t kv) {
     const AttentionSegment& a = plan.segments[segment];
     return plan.task(a, kv * plan.s.group(), q, keys[a.source], values[a.source]);
   };
-  each_head(std::ssize(plan.segments), plan.s.kv_heads, task_of, kernels::attention().scratch_floats,
-            [&](int64_t i, int64_t kv, const auto&, float* scratch) {
+  int64_t need = 0;
+  for (int64_t i = 0; i < std::ssize(plan.segments); ++i)
+    need = std::max(need, plan.paired(plan.segments[i]) ? kernels::paired_attention().backward_floats(task_of(i, 0))
+                                                        : kernels::attention().scratch_floats(task_of(i, 0)));
+  each_with_scratch(std::ssize(plan.segments) * plan.s.kv_heads, need, [&](int64_t item, float* scratch) {
+    const int64_t i = item / plan.s.kv_heads, kv = item % plan.s.kv_heads;
     const AttentionSegment& a = plan.segments[i];
     Tensor &dk = *d.dk[a.source], &dv = *d.dv[a.source];
     for (int64_t h = kv * plan.s.group(); h < (kv + 1) * plan.s.group(); ++h) {
       const auto task = plan.task(a, h, q, keys[a.source], values[a.source]);
       const int64_t at = a.query_begin * o.row_size() + h * plan.s.dv;
-      kernels::attention().backward(task, o.data() + at, dy.data() + at, o.row_size(), lse.data() + h * lse.row_size() + a.query_begin,
-                                    dq.data() + a.query_begin * dq.row_size() + h * plan.s.dk,
-                                    dk.data() + a.key_begin * dk.row_size() + kv * plan.s.dk,
-                                    dv.data() + a.key_begin * dv.row_size() + kv * plan.s.dv, dq.row_size(), dk.row_size(),
-                                    dv.row_size(), scratch);
+      const float *y = o.data() + at, *d_y = dy.data() + at, *stat = lse.data() + h * lse.row_size() + a.query_begin;
+      float *to_q = dq.data() + a.query_begin * dq.row_size() + h * plan.s.dk,
+            *to_k = dk.data() + a.key_begin * dk.row_size() + kv * plan.s.dk,
+            *to_v = dv.data() + a.key_begin * dv.row_size() + kv * plan.s.dv;
+      if (plan.paired(a))
+        kernels::paired_attention().backward(task, panel_kernels(Precision::bf16), packed.of(i, kv), y, d_y, o.row_size(), stat, to_q,
+                                             to_k, to_v, dq.row_size(), dk.row_size(), dv.row_size(), scratch);
+      else
+        kernels::attention().backward(task, y, d_y, o.row_size(), stat, to_q, to_k, to_v, dq.row_size(), dk.row_size(),
+                                      dv.row_size(), scratch);
     }
   });
 }
 
 }  // namespace
+
+bool pairs_are_faster() { return isa_level() == IsaLevel::amx; }
 
 int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, int64_t block) {
   if (!causal && window == 0 && block == 0) return s.queries * s.keys;

@@ -29,7 +29,11 @@ struct AttentionOptions {
   ScoreMap map = ScoreMap::softmax;
   float clip_low = 0, clip_high = 1, count_bias = 1, epsilon = 0;  // of the maps
   int64_t power = 2;
+  bool paired = false;  // softmax: segments of many queries multiply pairs of bf16 (kernels/paired_attention.h)
 };
+// Whether that is the faster way on this machine.
+bool pairs_are_faster();
+
 // q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options);
