@@ -50,7 +50,7 @@ double attention_error(const Operands& o, bool backward) {
       for (int64_t p = 0; p < kDim; ++p) forward.add(at(o.y, i, head * kDim + p), y[p]);
       if (!backward) continue;
       double mean = 0;
-      for (const double x : y) mean += x * x;
+      for (int64_t p = 0; p < kDim; ++p) mean += at(o.y, i, head * kDim + p) * y[p];
       for (size_t j = 0; j < w.size(); ++j) {
         const double dw = dot(o.y, i, o.v, static_cast<int64_t>(j), head) - mean;
         for (int64_t p = 0; p < kDim; ++p) dq[p] += kScale * w[j] * dw * at(o.k, static_cast<int64_t>(j), head * kDim + p);

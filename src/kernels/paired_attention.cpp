@@ -222,6 +222,12 @@ void add_rows(const float* x, int64_t rows, int64_t width, float* y, int64_t y_s
   for (int64_t i = 0; i < rows; ++i)
     for_lanes(width, [&](int64_t c, int64_t n) { add_n(y + i * y_stride + c, load_n(x + i * width + c, n), n); });
 }
+// do . o, of do as it is multiplied: what cancels in dw - do . o then does so to the last bit.
+float row_delta(const float* d_o, const float* o, int64_t n) {
+  vf s = zero();
+  for_lanes(n, [&](int64_t i, int64_t m) { s = fma(rounded_to_bf16(load_n(d_o + i, m)), load_n(o + i, m), s); });
+  return sum(s);
+}
 void clear(float* x, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t m) { store_n(x + i, zero(), m); });
 }
@@ -233,7 +239,7 @@ void backward(const AttentionTask& t, const PanelKernels& panels, const float* p
   const PackedSizes sizes(t, true);
   pack_queries(t, panels, d_o, o_stride, s);
   clear(s.dq, t.queries * t.key_dim);
-  for (int64_t i = 0; i < t.queries; ++i) s.delta[i] = dot(o + i * o_stride, d_o + i * o_stride, t.value_dim);
+  for (int64_t i = 0; i < t.queries; ++i) s.delta[i] = row_delta(d_o + i * o_stride, o + i * o_stride, t.value_dim);
   for (int64_t j = 0; j < t.keys; j += kKeys) {
     const int64_t count = smaller(kKeys, t.keys - j);
     clear(s.dk, kKeys * t.key_dim), clear(s.dv, kKeys * t.value_dim);

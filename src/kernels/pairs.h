@@ -15,6 +15,9 @@ SENNIT_INLINE vf pair(vf even, vf odd) {
   const __m512i halves = _mm512_castps_si512(pair_up(even, odd).v);
   return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), halves))};
 }
+SENNIT_INLINE vf odd_of(vf a) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(-65536)))};
+}
 // c + a.even b.even + a.odd b.odd
 SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
   return {_mm512_dpbf16_ps(c.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
@@ -78,5 +81,8 @@ SENNIT_INLINE vf dot_pairs(vf a, vf b, vf c) {
 }
 
 #endif
+
+// a rounded to bf16, as floats.
+SENNIT_INLINE vf rounded_to_bf16(vf a) { return odd_of(pair(a, a)); }
 
 }  // namespace sennit::kernels::SENNIT_LEVEL
