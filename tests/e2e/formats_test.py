@@ -32,6 +32,18 @@ class Formats(Workspace):
             self.assertLessEqual(file["tensors"][0]["min"], file["tensors"][0]["max"])
             self.assertTrue(sennit("inspect", path).stdout.startswith("kind"))
 
+    def test_random_weights_get_a_vocabulary(self):
+        for vocab, said in ((300, "bytes, filled up to 300 tokens"), (99, "none")):
+            shape, path = self.root / f"{vocab}.json", self.root / f"{vocab}.gguf"
+            shape.write_text(json.dumps({"vocab": vocab, "d_model": 16, "blocks": [{"mixer": "softmax", "heads": 2, "channel": "swiglu"}]}))
+            self.assertIn(said, answer("convert", shape, path)["tokenizer"])
+            run = sennit("run", path, "-p", "any text", "--max-tokens", 3, "--json", code=0 if vocab == 300 else 1)
+            if vocab == 300:
+                self.assertEqual(json.loads(run.stdout)["prompt_tokens"], len("any text"))
+        trained = self.root / "trained"
+        shutil.copytree(GOLDEN / "llama3", trained)
+        self.assertEqual(answer("convert", trained, self.root / "trained.gguf", "--no-check")["tokenizer"], "none")
+
     def test_unknown_architectures_are_described(self):
         path = self.folder("unknown", "llama3", model_type="llama9", new_setting=3)
         error = sennit("run", path, "-p", "x", code=1).stderr
