@@ -16,10 +16,12 @@ constexpr double kScale = 0.125;
 struct Kind {
   int64_t queries, keys;
   bool backward;
+  CacheFormat cache = CacheFormat::f32;  // of keys and values
 };
 
 struct Operands {
-  Var q, k, v, y;
+  Var q, k, v, y;  // keys and values as floats
+  Var kept_k, kept_v;
   AttentionSegment segment;
 };
 
@@ -68,10 +70,17 @@ Work work(Kind kind) {
   o->q = Var::leaf(random_rows(kind.queries, kHeads * kDim, "q", -2, 2));
   o->k = Var::leaf(random_rows(kind.keys, kHeads * kDim, "k", -2, 2));
   o->v = Var::leaf(random_rows(kind.keys, kHeads * kDim, "v"));
+  const auto kept = [&](const Var& x) { return Var(rounded(x.value(), kHeads, kind.cache)); };
+  if (kind.cache != CacheFormat::f32) {
+    o->kept_k = kept(o->k), o->kept_v = kept(o->v);
+    o->k = Var(widened(o->kept_k.value(), kHeads)), o->v = Var(widened(o->kept_v.value(), kHeads));
+  }
   const auto run = [o, kind] {
     Recording on(kind.backward);
-    for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
-    o->y = attention(o->q, {&o->k, 1}, {&o->v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale)});
+    if (kind.backward)
+      for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
+    const bool floats = kind.cache == CacheFormat::f32;
+    o->y = attention(o->q, {floats ? &o->k : &o->kept_k, 1}, {floats ? &o->v : &o->kept_v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale)});
     if (kind.backward) backward(o->y, o->y.value());
   };
   return {run, [o, run, kind] { return run(), attention_error(*o, kind.backward); }};
@@ -80,14 +89,18 @@ Work work(Kind kind) {
 }  // namespace
 
 void add_attention(std::vector<Case>& cases) {
-  for (const Kind kind : {Kind{4096, 4096, false}, Kind{16384, 16384, false}, Kind{4096, 4096, true}, Kind{1, 16384, false}}) {
+  for (const Kind kind : {Kind{4096, 4096, false}, Kind{16384, 16384, false}, Kind{4096, 4096, true}, Kind{1, 16384, false},
+                          Kind{1, 16384, false, CacheFormat::bf16}, Kind{1, 16384, false, CacheFormat::f16}, Kind{1, 16384, false, CacheFormat::q8_0}}) {
     const bool decode = kind.queries == 1;
     const int64_t pairs = visible_pairs({0, kind.queries, 0, 0, kind.keys, kind.keys - kind.queries}, true, 0);
-    cases.push_back({.name = fmt::format("attention {} n={} 8x64", decode ? "decode" : kind.backward ? "forward+backward" : "forward", kind.keys),
+    const bool floats = kind.cache == CacheFormat::f32;
+    const int64_t head_bytes = kernels::cached_units(kind.cache, kDim) * kernels::cached_unit_bytes(kind.cache);
+    cases.push_back({.name = fmt::format("attention {} n={} 8x64{}{}", decode ? "decode" : kind.backward ? "forward+backward" : "forward", kind.keys,
+                                         floats ? "" : " ", floats ? "" : to_string(kind.cache)),
                      .flops = 4.0 * static_cast<double>(pairs * kHeads * kDim) * (kind.backward ? 3.5 : 1),
-                     .bytes = decode ? static_cast<double>(2 * kind.keys * kHeads * kDim * 4) : 0,
+                     .bytes = decode ? static_cast<double>(2 * kind.keys * kHeads * head_bytes) : 0,
                      .tokens = static_cast<double>(kind.queries),
-                     .peer = fmt::format("attention {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0),
+                     .peer = floats ? fmt::format("attention {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0) : "",
                      .prepare = [kind] { return work(kind); }});
   }
 }

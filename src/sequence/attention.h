@@ -3,6 +3,7 @@
 
 #include "autograd/var.h"
 #include "kernels/attention.h"
+#include "sequence/cache.h"
 
 namespace sennit {
 
@@ -30,7 +31,8 @@ struct AttentionOptions {
   float clip_low = 0, clip_high = 1, count_bias = 1, epsilon = 0;  // of the maps
   int64_t power = 2;
 };
-// q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]
+// q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]. A source of keys and values may be
+// in a cache's format (sequence/cache.h) where nothing is recorded: it is read as it is.
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options);
 
