@@ -204,6 +204,7 @@ void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, f
     while (from < to && seen(t, first + to - 1).begin >= j + kKeys) --to;
     if (from == to) continue;
     const int64_t keys = smaller(kKeys, t.keys - j);
+    prefetch({t.v, t.v_stride, t.format, j}, keys, t.value_dim);
     pack_cached({t.k, t.k_stride, t.format, j}, keys, t.key_dim, s.keys, kKeys);
     Values values{static_cast<const float*>(t.v) + j * t.v_stride, t.v_stride};
     if (t.format != CacheFormat::f32) {

@@ -27,7 +27,8 @@ void round_run(const float* x, int64_t n, int8_t* codes, uint8_t* scale) {
   float most = 0;
   bool finite = true;
   for (int64_t i = 0; i < n; ++i) finite = finite && std::isfinite(x[i]), most = std::max(most, std::fabs(x[i]));
-  const f16 by = to_nearest_f16(finite ? most / 127 : std::numeric_limits<float>::quiet_NaN());
+  f16 by = to_nearest_f16(finite ? most / 127 : std::numeric_limits<float>::quiet_NaN());
+  if (127 * to_float(by) < most && to_float(by) < kLargestHalf) ++by.bits;
   const float step = to_float(by);
   for (int64_t i = 0; i < n; ++i)
     codes[i] = step > 0 ? static_cast<int8_t>(std::clamp(std::nearbyint(x[i] / step), -127.0f, 127.0f)) : int8_t{0};

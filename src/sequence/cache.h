@@ -8,8 +8,8 @@
 
 // Keys and values in few bits: what attention keeps of a sequence, rounded once when it is written and read as it is.
 //   bf16, f16  to the nearest, ties to even; beyond the range of f16 its largest number
-//   q8_0       every 32 numbers of a head by a scale of their own, the f16 next to their largest size / 127; 8.5 bits a
-//              number
+//   q8_0       every 32 numbers of a head by a scale of their own, the least f16 by which 127 reaches their largest size;
+//              8.5 bits a number
 namespace sennit {
 
 using kernels::CacheFormat;

@@ -72,7 +72,8 @@ std::string head_fault(const float* x, const std::byte* kept, int64_t dim, Cache
     float most = 0;
     for (int64_t i = run; i < end; ++i) most = std::max(most, std::fabs(x[i]));
     const double scale = f16_of_bits(half(dim + run / kCachedRun * 2));
-    if (scale != nearest_f16(most / 127)) return "not its block's scale";
+    const double before = f16_of_bits(static_cast<uint16_t>(half(dim + run / kCachedRun * 2) - 1));
+    if (scale * 127 < most || before * 127 >= most) return "not its block's scale";
     const double value = scale * static_cast<int8_t>(kept[c]);
     if (std::fabs(value - x[c]) > scale * 0.5000002) return "not the nearest code";
   }
@@ -205,11 +206,13 @@ constexpr const char* kMixers[] = {
     R"({"name": "softmax", "heads": 4, "kv_heads": 2})",
     R"({"name": "softmax", "heads": 1, "window": 70, "position": "alibi"})",
     R"({"name": "moba", "heads": 2, "block": 16, "top": 3})",
-    R"({"name": "infllm_v2", "heads": 2, "block": 16, "top": 3, "unit": 8, "dense": 20})",
+    R"({"name": "infllm_v2", "heads": 2, "block": 16, "top": 3, "unit": 4, "local": 1, "dense": 20})",
     R"({"name": "seer_attention", "heads": 2, "block": 16, "top": 3})",
     R"({"name": "sparse_transformer", "heads": 2, "stride": 8})",
     R"({"name": "power_attention", "heads": 2, "block": 16})",
-    R"({"name": "subsampled", "heads": 2})"};
+    R"({"name": "subsampled", "heads": 2})",
+    R"({"name": "expert_heads", "heads": 3})",
+    R"({"name": "hopfield", "heads": 2})"};
 
 std::vector<float> logits_after(Model& model, std::span<const int32_t> tokens, CacheFormat cache, int64_t piece) {
   Session s(model, {.cache = cache, .exact = true});
