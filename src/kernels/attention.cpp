@@ -195,6 +195,22 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
   }
 }
 
+// The same for so few rows that a panel of keys and widened values would cost more than what they save.
+constexpr int64_t kFewRows = 8;
+void forward_few(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o,
+                 int64_t o_stride, float* weights, Running* running) {
+  const int64_t keys = smaller(kKeys, t.keys - first_key);
+  dot_cached(t.q + first * t.q_stride, t.q_stride, rows, {t.k, t.k_stride, t.format, first_key}, keys, t.key_dim,
+             weights, kKeys);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Scores scores = scores_of(t, first + r, first_key);
+    float *const row = weights + r * kKeys, *const sums = o + (first + r) * o_stride;
+    weigh(t, pass, first + r, scores, row, running[r], sums);
+    if (pass != Pass::measuring)
+      add_cached(row, {t.v, t.v_stride, t.format, first_key}, scores.range.begin, scores.range.end, t.value_dim, sums);
+  }
+}
+
 void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, float* o, int64_t o_stride,
                const ForwardScratch& s) {
   const int64_t end = seen(t, first + rows - 1).end;
@@ -203,8 +219,11 @@ void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, f
     while (from < to && seen(t, first + from).end <= j) ++from;
     while (from < to && seen(t, first + to - 1).begin >= j + kKeys) --to;
     if (from == to) continue;
+    if (to - from <= kFewRows) {
+      forward_few(t, pass, first + from, to - from, j, o, o_stride, s.weights, s.running + from);
+      continue;
+    }
     const int64_t keys = smaller(kKeys, t.keys - j);
-    prefetch({t.v, t.v_stride, t.format, j}, keys, t.value_dim);
     pack_cached({t.k, t.k_stride, t.format, j}, keys, t.key_dim, s.keys, kKeys);
     Values values{static_cast<const float*>(t.v) + j * t.v_stride, t.v_stride};
     if (t.format != CacheFormat::f32) {

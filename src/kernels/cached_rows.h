@@ -67,15 +67,6 @@ struct CachedRows {
         format(f) {}
 };
 
-// Asks for `count` rows of `dim` numbers early. One head of a long cache is a few lines in every page or two, which the
-// processor does not foresee. Inlined by force: g++ takes a call that only prefetches for one without effect.
-SENNIT_INLINE void prefetch(const CachedRows& rows, int64_t count, int64_t dim) {
-  constexpr int64_t kLine = 64;
-  const int64_t bytes = cached_units(rows.format, dim) * cached_unit_bytes(rows.format);
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t b = 0; b < bytes + kLine - 1; b += kLine) __builtin_prefetch(rows.first + i * rows.bytes + b);
-}
-
 // panel[dim][width]: `count` rows as columns, zeros in the others; asks for the rows `width` further on early.
 inline void pack_cached(const CachedRows& rows, int64_t count, int64_t dim, float* panel, int64_t width) {
   with_format(
@@ -93,9 +84,80 @@ inline void pack_cached(const CachedRows& rows, int64_t count, int64_t dim, floa
 inline void widen_cached(const CachedRows& rows, int64_t count, int64_t dim, float* to) {
   with_format(
       rows.format, [&](auto format) __attribute__((always_inline)) {
+        constexpr CacheFormat kFormat = decltype(format)::value;
         for (int64_t i = 0; i < count; ++i)
           for (int64_t u = 0; u < dim; u += kLanes)
-            store_some(to + i * dim + u, cached<decltype(format)::value>(rows.first + i * rows.bytes, u, dim), dim - u);
+            store_some(to + i * dim + u, cached<kFormat>(rows.first + i * rows.bytes, u, dim), dim - u);
+      });
+}
+
+// out[r][width] = products of R queries with `count` rows, zeros after them: the sums of pack_cached and a product,
+// with no panel between.
+template <CacheFormat F, int R>
+SENNIT_INLINE void dot_some(const float* q, int64_t q_stride, const CachedRows& rows, int64_t count, int64_t dim,
+                            float* out, int64_t width) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    vf sums[R];
+    for (int r = 0; r < R; ++r) sums[r] = zero();
+    for (int64_t u = 0; i < count && u < dim; u += kLanes) {
+      vf square[kLanes];
+#pragma GCC unroll 16
+      for (int k = 0; k < kLanes; ++k) {
+        const uint8_t* row = rows.first + (i + k) * rows.bytes;
+        __builtin_prefetch(row + width * rows.bytes + u * cached_unit_bytes(F));
+        square[k] = i + k < count ? cached<F>(row, u, dim) : zero();
+      }
+      transpose(square);
+      const int64_t units = smaller(dim - u, kLanes);
+#pragma GCC unroll 16
+      for (int k = 0; k < kLanes; ++k)
+        if (k < units)
+          for (int r = 0; r < R; ++r) sums[r] = fma(set(q[r * q_stride + u + k]), square[k], sums[r]);
+    }
+    for (int r = 0; r < R; ++r) store_some(out + r * width + i, sums[r], width - i);
+  }
+}
+
+// o[u ...] += sum of w[j] times row j for begin <= j < end, in order, for V vectors.
+template <CacheFormat F, int V>
+SENNIT_INLINE void add_some(const float* w, const CachedRows& rows, int64_t begin, int64_t end, int64_t u, int64_t dim,
+                            float* o) {
+  vf sums[V];
+  for (int v = 0; v < V; ++v) sums[v] = load_some(o + u + v * kLanes, dim - u - v * kLanes);
+  for (int64_t j = begin; j < end; ++j) {
+    const uint8_t* row = rows.first + j * rows.bytes;
+    const vf by = set(w[j]);
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(row + 64 * rows.bytes + (u + v * kLanes) * cached_unit_bytes(F));
+      sums[v] = fma(by, cached<F>(row, u + v * kLanes, dim), sums[v]);
+    }
+  }
+  for (int v = 0; v < V; ++v) store_some(o + u + v * kLanes, sums[v], dim - u - v * kLanes);
+}
+
+// The same for a few queries, in any format.
+inline void dot_cached(const float* q, int64_t q_stride, int64_t queries, const CachedRows& rows, int64_t count,
+                       int64_t dim, float* out, int64_t width) {
+  with_format(
+      rows.format, [&](auto format) __attribute__((always_inline)) {
+        constexpr CacheFormat kFormat = decltype(format)::value;
+        int64_t r = 0;
+        for (; r + 4 <= queries; r += 4)
+          dot_some<kFormat, 4>(q + r * q_stride, q_stride, rows, count, dim, out + r * width, width);
+        for (; r < queries; ++r)
+          dot_some<kFormat, 1>(q + r * q_stride, q_stride, rows, count, dim, out + r * width, width);
+      });
+}
+inline void add_cached(const float* w, const CachedRows& rows, int64_t begin, int64_t end, int64_t dim, float* o) {
+  constexpr int kTogether = 8;
+  with_format(
+      rows.format, [&](auto format) __attribute__((always_inline)) {
+        constexpr CacheFormat kFormat = decltype(format)::value;
+        int64_t u = 0;
+        for (; u + kTogether * kLanes <= dim; u += kTogether * kLanes)
+          add_some<kFormat, kTogether>(w, rows, begin, end, u, dim, o);
+        for (; u < dim; u += kLanes) add_some<kFormat, 1>(w, rows, begin, end, u, dim, o);
       });
 }
 
