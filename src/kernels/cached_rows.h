@@ -16,10 +16,12 @@ SENNIT_INLINE vf load_first(const T* p, int64_t n, const Load& load) {
   return load(part);
 }
 
-// Numbers u, ..., u + kLanes - 1 of a head of `dim`; zeros beyond it. u is a multiple of kLanes.
+// Numbers u, ..., u + kLanes - 1 of a head of `dim`, where u = base + more is a multiple of kLanes; zeros beyond the
+// head. base and u share their 32, or base is a multiple of 32 (so that neighbours load a scale once).
 template <CacheFormat F>
-SENNIT_INLINE vf cached(const uint8_t* head, int64_t u, int64_t dim) {
+SENNIT_INLINE vf cached(const uint8_t* head, int64_t base, int64_t dim, int more = 0) {
   static_assert(kCachedRun % kLanes == 0);
+  const int64_t u = base + more;
   if constexpr (F == CacheFormat::f32) return load_some(reinterpret_cast<const float*>(head) + u, dim - u);
   const auto* halves = reinterpret_cast<const uint16_t*>(head) + u;
   if constexpr (F == CacheFormat::bf16)
@@ -29,7 +31,7 @@ SENNIT_INLINE vf cached(const uint8_t* head, int64_t u, int64_t dim) {
     return load_first(
         halves, dim - u, [](const uint16_t* p) __attribute__((always_inline)) { return load_f16(p); });
   uint16_t scale;  // at any address
-  __builtin_memcpy(&scale, head + dim + 2 * (u / kCachedRun), 2);
+  __builtin_memcpy(&scale, head + dim + 2 * (base / kCachedRun + more / kCachedRun), 2);
   const auto* codes = reinterpret_cast<const int8_t*>(head) + u;
   return load_first(
              codes, dim - u, [](const int8_t* p) __attribute__((always_inline)) { return load_i8(p); }) *
@@ -130,7 +132,7 @@ SENNIT_INLINE void add_some(const float* w, const CachedRows& rows, int64_t begi
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
       __builtin_prefetch(row + 64 * rows.bytes + (u + v * kLanes) * cached_unit_bytes(F));
-      sums[v] = fma(by, cached<F>(row, u + v * kLanes, dim), sums[v]);
+      sums[v] = fma(by, cached<F>(row, u, dim, v * kLanes), sums[v]);
     }
   }
   for (int v = 0; v < V; ++v) store_some(o + u + v * kLanes, sums[v], dim - u - v * kLanes);
@@ -150,7 +152,7 @@ inline void dot_cached(const float* q, int64_t q_stride, int64_t queries, const 
       });
 }
 inline void add_cached(const float* w, const CachedRows& rows, int64_t begin, int64_t end, int64_t dim, float* o) {
-  constexpr int kTogether = 8;
+  constexpr int kTogether = kLanes > 8 ? 4 : 8;
   with_format(
       rows.format, [&](auto format) __attribute__((always_inline)) {
         constexpr CacheFormat kFormat = decltype(format)::value;
