@@ -72,7 +72,7 @@ std::vector<SequenceState> load_states(const std::string& path, const std::vecto
   const auto kept = file.metadata().find(kCacheKey);
   const std::string format = kept == file.metadata().end() ? to_string(CacheFormat::f32) : kept->second;
   if (format != to_string(cache))
-    fail({"state file", fmt::format("keys and values in {}, as --cache says", to_string(cache)), format, path});
+    fail({"state file", fmt::format("keys and values in {}, as was asked for", to_string(cache)), format, path});
   const int64_t count = number(file, "sennit.states");
   if (count > kMostStates) fail({"state file", fmt::format("at most {} states", kMostStates), std::to_string(count), path});
   std::vector<SequenceState> states;
