@@ -19,6 +19,8 @@ namespace sennit {
 struct LoadOptions {
   bool bf16 = true;    // round the factors of matrix products to bfloat16: faster on most CPUs; sums are always f32
   bool exact = false;  // the same bits however a text is cut into pieces
+  // In which sessions keep keys and values of attention: "f32", "bf16", "f16" or "q8_0" (a quarter of the memory).
+  std::string cache = "f32";
 };
 
 // How the next token is chosen, and when to stop. The filters apply in this order: repetition penalty, temperature,
@@ -71,7 +73,8 @@ class TextModel {
   std::vector<float> embed(std::string_view text) const;
 
   TextSession begin() const;                                // an empty text
-  TextSession load_session(const std::string& path) const;  // throws Error for a session of another model
+  // Throws Error for a session of another model, or with another format of keys and values.
+  TextSession load_session(const std::string& path) const;
 
  private:
   friend class TextSession;

@@ -51,6 +51,7 @@ TextModel TextModel::load(const std::string& path, const LoadOptions& options) {
   if (!impl->loaded.tokenizer) fail({"text model", "a tokenizer in the checkpoint", "none", impl->loaded.path});
   impl->context.precision = options.bf16 ? Precision::bf16 : Precision::f32;
   impl->context.exact = options.exact;
+  impl->context.cache = parse_cache_format(options.cache, "load options");
   return TextModel(std::move(impl));
 }
 
@@ -64,7 +65,7 @@ int64_t TextModel::parameter_count() const {
   return impl_->model().parameter_count();
 }
 int64_t TextModel::state_bytes(int64_t tokens) const {
-  return impl_->model().state_bytes(tokens);
+  return impl_->model().state_bytes(tokens, impl_->context.cache);
 }
 std::vector<int32_t> TextModel::encode(std::string_view text) const {
   return impl_->tokenizer().encode(text);
@@ -100,7 +101,8 @@ TextSession TextModel::begin() const {
 
 TextSession TextModel::load_session(const std::string& path) const {
   std::vector<std::vector<int32_t>> tokens;
-  auto states = load_states(path, impl_->model().state_specs(), model_tag(impl_->model()), &tokens);
+  auto states = load_states(path, impl_->model().state_specs(), model_tag(impl_->model()), &tokens,
+                            impl_->context.cache);
   if (states.size() != 1 || tokens.size() != 1)
     fail({"session", "one sequence and its tokens", std::to_string(states.size()), path});
   if (!tokens[0].empty()) impl_->check(tokens[0], "session");

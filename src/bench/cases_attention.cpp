@@ -16,10 +16,12 @@ constexpr double kScale = 0.125;
 struct Span {
   int64_t queries, keys;
   bool backward, paired = false;
+  CacheFormat cache = CacheFormat::f32;  // of keys and values
 };
 
 struct Operands {
-  Var q, k, v, y;
+  Var q, k, v, y;  // keys and values as floats
+  Var kept_k, kept_v;
   AttentionSegment segment;
 };
 
@@ -66,10 +68,17 @@ Work work(Span kind) {
   o->q = Var::leaf(random_rows(kind.queries, kHeads * kDim, "q", -2, 2));
   o->k = Var::leaf(random_rows(kind.keys, kHeads * kDim, "k", -2, 2));
   o->v = Var::leaf(random_rows(kind.keys, kHeads * kDim, "v"));
+  const auto kept = [&](const Var& x) { return Var(rounded(x.value(), kHeads, kind.cache)); };
+  if (kind.cache != CacheFormat::f32) {
+    o->kept_k = kept(o->k), o->kept_v = kept(o->v);
+    o->k = Var(widened(o->kept_k.value(), kHeads)), o->v = Var(widened(o->kept_v.value(), kHeads));
+  }
   const auto run = [o, kind] {
     Recording on(kind.backward);
-    for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
-    o->y = attention(o->q, {&o->k, 1}, {&o->v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .paired = kind.paired});
+    if (kind.backward)
+      for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
+    const bool floats = kind.cache == CacheFormat::f32;
+    o->y = attention(o->q, {floats ? &o->k : &o->kept_k, 1}, {floats ? &o->v : &o->kept_v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .paired = kind.paired});
     if (kind.backward) backward(o->y, o->y.value());
   };
   return {run, [o, run, kind] { return run(), attention_error(*o, kind.backward); }};
@@ -79,16 +88,21 @@ Work work(Span kind) {
 
 void add_attention(std::vector<Case>& cases) {
   for (const Span kind : {Span{4096, 4096, false}, Span{16384, 16384, false}, Span{4096, 4096, true}, Span{4096, 4096, false, true},
-                          Span{16384, 16384, false, true}, Span{4096, 4096, true, true}, Span{1, 16384, false}}) {
+                          Span{16384, 16384, false, true}, Span{4096, 4096, true, true}, Span{1, 16384, false},
+                          Span{1, 16384, false, false, CacheFormat::bf16}, Span{1, 16384, false, false, CacheFormat::f16},
+                          Span{1, 16384, false, false, CacheFormat::q8_0}}) {
     const bool decode = kind.queries == 1;
     const char* what = decode ? "decode" : kind.backward ? "forward+backward" : "forward";
     const int64_t pairs = visible_pairs({0, kind.queries, 0, 0, kind.keys, kind.keys - kind.queries}, true, 0);
-    cases.push_back({.name = fmt::format("attention {}{} n={} 8x64", what, kind.paired ? " bf16" : "", kind.keys),
+    const bool floats = kind.cache == CacheFormat::f32;
+    const int64_t head_bytes = kernels::cached_units(kind.cache, kDim) * kernels::cached_unit_bytes(kind.cache);
+    cases.push_back({.name = fmt::format("attention {}{} n={} 8x64{}{}", what, kind.paired ? " bf16" : "", kind.keys, floats ? "" : " ",
+                                         floats ? "" : to_string(kind.cache)),
                      .flops = 4.0 * static_cast<double>(pairs * kHeads * kDim) * (kind.backward ? 3.5 : 1),
-                     .bytes = decode ? static_cast<double>(2 * kind.keys * kHeads * kDim * 4) : 0,
+                     .bytes = decode ? static_cast<double>(2 * kind.keys * kHeads * head_bytes) : 0,
                      .precision = kind.paired ? Precision::bf16 : Precision::f32,
                      .tokens = static_cast<double>(kind.queries),
-                     .peer = fmt::format("attention {} {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0, kind.paired ? "bf16" : "f32"),
+                     .peer = floats ? fmt::format("attention {} {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0, kind.paired ? "bf16" : "f32") : "",
                      .allowed = kind.paired ? 2e-2 : 1e-4,
                      .prepare = [kind] { return work(kind); }});
   }

@@ -73,7 +73,7 @@ std::vector<Case> model_cases(const ModelBench& bench) {
                       static_cast<double>(loaded->model->spec().vocab * loaded->model->spec().d_model);
   const int64_t at = bench.prompt + bench.generate / 2;  // the middle one of the tokens chosen
   const double bytes =
-      (loaded->read_bytes + static_cast<double>(loaded->model->state_bytes(at))) * static_cast<double>(bench.generate);
+      (loaded->read_bytes + static_cast<double>(loaded->model->state_bytes(at, bench.context.cache))) * static_cast<double>(bench.generate);
   return {{.name = fmt::format("prompt of {} tokens", bench.prompt),
            .flops = flops(bench.prompt) - head,
            .precision = bench.context.precision,

@@ -51,7 +51,7 @@ std::string program_at(const std::string& ref) {
 struct Bench {
   bench::Options options;
   bench::ModelBench model;
-  std::string against, markdown, html, lengths, weights, precision = "bf16";
+  std::string against, markdown, html, lengths, weights, precision = "bf16", cache = "f32";
   bool json = false, list = false, peers = false, answers = false;
 
   int run() {
@@ -81,6 +81,7 @@ struct Bench {
     if (model.path.empty()) return bench::all_cases();
     if (!weights.empty()) model.loading.weights = io::parse_block_format(weights);
     model.context.precision = parse_precision(precision, "bench");
+    model.context.cache = parse_cache_format(cache, "--cache");
     return bench::model_cases(model);
   }
 
@@ -205,6 +206,7 @@ void add_bench(Commands& commands) {
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->needs(model);
+  ModelChoice::add_cache(app, b->cache)->needs(model);
   app.add_option("--against", b->against,
                  "build another commit of this checkout and run its program in the same minutes")
       ->excludes(peers);

@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "cli/command.h"
 #include "cli/comparison_report.h"
+#include "cli/loaded.h"
 #include "cli/mixer_trials.h"
 #include "cli/progress_bar.h"
 #include "io/atomic_file.h"
@@ -18,11 +19,12 @@ struct Compare {
   std::vector<std::string> runs;
   MixerTrials trials;
   measure::CompareOptions options;
-  std::string precision = "bf16", markdown, html;
+  std::string precision = "bf16", cache = "f32", markdown, html;
   bool json = false, quiet = false, text = false, no_measure = false;
 
   int run() {
     options.context.precision = parse_precision(precision, "--precision");
+    options.context.cache = parse_cache_format(cache, "--cache");
     options.measure = !no_measure;
     std::sort(options.lengths.begin(), options.lengths.end());
     FlushDenormals flush;
@@ -81,6 +83,7 @@ void add_compare(Commands& commands) {
   app.add_option("--precision", c->precision, "of the factors of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
+  ModelChoice::add_cache(app, c->cache);
   app.add_flag("--exact", c->options.context.exact, "measure exact mode");
   app.add_option("--rows", c->options.rows, "sequences in the measured training step")
       ->capture_default_str()
@@ -95,8 +98,9 @@ void add_compare(Commands& commands) {
   app.add_flag("--quiet", c->quiet, "no progress");
   c->trials.add_flags(app);
   add_json_flag(app, c->json);
-  app.footer("Example: sennit compare runs/softmax runs/gla runs/mamba --html report.html\n"
-             "Example: sennit compare --mixers all --task recall --html recall.html");
+  app.footer(
+      "Example: sennit compare runs/softmax runs/gla runs/mamba --html report.html\n"
+      "Example: sennit compare --mixers all --task recall --html recall.html");
 }
 
 }  // namespace sennit::cli

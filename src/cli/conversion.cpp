@@ -74,9 +74,14 @@ io::GgufMetadata vocabulary_for(const StoredModel& model, std::string& said) {
                            : "not written: " + made.reason;
     m = made.vocabulary ? gguf_vocabulary(*made.vocabulary, vocab) : gguf_vocabulary(nullptr, vocab);
   } else {
-    const auto tokenizer = tokenizer_beside(model.path);
+    auto tokenizer = tokenizer_beside(model.path);
+    // What random weights make of a text means nothing, so that any vocabulary is true to them; and readers want one.
+    const bool stands_in = !tokenizer && model.random && vocab > 256;
+    if (stands_in) tokenizer = tokenizers::bytes_tokenizer();
     m = gguf_vocabulary(tokenizer.get(), vocab);
-    said = m.text("tokenizer.ggml.model") == "none" ? "none" : fmt::format("{} tokens written", vocab);
+    said = m.text("tokenizer.ggml.model") == "none" ? "none"
+           : stands_in ? fmt::format("none given: bytes, filled up to {} tokens, for weights that know no text", vocab)
+                       : fmt::format("{} tokens written", vocab);
   }
   const std::string chat = tokenizers::find_chat_template(model.path);
   if (!chat.empty()) m.set("tokenizer.chat_template", io::GgufValue::of(chat));

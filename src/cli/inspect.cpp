@@ -4,6 +4,7 @@
 
 #include "cli/command.h"
 #include "cli/inspection.h"
+#include "cli/loaded.h"
 #include "cli/progress_bar.h"
 #include "report/table.h"
 
@@ -39,11 +40,11 @@ void print(const Json& object, const std::string& indent) {
 }
 
 struct Inspect {
-  std::string path;
+  std::string path, cache = "f32";
   bool stats = false, json = false;
 
   int run() const {
-    const Json found = inspection(path, stats);
+    const Json found = inspection(path, stats, parse_cache_format(cache, "--cache"));
     if (json)
       fmt::print("{}\n", json_text(found, 1));
     else
@@ -63,6 +64,7 @@ void add_inspect(Commands& commands) {
                  "of token files")
       ->required();
   app.add_flag("--stats", i->stats, "read every tensor: min, mean, max, deviation");
+  ModelChoice::add_cache(app, i->cache);
   add_json_flag(app, i->json);
   app.footer("Example: sennit inspect runs/gla --stats");
 }

@@ -59,13 +59,13 @@ Json tensors_json(const io::Safetensors& file, bool stats) {
   return all;
 }
 
-Json size_json(const ModelSpec& spec, const std::string& path) {
+Json size_json(const ModelSpec& spec, const std::string& path, CacheFormat cache) {
   const measure::ModelSize size(spec, path);
   return {{"parameters", size.parameters()},
           {"parameters_by_part", size.parts()},
           {"blocks", spec.blocks.size()},
-          {"state_bytes_at_1k", size.state_bytes(1024)},
-          {"state_bytes_at_64k", size.state_bytes(65536)},
+          {"state_bytes_at_1k", size.state_bytes(1024, cache)},
+          {"state_bytes_at_64k", size.state_bytes(65536, cache)},
           {"flops_per_token_at_1k", size.flops(1024) / 1024}};
 }
 
@@ -100,16 +100,16 @@ Json tokens_json(const std::string& path) {
   return j;
 }
 
-Json model_json(const Json& file, const std::string& path) {
+Json model_json(const Json& file, const std::string& path, CacheFormat cache) {
   const ModelSpec spec = read_model_spec(file, path);
   Json j{{"kind", "model file"}, {"path", path}};
-  j.update(size_json(spec, path));
+  j.update(size_json(spec, path, cache));
   j["model"] = write_model_spec(spec);
   return j;
 }
 
 // A model of another program: what it is of ours, where it is.
-void add_foreign(const std::string& path, Json& j) {
+void add_foreign(const std::string& path, CacheFormat cache, Json& j) {
   try {
     const StoredModel stored = read_stored_model(path);
     const ModelSpec spec = read_model_spec(stored.model_file, path);
@@ -118,7 +118,7 @@ void add_foreign(const std::string& path, Json& j) {
     if (!stored.unread.empty()) j["settings_not_understood"] = stored.unread;
     for (const TensorUse& u : stored.uses)
       if (u.ours.empty()) j["tensors_not_used"].push_back(u.theirs);
-    j.update(size_json(spec, path));
+    j.update(size_json(spec, path, cache));
     j["model"] = stored.model_file;
   } catch (const Error& e) {
     j["not_understood"] = e.what();
@@ -136,10 +136,10 @@ Json gguf_value(const io::GgufValue& v) {
       v.items);
 }
 
-Json gguf_json(const std::string& path, bool stats) {
+Json gguf_json(const std::string& path, bool stats, CacheFormat cache) {
   const io::GgufFile file(path);
   Json j{{"kind", "GGUF"}, {"path", path}};
-  add_foreign(path, j);
+  add_foreign(path, cache, j);
   for (const auto& [key, value] : file.metadata().entries()) j["metadata"][key] = gguf_value(value);
   if (const auto t = tokenizer_of(file.metadata(), path)) j["tokenizer"] = tokenizer_json(*t);
   int64_t bytes = 0;
@@ -173,16 +173,16 @@ Json safetensors_json(const std::string& path, bool stats) {
   return j;
 }
 
-Json checkpoint_json(const std::string& folder, bool stats) {
+Json checkpoint_json(const std::string& folder, bool stats, CacheFormat cache) {
   const std::string config = folder + "/config.json";
   const Json file = io::read_json_file(config, {.max_bytes = 16 << 20, .non_finite = true});
   Json j{{"kind", "checkpoint"}, {"path", folder}};
   if (file.is_object() && file.contains("sennit")) {
     const ModelSpec spec = read_model_spec(file.at("sennit"), config);
-    j.update(size_json(spec, config));
+    j.update(size_json(spec, config, cache));
     j["model"] = write_model_spec(spec);
   } else {
-    add_foreign(folder, j);
+    add_foreign(folder, cache, j);
     j["config"] = file;
   }
   if (tokenizers::has_tokenizer(folder)) j["tokenizer"] = tokenizer_json(folder);
@@ -191,7 +191,7 @@ Json checkpoint_json(const std::string& folder, bool stats) {
   return j;
 }
 
-Json run_json(const train::RunFolder& folder, bool stats) {
+Json run_json(const train::RunFolder& folder, bool stats, CacheFormat cache) {
   const Json settings = folder.read_settings();
   Json j{{"kind", "training run"}, {"path", folder.path()}, {"steps_done", folder.last_step()}};
   if (settings.is_object() && settings.contains("data")) j["data"] = settings.at("data");
@@ -202,14 +202,14 @@ Json run_json(const train::RunFolder& folder, bool stats) {
     for (const std::string& name : store.names())
       if (const auto series = store.series(name); !series.empty()) j["last"][name] = series.back().value;
   }
-  if (folder.last_step() > 0) j["checkpoint"] = checkpoint_json(resolve_checkpoint(folder.path()), stats);
+  if (folder.last_step() > 0) j["checkpoint"] = checkpoint_json(resolve_checkpoint(folder.path()), stats, cache);
   return j;
 }
 
-Json folder_json(const std::string& path, bool stats) {
+Json folder_json(const std::string& path, bool stats, CacheFormat cache) {
   const train::RunFolder run(path);
-  if (run.begun()) return run_json(run, stats);
-  if (present(path + "/config.json")) return checkpoint_json(path, stats);
+  if (run.begun()) return run_json(run, stats, cache);
+  if (present(path + "/config.json")) return checkpoint_json(path, stats, cache);
   Json j{{"kind", "token files"}, {"path", path}};
   for (const char* split : {"train", "valid", "test"})
     if (const std::string file = fmt::format("{}/{}.tokens", path, split); present(file)) j[split] = tokens_json(file);
@@ -224,12 +224,12 @@ Json folder_json(const std::string& path, bool stats) {
 
 }  // namespace
 
-Json inspection(const std::string& path, bool stats) {
+Json inspection(const std::string& path, bool stats, CacheFormat cache) {
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return folder_json(path, stats);
+  if (fs::is_directory(path, ignored)) return folder_json(path, stats, cache);
   const std::string head(io::MappedFile::open(path)->text().substr(0, 16)), name = fs::path(path).filename().string();
   if (head.rfind("SNTTOKEN", 0) == 0) return tokens_json(path);
-  if (head.rfind("GGUF", 0) == 0) return gguf_json(path, stats);
+  if (head.rfind("GGUF", 0) == 0) return gguf_json(path, stats, cache);
   if (head.size() > 8 && head[8] == '{' && name.find(".json") == std::string::npos)
     return safetensors_json(path, stats);
   if (name.ends_with(".index.json")) return safetensors_json(path, stats);
@@ -243,7 +243,7 @@ Json inspection(const std::string& path, bool stats) {
   if (first == std::string::npos || head[first] != '{')
     fail({"inspect", "a model file, safetensors, token or state file, or tokenizer", "none of these", path});
   const Json file = io::read_json_file(path);
-  return model_json(file.is_object() && file.contains("sennit") ? file.at("sennit") : file, path);
+  return model_json(file.is_object() && file.contains("sennit") ? file.at("sennit") : file, path, cache);
 }
 
 report::Table tensor_table(const Json& tensors) {

@@ -12,10 +12,11 @@ std::vector<std::string> quantized_formats();  // names of block formats that ar
 
 // What every command that runs a model asks for: which one, and how exactly to compute.
 struct ModelChoice {
-  std::string checkpoint, tokenizer, weights, adapter, precision = "bf16";
+  std::string checkpoint, tokenizer, weights, adapter, precision = "bf16", cache = "f32";
   bool exact = false;
 
   void add(CLI::App& app);
+  static CLI::Option* add_cache(CLI::App& app, std::string& cache);
   Context context() const;
   LoadedModel load() const;                 // with or without a tokenizer
   LoadedModel load_with_tokenizer() const;  // throws Error when it has none

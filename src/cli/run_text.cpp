@@ -16,7 +16,7 @@ constexpr int64_t kLong = 8192;  // a prompt that takes long enough to show how 
 void resume(const std::string& path, Model& model, Session& session, std::vector<int32_t>& history,
             std::vector<int32_t>& waiting) {
   std::vector<std::vector<int32_t>> tokens;
-  auto states = load_states(path, model.state_specs(), model_tag(model), &tokens);
+  auto states = load_states(path, model.state_specs(), model_tag(model), &tokens, session.state().cache());
   if (states.size() != 1) fail({"run", "the state of one sequence", std::to_string(states.size()), path});
   if (!tokens.empty()) {
     for (const int32_t t : tokens[0])

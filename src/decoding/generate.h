@@ -12,7 +12,8 @@ namespace sennit {
 // One sequence that grows: a model, its state, and the logits after the last token.
 class Session {
  public:
-  Session(Model& model, Context context) : model_(&model), context_(context) {}
+  // An empty sequence; keys and values are kept in the context's format.
+  Session(Model& model, Context context) : model_(&model), context_(context), state_(context.cache) {}
 
   // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);

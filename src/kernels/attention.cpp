@@ -1,6 +1,7 @@
 #include "kernels/attention.h"
 
 #include "kernels/attention_tile.h"
+#include "kernels/cached_rows.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -100,7 +101,7 @@ void weigh_powers(const Scores& scores, int64_t power, float* row, Running& runn
 }
 
 Scores scores_of(const AttentionTask& t, int64_t query, int64_t first_key) {
-  return {t.scale, t.alibi, t.map == ScoreMap::power ? 0 : kNothing, query + t.offset - first_key,
+  return {t.scale, t.alibi, t.map == ScoreMap::power ? 0 : kNothing, place(t, query) + t.offset - first_key,
           seen_of_block(t, query, first_key)};
 }
 
@@ -121,17 +122,24 @@ void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& score
 }
 
 struct ForwardScratch {
-  float *keys, *weights;  // [key_dim, kKeys], [kRows, kKeys]
-  Running* running;       // [kRows]
+  float *keys, *values, *weights;  // [key_dim, kKeys], [kKeys, value_dim], [kRows, kKeys]
+  Running* running;                // [kRows]
   ForwardScratch(const AttentionTask& t, float* scratch)
       : keys(scratch),
-        weights(keys + t.key_dim * kKeys),
+        values(keys + t.key_dim * kKeys),
+        weights(values + t.value_dim * kKeys),
         running(reinterpret_cast<Running*>(weights + kRows * kKeys)) {}
 };
 
+// A block of values: where they stand, or widened.
+struct Values {
+  const float* data;
+  int64_t stride;
+};
+
 // Rows [first, first + rows) against one block of keys, of which each sees something.
-void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o,
-                   int64_t o_stride, float* keys, float* weights, Running* running) {
+void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, Values values,
+                   float* o, int64_t o_stride, float* keys, float* weights, Running* running) {
   multiply({.a = t.q + first * t.q_stride,
             .a_row = t.q_stride,
             .a_step = 1,
@@ -155,8 +163,8 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
     add_values({.a = weights + r * kKeys,
                 .a_row = kKeys,
                 .a_step = 1,
-                .b = t.v + first_key * t.v_stride,
-                .b_stride = t.v_stride,
+                .b = values.data,
+                .b_stride = values.stride,
                 .c = o + (first + r) * o_stride,
                 .c_stride = o_stride,
                 .rows = group,
@@ -164,6 +172,22 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
                 .k = 0,
                 .accumulate = true},
                ranges);
+  }
+}
+
+// The same for so few rows that a panel of keys and widened values would cost more than what they save.
+constexpr int64_t kFewRows = 8;
+void forward_few(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o,
+                 int64_t o_stride, float* weights, Running* running) {
+  const int64_t keys = smaller(kKeys, t.keys - first_key);
+  dot_cached(t.q + first * t.q_stride, t.q_stride, rows, {t.k, t.k_stride, t.format, first_key}, keys, t.key_dim,
+             weights, kKeys);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Scores scores = scores_of(t, first + r, first_key);
+    float *const row = weights + r * kKeys, *const sums = o + (first + r) * o_stride;
+    weigh(t, pass, first + r, scores, row, running[r], sums);
+    if (pass != Pass::measuring)
+      add_cached(row, {t.v, t.v_stride, t.format, first_key}, scores.range.begin, scores.range.end, t.value_dim, sums);
   }
 }
 
@@ -175,9 +199,18 @@ void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, f
     while (from < to && seen(t, first + from).end <= j) ++from;
     while (from < to && seen(t, first + to - 1).begin >= j + kKeys) --to;
     if (from == to) continue;
-    pack_units<false>(t.k + j * t.k_stride, t.k_stride, false, smaller(kKeys, t.keys - j), t.key_dim, s.keys, kKeys,
-                      t.key_dim);
-    forward_block(t, pass, first + from, to - from, j, o, o_stride, s.keys, s.weights, s.running + from);
+    if (to - from <= kFewRows) {
+      forward_few(t, pass, first + from, to - from, j, o, o_stride, s.weights, s.running + from);
+      continue;
+    }
+    const int64_t keys = smaller(kKeys, t.keys - j);
+    pack_cached({t.k, t.k_stride, t.format, j}, keys, t.key_dim, s.keys, kKeys);
+    Values values{static_cast<const float*>(t.v) + j * t.v_stride, t.v_stride};
+    if (t.format != CacheFormat::f32) {
+      if (pass != Pass::measuring) widen_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values);
+      values = {s.values, t.value_dim};
+    }
+    forward_block(t, pass, first + from, to - from, j, values, o, o_stride, s.keys, s.weights, s.running + from);
   }
 }
 
@@ -270,8 +303,8 @@ void each_tile(const AttentionTask& t, const float* d_o, int64_t o_stride, const
     const int64_t begin = t.causal ? larger(0, j - t.offset) : 0;
     const int64_t end = t.window > 0 ? smaller(t.queries, j + keys - 1 - t.offset + t.window) : t.queries;
     if (begin >= end) continue;
-    pack_units<false>(t.k + j * t.k_stride, t.k_stride, false, keys, t.key_dim, s.keys, kKeys, t.key_dim);
-    pack_units<false>(t.v + j * t.v_stride, t.v_stride, false, keys, t.value_dim, s.values, kKeys, t.value_dim);
+    pack_cached({t.k, t.k_stride, t.format, j}, keys, t.key_dim, s.keys, kKeys);
+    pack_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values, kKeys);
     for (int64_t i = begin; i < end; i += kRows) {
       const int64_t rows = smaller(kRows, end - i);
       multiply({t.q + i * t.q_stride, t.q_stride, 1, s.keys, kKeys, s.weights, kKeys, rows, kKeys, t.key_dim, false});
@@ -292,7 +325,8 @@ void backward(const AttentionTask& t, const float* o, const float* d_o, int64_t 
               [&](int64_t j, int64_t, int64_t i, int64_t rows) { add_clipped_delta(t, i, rows, j, stat, s); });
   each_tile(t, d_o, o_stride, s, [&](int64_t j, int64_t keys, int64_t i, int64_t rows) {
     weigh_slopes(t, i, rows, j, stat, s);
-    const float *q = t.q + i * t.q_stride, *k = t.k + j * t.k_stride, *d = d_o + i * o_stride;
+    const float *q = t.q + i * t.q_stride, *k = static_cast<const float*>(t.k) + j * t.k_stride,
+                *d = d_o + i * o_stride;
     multiply({s.weights, 1, kKeys, d, o_stride, dv + j * dv_stride, dv_stride, keys, t.value_dim, rows, true});
     multiply({s.slopes, 1, kKeys, q, t.q_stride, dk + j * dk_stride, dk_stride, keys, t.key_dim, rows, true});
     multiply({s.slopes, kKeys, 1, k, t.k_stride, dq + i * dq_stride, dq_stride, rows, t.key_dim, keys, true});

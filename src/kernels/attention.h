@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cached.h"
 #include "kernels/level.h"
 
 namespace sennit::kernels {
@@ -23,7 +24,8 @@ enum class ScoreMap { softmax, clipped, sigmoid, power };
 // "FlashAttention", arXiv:2205.14135), so that nothing of size queries x keys is stored. The bias is that of
 // Press et al., "Train Short, Test Long" (arXiv:2108.12409).
 struct AttentionTask {
-  const float *q, *k, *v;  // [queries, key_dim], [keys, key_dim], [keys, value_dim]; rows q_stride, ... floats apart
+  const float* q;  // [queries, key_dim], [keys, key_dim], [keys, value_dim]; rows q_stride, ... units apart: floats, or
+  const void *k, *v;  // what `format` keeps them in
   int64_t q_stride, k_stride, v_stride;
   int64_t queries, keys, key_dim, value_dim;  // dimensions of 1 or more
   int64_t offset = 0;                         // position of query 0 minus position of key 0
@@ -38,6 +40,8 @@ struct AttentionTask {
   float count_bias = 1;               // of ScoreMap::sigmoid
   int64_t power = 2;                  // of ScoreMap::power, as epsilon
   float epsilon = 0;
+  CacheFormat format = CacheFormat::f32;  // of keys and values; backward wants f32
+  bool together = false;  // all queries stand where query 0 does: heads that share keys and values; not for backward
 };
 
 // Query rows that a call of `forward` works on at a time: ranges of a multiple of it waste nothing.

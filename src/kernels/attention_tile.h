@@ -88,13 +88,18 @@ struct Range {
   int64_t begin, end;
 };
 
+// How far a query stands behind query 0.
+inline int64_t place(const AttentionTask& t, int64_t query) {
+  return t.together ? 0 : query;
+}
+
 // The keys that a query sees.
 inline Range seen(const AttentionTask& t, int64_t query) {
-  const int64_t position = query + t.offset;
+  const int64_t position = place(t, query) + t.offset;
   Range r{t.window > 0 ? larger(0, position - t.window + 1) : 0,
           t.causal ? larger(0, smaller(t.keys, position + 1)) : t.keys};
   if (t.block == 0) return r;
-  const int64_t start = position - (t.position + query) % t.block;  // of the query's block
+  const int64_t start = position - (t.position + place(t, query)) % t.block;  // of the query's block
   return {larger(r.begin, start), smaller(r.end, start + t.block)};
 }
 

@@ -68,7 +68,7 @@ void pack(const AttentionTask& t, const PanelKernels& panels, bool for_backward,
   const PackedSizes sizes(t, for_backward);
   for (int64_t block = begin; block < end; ++block) {
     const int64_t j = block * kKeys, count = smaller(kKeys, t.keys - j);
-    const float *k = t.k + j * t.k_stride, *v = t.v + j * t.v_stride;
+    const float *k = static_cast<const float*>(t.k) + j * t.k_stride, *v = static_cast<const float*>(t.v) + j * t.v_stride;
     float *score_keys = packed + block * sizes.whole, *values = score_keys + sizes.score_keys;
     pack_columns(panels, k, t.k_stride, false, count, kKeys, t.key_dim, score_keys);
     if (!for_backward) {

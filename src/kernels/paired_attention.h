@@ -6,7 +6,7 @@ namespace sennit::kernels {
 
 // The softmax attention of attention.h with products of bf16 pairs, through the panels of gemm.h: queries, keys, values,
 // weights and their gradients are rounded to bf16 where they are factors; scores, running maxima and all sums are f32.
-// A row depends on its query and the keys it sees alone, to the bit, as there.
+// A row depends on its query and the keys it sees alone, to the bit, as there. Keys and values to be packed are floats.
 struct PairedAttention {
   // Keys and values of one head of a segment, packed once for all queries and all heads that share them, for one of the
   // two. Blocks of kPairedKeys keys [begin, end) can be packed apart.

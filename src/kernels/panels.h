@@ -38,6 +38,22 @@ SENNIT_INLINE vf column_units(const float* x, int64_t stride, int64_t u, int64_t
                 load_some(x + (2 * u + 1) * stride, 2 * u + 1 < k ? n : 0));
 }
 
+// panel[depth][panel_width] from load(i, u), units u, ..., u + kLanes - 1 of row i; zeros beyond `width` rows.
+template <class Load>
+SENNIT_INLINE void pack_squares(int64_t width, float* panel, int64_t panel_width, int64_t depth, const Load& load) {
+  for (int64_t u = 0; u < depth; u += kLanes)
+    for (int64_t i = 0; i < panel_width; i += kLanes) {
+      vf square[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) square[r] = i + r < width ? load(i + r, u) : zero();
+      transpose(square);
+      const int64_t units = smaller(depth - u, kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r)
+        if (r < units) store_some(panel + (u + r) * panel_width + i, square[r], panel_width - i);
+    }
+}
+
 // panel[depth][panel_width] units from element (i, k) = x[i * stride + k], or x[k * stride + i] when k_major; zeros
 // beyond width and k.
 template <bool kPaired>
@@ -49,18 +65,10 @@ SENNIT_INLINE void pack_units(const float* x, int64_t stride, bool k_major, int6
         store_some(panel + u * panel_width + i, column_units<kPaired>(x + i, stride, u, k, width - i), panel_width - i);
     return;
   }
-  for (int64_t u = 0; u < depth; u += kLanes)
-    for (int64_t i = 0; i < panel_width; i += kLanes) {
-      vf square[kLanes];
-#pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r)
-        square[r] = i + r < width ? row_units<kPaired>(x + (i + r) * stride, u, k) : zero();
-      transpose(square);
-      const int64_t units = smaller(depth - u, kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r)
-        if (r < units) store_some(panel + (u + r) * panel_width + i, square[r], panel_width - i);
-    }
+  pack_squares(
+      width, panel, panel_width, depth, [=](int64_t i, int64_t u) __attribute__((always_inline)) {
+        return row_units<kPaired>(x + i * stride, u, k);
+      });
 }
 
 SENNIT_INLINE int64_t paired_depth(int64_t k, int64_t multiple) {

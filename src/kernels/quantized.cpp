@@ -1,6 +1,6 @@
 #include "kernels/quantized.h"
 
-#include "kernels/simd.h"
+#include "kernels/halves.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -183,13 +183,6 @@ SENNIT_INLINE Sums add_group(Sums s, const Codes& c, const int8_t* x) {
   for (int r = 0; r < kQuantizedRows; ++r)
     for (int j = 0; j < 4; ++j) s.v[r] += c.v[4 * r + j] * x[j];
   return s;
-}
-SENNIT_INLINE float from_half(uint16_t h) {
-  const uint32_t sign = uint32_t{h & 0x8000u} << 16, exponent = (h >> 10) & 31, fraction = h & 0x3ff;
-  if (exponent == 31) return __builtin_bit_cast(float, sign | 0x7f800000 | fraction << 13);
-  if (exponent) return __builtin_bit_cast(float, sign | (exponent + 112) << 23 | fraction << 13);
-  const float tiny = static_cast<float>(fraction) * 0x1p-24f;
-  return sign ? -tiny : tiny;
 }
 SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   Floats f;

@@ -1,6 +1,7 @@
 #include "kernels/sparse_attention.h"
 
 #include "kernels/attention_tile.h"
+#include "kernels/cached_rows.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -30,6 +31,14 @@ struct Rows {
 Rows rows_of(const float* x, int64_t stride, int64_t width, const RowSet& set, const int32_t* list, float* copy) {
   if (together(set, list)) return {x + row_at(set, list, 0) * stride, stride};
   for (int64_t i = 0; i < set.count; ++i) copy_row(x + row_at(set, list, i) * stride, copy + i * width, width);
+  return {copy, width};
+}
+// Some keys or values: widened where they are not floats.
+Rows kept_rows(const SparseAttentionTask& t, const void* x, int64_t stride, int64_t width, const RowSet& set,
+               float* copy) {
+  if (t.format == CacheFormat::f32) return rows_of(static_cast<const float*>(x), stride, width, set, t.key_list, copy);
+  for (int64_t i = 0; i < set.count; ++i)
+    widen_cached({x, stride, t.format, row_at(set, t.key_list, i)}, 1, width, copy + i * width);
   return {copy, width};
 }
 void add_back(const float* copy, int64_t width, const RowSet& set, const int32_t* list, float* x, int64_t stride) {
@@ -145,8 +154,8 @@ int64_t weigh_group(const SparseAttentionTask& t, const TileKeys& keys, const Ro
 
 int64_t forward_tile(const SparseAttentionTask& t, const KeyTile& tile, float* o, int64_t o_stride, const Scratch& s) {
   const TileKeys keys(t, tile);
-  const Rows k = rows_of(t.k, t.k_stride, t.key_dim, tile.keys, t.key_list, s.some_keys);
-  const Rows v = rows_of(t.v, t.v_stride, t.value_dim, tile.keys, t.key_list, s.some_values);
+  const Rows k = kept_rows(t, t.k, t.k_stride, t.key_dim, tile.keys, s.some_keys);
+  const Rows v = kept_rows(t, t.v, t.v_stride, t.value_dim, tile.keys, s.some_values);
   pack_units<false>(k.data, k.stride, false, tile.keys.count, t.key_dim, s.keys, kKeys, t.key_dim);
   int64_t pairs = 0;
   for (int64_t at = 0; at < tile.queries.count; at += kRows) {
@@ -241,8 +250,8 @@ void backward(const SparseAttentionTask& t, const float* o, const float* d_o, in
   for (int64_t i = 0; i < t.tile_count; ++i) {
     const KeyTile& tile = t.tiles[i];
     const TileKeys keys(t, tile);
-    const Rows k = rows_of(t.k, t.k_stride, t.key_dim, tile.keys, t.key_list, s.some_keys);
-    const Rows v = rows_of(t.v, t.v_stride, t.value_dim, tile.keys, t.key_list, s.some_values);
+    const Rows k = kept_rows(t, t.k, t.k_stride, t.key_dim, tile.keys, s.some_keys);
+    const Rows v = kept_rows(t, t.v, t.v_stride, t.value_dim, tile.keys, s.some_values);
     pack_units<false>(k.data, k.stride, false, tile.keys.count, t.key_dim, s.keys, kKeys, t.key_dim);
     pack_units<false>(v.data, v.stride, false, tile.keys.count, t.value_dim, s.values, kKeys, t.value_dim);
     KeyGradients into{dk + keys.first * dk_stride, dv + keys.first * dv_stride, dk_stride, dv_stride};

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cached.h"
 #include "kernels/level.h"
 
 namespace sennit::kernels {
@@ -26,8 +27,8 @@ struct KeyTile {
 // in their order with a running maximum, as in kernels/attention.h: a query whose tiles are whole blocks of kTileKeys
 // keys gets the bits of dense attention over these keys.
 struct SparseAttentionTask {
-  const float *q = nullptr, *k = nullptr,
-              *v = nullptr;  // [queries, key_dim], [keys, key_dim], [keys, value_dim]; rows q_stride, ... floats apart
+  const float* q = nullptr;               // [queries, key_dim], [keys, key_dim], [keys, value_dim]; rows q_stride, ...
+  const void *k = nullptr, *v = nullptr;  // units apart: floats, or what `format` keeps them in
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
   int64_t key_dim = 1, value_dim = 1;
   int64_t offset = 0;  // place of query 0 minus that of key 0
@@ -39,6 +40,7 @@ struct SparseAttentionTask {
   float* tops = nullptr;  // when given: the highest score of a query in its tiles of each column, where that is higher
                           // than what stands at tops[(query - begin) * tops_stride + column]
   int64_t tops_stride = 0;
+  CacheFormat format = CacheFormat::f32;  // of keys and values; backward wants f32
 };
 
 struct SparseAttention {

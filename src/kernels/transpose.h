@@ -32,12 +32,17 @@ SENNIT_INLINE void exchange(vf& low, vf& high) {
 
 template <int S>
 SENNIT_INLINE void exchange(vf& low, vf& high) {
-  constexpr int kOdd = S == 1 ? 0xAA : S == 2 ? 0xCC : 0xF0;
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const __m256i across = _mm256_xor_si256(lane, _mm256_set1_epi32(S));
   const __m256 a = low.v, b = high.v;
-  low.v = _mm256_blend_ps(a, _mm256_permutevar8x32_ps(b, across), kOdd);
-  high.v = _mm256_blend_ps(_mm256_permutevar8x32_ps(a, across), b, kOdd);
+  if constexpr (S == 1) {
+    low.v = _mm256_blend_ps(a, _mm256_moveldup_ps(b), 0xAA);
+    high.v = _mm256_blend_ps(_mm256_movehdup_ps(a), b, 0xAA);
+  } else if constexpr (S == 2) {
+    low.v = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(1, 0, 1, 0));
+    high.v = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(3, 2, 3, 2));
+  } else {
+    low.v = _mm256_permute2f128_ps(a, b, 0x20);
+    high.v = _mm256_permute2f128_ps(a, b, 0x31);
+  }
 }
 
 #else

@@ -102,7 +102,7 @@ RunFacts facts_of(const std::string& path, const CompareOptions& options, const 
   f.parameters = loaded.model->parameter_count();
   const train::RunFolder folder(path);
   if (folder.begun()) read_metrics(folder, f);
-  for (int64_t n = 256; n <= 65536; n *= 2) f.state_bytes.push_back({n, loaded.model->state_bytes(n)});
+  for (int64_t n = 256; n <= 65536; n *= 2) f.state_bytes.push_back({n, loaded.model->state_bytes(n, options.context.cache)});
   if (!options.measure) return f;
   f.inference = inference_cost(*loaded.model, options.context, options.lengths,
                                [&](const std::string& what) { return !watch || watch(f.name + ": " + what); });

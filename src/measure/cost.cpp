@@ -31,7 +31,7 @@ PrefillCost prefill_cost(Session& session, std::span<const int32_t> tokens) {
   std::vector<double> times;
   int64_t peak = 0;
   for (int i = 0; i < kTries; ++i) {
-    session.restore(SequenceState());
+    session.restore(SequenceState(session.state().cache()));
     const int64_t before = memory_counters().live;
     reset_memory_peak();
     const double start = seconds_now();

@@ -55,11 +55,11 @@ int64_t ModelSize::parameters() const {
   return n;
 }
 
-int64_t ModelSize::state_bytes(int64_t tokens) const {
+int64_t ModelSize::state_bytes(int64_t tokens, CacheFormat cache) const {
   int64_t n = 0;
   for (const Kind& k : kinds_)
     for (const StateSpec& spec : k.block->state_specs())
-      for (const StateField& f : spec) n += k.count * f.bytes(tokens);
+      for (const StateField& f : spec) n += k.count * f.bytes(tokens, cache);
   return n;
 }
 

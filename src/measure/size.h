@@ -18,8 +18,8 @@ class ModelSize {
   const std::map<std::string, int64_t>& parts() const {
     return parts_;
   }                                           // parameters: "embedding", "mixer", "channel", "norm"
-  int64_t state_bytes(int64_t tokens) const;  // of one sequence
-  int64_t flops(int64_t n) const;             // of a forward pass over one sequence of n tokens, with all logits
+  int64_t state_bytes(int64_t tokens, CacheFormat cache = CacheFormat::f32) const;  // of one sequence
+  int64_t flops(int64_t n) const;  // of a forward pass over one sequence of n tokens, with all logits
 
  private:
   struct Kind {

@@ -54,7 +54,9 @@ Pooled<Var> ChoosingMixer::summarise(const AttentionHeads::Operands& m, const Ba
     const int64_t whole = a.keys / layout_.unit * layout_.unit, begin = known * layout_.unit;
     const Var& keys = m.keys[a.source];
     if (state) {
-      all.push_back(state->append(kSummary, summaries_of(rows(keys, a.key_begin + begin, whole - begin))));
+      const Var kept = rows(keys, a.key_begin + begin, whole - begin);
+      const bool floats = keys.value().dtype() == DType::f32;
+      all.push_back(state->append(kSummary, summaries_of(floats ? kept : Var(widened(kept.value(), heads.kv_heads)))));
     } else {
       NoGrad off;
       all.push_back(summaries_of(rows(keys.detach(), a.key_begin, whole)));

@@ -41,14 +41,15 @@ struct ExpertHeads : Heads {
     p("gate_out", gate_out);
   }
   StateSpec state_spec() const override {
-    return {{"k", {1, width()}, Growth::per_token}, {"v", {1, width()}, Growth::per_token}};
+    return {{.name = "k", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads},
+            {.name = "v", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads}};
   }
   float scale_of_scores() const { return 1 / std::sqrt(static_cast<float>(dim)); }
 
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<ExpertHeads>("expert_heads", batch);
     const Context& c = *batch.context;
-    const SeenRows seen = seen_rows({k(looked_at(x, batch), c), v(looked_at(x, batch), c)}, batch, 0);
+    const SeenRows seen = seen_rows({k(looked_at(x, batch), c), v(looked_at(x, batch), c)}, batch, 0, 0, heads);
     const Var core = attention(
         q(x, c), seen.part(0), seen.part(1), seen.segments,
         {.heads = heads, .kv_heads = heads, .scale = scale_of_scores(), .causal = batch.pattern == Pattern::causal});

@@ -57,7 +57,8 @@ void AttentionHeads::visit(const ParameterVisitor& p) {
 StateSpec AttentionHeads::state_spec(int64_t reach) const {
   const Shape row{1, kv_heads * head_dim};
   const Growth growth = reach ? Growth::window : Growth::per_token;
-  return {{"k", row, growth, reach}, {"v", row, growth, reach}};
+  return {{.name = "k", .shape = row, .growth = growth, .window = reach, .heads = kv_heads},
+          {.name = "v", .shape = row, .growth = growth, .window = reach, .heads = kv_heads}};
 }
 
 Var AttentionHeads::plain(Linear& map, const Parameter& norm, int64_t count, const Var& x, const Context& c) {
@@ -72,8 +73,8 @@ AttentionHeads::Operands AttentionHeads::operands(const Var& x, const Batch& bat
   m.plain_queries = plain(q, q_norm, heads, x, c);
   m.plain_keys = plain(k, k_norm, kv_heads, source, c);
   m.queries = position->turn(m.plain_queries, batch.segments, heads);
-  SeenRows seen =
-      seen_rows({position->turn(m.plain_keys, looked_at_segments(batch), kv_heads), v(source, c)}, batch, 0, reach);
+  SeenRows seen = seen_rows({position->turn(m.plain_keys, looked_at_segments(batch), kv_heads), v(source, c)}, batch, 0,
+                            reach, kv_heads);
   m.keys = std::move(seen.parts[0]), m.values = std::move(seen.parts[1]);
   m.segments = std::move(seen.segments);
   return m;

@@ -35,7 +35,8 @@ struct Hopfield : Heads {
     if (options.beta == 0) options.beta = 1 / std::sqrt(static_cast<double>(dim));
   }
   StateSpec state_spec() const override {
-    return {{"k", {1, width()}, Growth::per_token}, {"v", {1, width()}, Growth::per_token}};
+    return {{.name = "k", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads},
+            {.name = "v", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads}};
   }
 
   // Queries after all updates but the last, in which they read the values.
@@ -50,7 +51,7 @@ struct Hopfield : Heads {
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Hopfield>("hopfield", batch);
     const Context& c = *batch.context;
-    const SeenRows seen = seen_rows({k(looked_at(x, batch), c), v(looked_at(x, batch), c)}, batch, 0);
+    const SeenRows seen = seen_rows({k(looked_at(x, batch), c), v(looked_at(x, batch), c)}, batch, 0, 0, heads);
     return output(x, retrieved(x, seen, batch.pattern == Pattern::causal, seen.part(1), c), c);
   }
   int64_t flops(int64_t n) const override { return pattern_flops(Pattern::causal, n, 0); }

@@ -166,10 +166,10 @@ Var Model::loss(const Var& hidden, std::span<const int32_t> targets, const Conte
   return Var(Tensor::full({1}, counted > 0 ? static_cast<float>(sum / counted) : 0));
 }
 
-int64_t Model::state_bytes(int64_t tokens) const {
+int64_t Model::state_bytes(int64_t tokens, CacheFormat cache) const {
   int64_t n = 0;
   for (const StateSpec& spec : state_specs_)
-    for (const StateField& f : spec) n += f.bytes(tokens);
+    for (const StateField& f : spec) n += f.bytes(tokens, cache);
   return n;
 }
 

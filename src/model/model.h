@@ -25,7 +25,7 @@ class Model : public Module {
   bool causal() const { return spec_.pattern == "causal"; }
   void require_causal(const std::string& who) const;  // throws Error where it reads both ways
   const std::vector<StateSpec>& state_specs() const { return state_specs_; }  // by slot
-  int64_t state_bytes(int64_t tokens) const;  // of one sequence
+  int64_t state_bytes(int64_t tokens, CacheFormat cache = CacheFormat::f32) const;  // of one sequence
   int64_t flops(int64_t n) const;             // of a forward pass over one sequence of n tokens, with all logits
   std::vector<std::unique_ptr<Block>>& blocks() { return blocks_; }
   void visit(const ParameterVisitor& v) override;

@@ -195,6 +195,7 @@ StoredModel read_model_file(const std::string& path) {
                   .tensors = {},
                   .path = path,
                   .origin = "a model file, with random weights",
+                  .random = true,
                   .uses = {},
                   .unread = {},
                   .gguf = nullptr};

@@ -24,6 +24,7 @@ struct StoredModel {
   std::map<std::string, io::StoredTensor> tensors;  // one for each parameter
   std::string path, origin;                         // "Hugging Face llama", "GGUF qwen2", "Sennit"
   int64_t context_length = 0;                       // that it was trained for; 0 where nothing says so
+  bool random = false;                              // a model file alone, with the weights that training starts from
   std::vector<TensorUse> uses;
   std::vector<std::string> unread;         // settings that nobody understood
   std::shared_ptr<const io::GgufFile> gguf;  // where it comes from one: its vocabulary is there

@@ -34,8 +34,8 @@ struct Plan {
   kernels::AttentionTask task(const AttentionSegment& a, int64_t head, const Tensor& q, const Tensor& k, const Tensor& v) const {
     const int64_t kv = head / s.group();
     return {.q = q.data() + a.query_begin * q.row_size() + head * s.dk,
-            .k = k.data() + a.key_begin * k.row_size() + kv * s.dk,
-            .v = v.data() + a.key_begin * v.row_size() + kv * s.dv,
+            .k = cached_head(k, a.key_begin, kv, s.kv_heads),
+            .v = cached_head(v, a.key_begin, kv, s.kv_heads),
             .q_stride = q.row_size(),
             .k_stride = k.row_size(),
             .v_stride = v.row_size(),
@@ -55,7 +55,8 @@ struct Plan {
             .clip_high = options.clip_high,
             .count_bias = options.count_bias,
             .power = options.power,
-            .epsilon = options.epsilon};
+            .epsilon = options.epsilon,
+            .format = cache_format(k.dtype())};
   }
 };
 
@@ -70,9 +71,12 @@ class PackedKeys {
   PackedKeys(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, bool for_backward)
       : heads_(plan.s.kv_heads) {
     const kernels::PairedAttention& kernel = kernels::paired_attention();
+    Pooled<Tensor> k(keys.size()), v(keys.size());  // as floats, where a paired segment looks at them
+    for (const AttentionSegment& a : plan.segments)
+      if (plan.paired(a)) k[a.source] = widened(keys[a.source], heads_), v[a.source] = widened(values[a.source], heads_);
     const auto task = [&](int64_t i, int64_t kv) {
       const AttentionSegment& a = plan.segments[i];
-      return plan.task(a, kv * plan.s.group(), q, keys[a.source], values[a.source]);
+      return plan.task(a, kv * plan.s.group(), q, k[a.source], v[a.source]);
     };
     Pooled<Tile> pieces;
     for (size_t i = 0; i < plan.segments.size(); ++i)
@@ -102,11 +106,29 @@ class PackedKeys {
   Tensor packed_;
 };
 
+// How many heads of a group read a block of keys together where each has one query: all that leave every thread some.
+int64_t heads_together(const Plan& plan) {
+  if (recording() || !plan.slopes.empty()) return 1;
+  const int64_t others = plan.s.kv_heads * std::ssize(plan.segments),
+                parts = std::clamp<int64_t>((thread_count() + others - 1) / std::max<int64_t>(1, others), 1, plan.s.group());
+  return (plan.s.group() + parts - 1) / parts;
+}
+
+// Heads of a group, each with the one query of segment `a`, as one task.
+void forward_group(const Plan& plan, const AttentionSegment& a, int64_t head, int64_t heads, const Tensor& q, const Tensor& k, const Tensor& v,
+                   Tensor& o, float* scratch) {
+  auto task = plan.task(a, head, q, k, v);
+  task.queries = heads, task.q_stride = plan.s.dk, task.together = true;
+  const int64_t need = kernels::attention().scratch_floats(task);
+  kernels::attention().forward(task, 0, heads, o.data() + a.query_begin * o.row_size() + head * plan.s.dv, plan.s.dv, scratch + need, scratch);
+}
+
 void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse) {
   const PackedKeys packed(plan, q, keys, values, false);
   Pooled<Tile> tiles;
+  const int64_t together = heads_together(plan);
   for (size_t i = 0; i < plan.segments.size(); ++i)
-    for (int64_t h = 0; h < plan.s.heads; ++h)
+    for (int64_t h = 0; h < plan.s.heads; h += plan.segments[i].queries == 1 ? std::min(together, plan.s.group() - h % plan.s.group()) : 1)
       for (int64_t b = 0; b < plan.segments[i].queries; b += kQueryTile)
         tiles.push_back({i, h, b, std::min(b + kQueryTile, plan.segments[i].queries)});
   int64_t need = 0;
@@ -114,9 +136,12 @@ void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, st
     const auto task = plan.task(a, 0, q, keys[a.source], values[a.source]);
     need = std::max(need, plan.paired(a) ? kernels::paired_attention().forward_floats(task) : kernels::attention().scratch_floats(task));
   }
+  need += 2 * plan.s.group();  // where heads go together: their statistics, and room for more queries
   each_with_scratch(std::ssize(tiles), need, [&](int64_t i, float* scratch) {
     const Tile& tile = tiles[i];
     const AttentionSegment& a = plan.segments[tile.segment];
+    if (const int64_t heads = std::min(together, plan.s.group() - tile.head % plan.s.group()); heads > 1 && a.queries == 1)
+      return forward_group(plan, a, tile.head, heads, q, keys[a.source], values[a.source], o, scratch);
     const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
     float *to = o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
           *stat = lse.data() + tile.head * lse.row_size() + a.query_begin;
@@ -188,7 +213,7 @@ int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, in
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options) {
   SENNIT_CHECK(options.kv_heads > 0 && options.heads % options.kv_heads == 0 && keys.size() == values.size());
-  Plan plan{.s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : values[0].columns() / options.kv_heads},
+  Plan plan{.s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : cached_numbers(values[0].value(), options.kv_heads)},
             .options = options,
             .slopes = {options.slopes.begin(), options.slopes.end()},
             .segments = {segments.begin(), segments.end()}};
@@ -196,8 +221,7 @@ Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> valu
   const Shapes& s = plan.s;
   Pooled<Tensor> k, v;
   for (size_t i = 0; i < keys.size(); ++i) {
-    SENNIT_CHECK(keys[i].columns() == s.kv_heads * s.dk && values[i].columns() == s.kv_heads * s.dv, "attention: keys {}, values {}",
-                 keys[i].shape().str(), values[i].shape().str());
+    check_cached(keys[i], values[i], s.kv_heads, s.dk, s.dv);
     k.push_back(keys[i].value());
     v.push_back(values[i].value());
   }

@@ -3,6 +3,7 @@
 
 #include "autograd/var.h"
 #include "kernels/attention.h"
+#include "sequence/cache.h"
 
 namespace sennit {
 
@@ -34,7 +35,8 @@ struct AttentionOptions {
 // Whether that is the faster way on this machine.
 bool pairs_are_faster();
 
-// q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]
+// q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]. A source of keys and values may be
+// in a cache's format (sequence/cache.h) where nothing is recorded: it is read as it is.
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options);
 

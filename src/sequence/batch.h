@@ -21,10 +21,12 @@ const char* to_string(Pattern pattern);
 // What a forward pass needs besides the rows.
 struct Context {
   Precision precision = Precision::f32;
+  CacheFormat cache = CacheFormat::f32;  // in which new sequences keep keys and values
   bool exact = false;     // choose kernels by the row alone: the same bits however a sequence is split or batched
   bool training = false;  // dropout and the like
   Rng rng{};              // of this step; parts fork it by name
-  std::vector<Var>* losses = nullptr;  // auxiliary losses [1], to be added to the task's; not computed where nobody collects
+  std::vector<Var>* losses =
+      nullptr;  // auxiliary losses [1], to be added to the task's; not computed where nobody collects
 };
 
 // A view: whoever makes it keeps the segments and the context alive. A state appears in at most one segment.

@@ -16,9 +16,10 @@ struct SeenRows {
 };
 
 // `parts` are maps of the rows looked at ([N, ...], or [M, ...] of the memory across), keys and values most often.
-// Where a sequence keeps a state, part i is appended to its growing field `field` + i; `window` as in
+// Where a sequence keeps a state, part i is appended to its growing field `field` + i; `window` and `heads` as in
 // LayerState::append.
-SeenRows seen_rows(std::initializer_list<Var> parts, const Batch& batch, size_t field, int64_t window = 0);
+SeenRows seen_rows(std::initializer_list<Var> parts, const Batch& batch, size_t field, int64_t window = 0,
+                   int64_t heads = 0);
 
 // What is looked at: the batch's own rows x, or the memory across.
 const Var& looked_at(const Var& x, const Batch& batch);

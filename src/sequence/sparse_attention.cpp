@@ -36,8 +36,8 @@ struct Plan {
     const AttentionSegment& a = segments[job.segment];
     const int64_t kv = job.head * kv_heads / heads;
     return {.q = q.data() + a.query_begin * q.row_size() + job.head * dk,
-            .k = k.data() + a.key_begin * k.row_size() + kv * dk,
-            .v = v.data() + a.key_begin * v.row_size() + kv * dv,
+            .k = cached_head(k, a.key_begin, kv, kv_heads),
+            .v = cached_head(v, a.key_begin, kv, kv_heads),
             .q_stride = q.row_size(),
             .k_stride = k.row_size(),
             .v_stride = v.row_size(),
@@ -47,7 +47,8 @@ struct Plan {
             .scale = scale,
             .alibi = slopes.empty() ? 0 : slopes[job.head],
             .begin = job.begin,
-            .end = job.end};
+            .end = job.end,
+            .format = cache_format(k.dtype())};
   }
 
   int64_t scratch_floats() const {
@@ -68,14 +69,12 @@ Plan plan_of(const Var& q, std::span<const Var> keys, std::span<const Var> value
   Plan plan{.heads = o.heads,
             .kv_heads = o.kv_heads,
             .dk = q.columns() / o.heads,
-            .dv = keys.empty() ? 0 : values[0].columns() / o.kv_heads,
+            .dv = keys.empty() ? 0 : cached_numbers(values[0].value(), o.kv_heads),
             .scale = o.scale,
             .slopes = {o.slopes.begin(), o.slopes.end()},
             .segments = {segments.begin(), segments.end()},
             .source = std::move(source)};
-  for (size_t i = 0; i < keys.size(); ++i)
-    SENNIT_CHECK(keys[i].columns() == o.kv_heads * plan.dk && values[i].columns() == o.kv_heads * plan.dv,
-                 "sparse attention: keys {}, values {}", keys[i].shape().str(), values[i].shape().str());
+  for (size_t i = 0; i < keys.size(); ++i) check_cached(keys[i], values[i], o.kv_heads, plan.dk, plan.dv);
   return plan;
 }
 

@@ -60,7 +60,7 @@ struct SparseAttentionOptions {
   float scale;
   std::span<const float> slopes = {};  // ALiBi, one a head
 };
-// q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]
+// q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]; a cache's rows as in attention()
 Var sparse_attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
                      std::span<const AttentionSegment> segments, const SparseAttentionOptions& options,
                      TileSource source);

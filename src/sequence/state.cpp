@@ -16,7 +16,16 @@ int64_t StateField::rows(int64_t tokens) const {
   return growth == Growth::window ? tokens - rows_dropped(tokens, window) : tokens / every;
 }
 
-int64_t StateField::bytes(int64_t tokens) const { return shape.with(0, rows(tokens)).elements() * 4; }
+int64_t StateField::bytes(int64_t tokens, CacheFormat cache) const {
+  return kept_shape(tokens, cache).elements() * dtype_bits(kept_dtype(cache)) / 8;
+}
+
+Shape StateField::kept_shape(int64_t tokens, CacheFormat cache) const {
+  const Shape all = shape.with(0, rows(tokens));
+  return heads ? all.with(1, heads * kernels::cached_units(cache, shape[1] / heads)) : all;
+}
+
+DType StateField::kept_dtype(CacheFormat cache) const { return heads ? cache_dtype(cache) : DType::f32; }
 
 int64_t rows_dropped(int64_t tokens, int64_t window) {
   constexpr int64_t kRun = 64;
@@ -38,7 +47,11 @@ Tensor LayerState::writable(size_t field, const Shape& shape) const {
   return free && values_[field].shape() == shape ? values_[field].value() : Tensor(shape);
 }
 
-Var LayerState::append(size_t field, const Var& added, int64_t window) {
+Var LayerState::append(size_t field, const Var& fresh, int64_t window, int64_t heads) {
+  const bool rounds = heads > 0 && cache_ != CacheFormat::f32;
+  if (rounds && recording())
+    fail({"state", "a cache of f32 where gradients are wanted", to_string(cache_)});
+  const Var added = rounds ? Var(rounded(fresh.value(), heads, cache_)) : fresh;
   if (field >= values_.size()) values_.resize(field + 1);
   if (field >= buffers_.size()) buffers_.resize(field + 1), starts_.resize(field + 1, 0);
   Var& kept = values_[field];
@@ -51,7 +64,7 @@ Var LayerState::append(size_t field, const Var& added, int64_t window) {
     buffer = Tensor();
   } else {
     if (!buffer || starts_[field] + after > buffer.rows()) {
-      Tensor larger(added.shape().with(0, std::max<int64_t>(64, 2 * after)));
+      Tensor larger(added.shape().with(0, std::max<int64_t>(64, 2 * after)), added.value().dtype());
       if (before) larger.slice(0, before).copy_from(kept.value());
       buffer = std::move(larger);
       starts_[field] = 0;
@@ -74,18 +87,18 @@ void LayerState::detach() {
 }
 
 LayerState LayerState::clone() const {
-  LayerState copy;
+  LayerState copy(cache_);
   for (const Var& v : values_) copy.values_.emplace_back(v ? Var(v.value().clone()) : Var());
   return copy;
 }
 
 LayerState& SequenceState::layer(size_t slot) {
-  if (slot >= layers_.size()) layers_.resize(slot + 1);
+  if (slot >= layers_.size()) layers_.resize(slot + 1, LayerState(cache_));
   return layers_[slot];
 }
 
 SequenceState SequenceState::clone() const {
-  SequenceState copy;
+  SequenceState copy(cache_);
   copy.position = position;
   for (const LayerState& l : layers_) copy.layers_.push_back(l.clone());
   return copy;

@@ -10,6 +10,7 @@ namespace sennit {
 namespace {
 
 constexpr int64_t kMostStates = 1 << 20;
+constexpr const char* kCacheKey = "sennit.cache";  // the format of keys and values; f32 where it is missing
 
 std::string key_of(size_t sequence, size_t slot, const std::string& field) { return fmt::format("{}.{}.{}", sequence, slot, field); }
 
@@ -33,10 +34,11 @@ int64_t number(const io::SafetensorsFile& file, const std::string& key) {
   return n;
 }
 
-void check_shape(const StateField& field, int64_t position, const Tensor& value, const std::string& key, const std::string& path) {
-  const Shape wanted = field.shape.with(0, field.rows(position));
-  if (value.shape() != wanted || value.dtype() != DType::f32)
-    fail({"state file", fmt::format("`{}` to be f32 {}", key, wanted.str()), fmt::format("{} {}", to_string(value.dtype()), value.shape().str()), path});
+void check_shape(const StateField& field, CacheFormat cache, int64_t position, const Tensor& value, const std::string& key, const std::string& path) {
+  const Shape wanted = field.kept_shape(position, cache);
+  const DType dtype = field.kept_dtype(cache);
+  if (value.shape() != wanted || value.dtype() != dtype)
+    fail({"state file", fmt::format("`{}` to be {} {}", key, to_string(dtype), wanted.str()), fmt::format("{} {}", to_string(value.dtype()), value.shape().str()), path});
 }
 
 }  // namespace
@@ -45,6 +47,7 @@ void save_states(const std::string& path, const std::vector<const SequenceState*
                  const std::string& model, const std::vector<std::vector<int32_t>>& tokens) {
   std::vector<io::NamedTensor> tensors;
   io::SafetensorsMetadata metadata = {{"sennit.states", std::to_string(states.size())}, {"sennit.model", model}};
+  if (!states.empty()) metadata[kCacheKey] = to_string(states[0]->cache());
   for (size_t i = 0; i < states.size(); ++i) {
     metadata[fmt::format("position.{}", i)] = std::to_string(states[i]->position);
     for (size_t slot = 0; slot < states[i]->layers().size(); ++slot)
@@ -60,15 +63,20 @@ void save_states(const std::string& path, const std::vector<const SequenceState*
 }
 
 std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model,
-                                       std::vector<std::vector<int32_t>>* tokens) {
+                                       std::vector<std::vector<int32_t>>* tokens, CacheFormat cache) {
   const io::SafetensorsFile file(path);
   file.verify();
   const auto made_for = file.metadata().find("sennit.model");
   if (made_for == file.metadata().end() || made_for->second != model)
     fail({"state file", "a state of this model", made_for == file.metadata().end() ? "one without a model" : "one of another model", path});
+  const auto kept = file.metadata().find(kCacheKey);
+  const std::string format = kept == file.metadata().end() ? to_string(CacheFormat::f32) : kept->second;
+  if (format != to_string(cache))
+    fail({"state file", fmt::format("keys and values in {}, as was asked for", to_string(cache)), format, path});
   const int64_t count = number(file, "sennit.states");
   if (count > kMostStates) fail({"state file", fmt::format("at most {} states", kMostStates), std::to_string(count), path});
-  std::vector<SequenceState> states(count);
+  std::vector<SequenceState> states;
+  for (int64_t i = 0; i < count; ++i) states.emplace_back(cache);
   size_t used = 0;
   for (int64_t i = 0; i < count; ++i) {
     states[i].position = number(file, fmt::format("position.{}", i));
@@ -80,7 +88,7 @@ std::vector<SequenceState> load_states(const std::string& path, const std::vecto
           continue;
         }
         const Tensor value = file.tensor(key);
-        check_shape(specs[slot][f], states[i].position, value, key, path);
+        check_shape(specs[slot][f], cache, states[i].position, value, key, path);
         states[i].layer(slot).set(f, Var(value.clone()));
         ++used;
       }

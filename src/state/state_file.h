@@ -12,8 +12,9 @@ namespace sennit {
 // ("<sequence>.tokens", i32): the first `position` of them are in the state, the others wait to be read.
 void save_states(const std::string& path, const std::vector<const SequenceState*>& states, const std::vector<StateSpec>& specs,
                  const std::string& model, const std::vector<std::vector<int32_t>>& tokens = {});
-// Throws Error when the file is damaged, belongs to another model, or does not fit the specs.
+// Throws Error when the file is damaged, belongs to another model, keeps keys and values in another format than `cache`,
+// or does not fit the specs.
 std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model,
-                                       std::vector<std::vector<int32_t>>* tokens = nullptr);
+                                       std::vector<std::vector<int32_t>>* tokens = nullptr, CacheFormat cache = CacheFormat::f32);
 
 }  // namespace sennit

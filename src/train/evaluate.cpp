@@ -27,7 +27,11 @@ Evaluation evaluate(Model& model, const tokenizers::Tokenizer& tokenizer, std::s
   double nats = 0;
   for (int64_t i = 0; i < batches.count() && e.tokens < total; ++i) {
     const data::PackedBatch batch = batches.at(i);
-    const std::vector<Segment> segments = segments_of(batch);
+    std::vector<Segment> segments = segments_of(batch);
+    std::vector<SequenceState> kept;  // a format of few bits shows where keys and values are read from states
+    for (size_t s = 0; s < segments.size() && options.context.cache != CacheFormat::f32; ++s)
+      kept.emplace_back(options.context.cache);
+    for (size_t s = 0; s < kept.size(); ++s) segments[s].state = &kept[s];
     Tensor losses;
     model.loss(model.hidden(batch.tokens, {segments, &options.context}), batch.targets, options.context, &losses);
     nats += kernels::elementwise().sum(losses.data(), losses.elements());

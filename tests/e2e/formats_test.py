@@ -32,6 +32,37 @@ class Formats(Workspace):
             self.assertLessEqual(file["tensors"][0]["min"], file["tensors"][0]["max"])
             self.assertTrue(sennit("inspect", path).stdout.startswith("kind"))
 
+    def test_random_weights_get_a_vocabulary(self):
+        for vocab, said in ((300, "bytes, filled up to 300 tokens"), (99, "none")):
+            shape, path = self.root / f"{vocab}.json", self.root / f"{vocab}.gguf"
+            shape.write_text(json.dumps({"vocab": vocab, "d_model": 16, "blocks": [{"mixer": "softmax", "heads": 2, "channel": "swiglu"}]}))
+            self.assertIn(said, answer("convert", shape, path)["tokenizer"])
+            run = sennit("run", path, "-p", "any text", "--max-tokens", 3, "--json", code=0 if vocab == 300 else 1)
+            if vocab == 300:
+                self.assertEqual(json.loads(run.stdout)["prompt_tokens"], len("any text"))
+        trained = self.root / "trained"
+        shutil.copytree(GOLDEN / "llama3", trained)
+        self.assertEqual(answer("convert", trained, self.root / "trained.gguf", "--no-check")["tokenizer"], "none")
+
+    def test_caches_in_few_bits(self):
+        shape, model = self.root / "attends.json", self.root / "attends.gguf"
+        shape.write_text(json.dumps({"vocab": 300, "d_model": 64, "blocks": [{"repeat": 2, "mixer": "softmax", "heads": 2, "kv_heads": 1, "channel": "swiglu"}]}))
+        sennit("convert", shape, model)
+        sizes = {}
+        for cache in ("f32", "bf16", "f16", "q8_0"):
+            state, how = self.root / f"{cache}.state", ["--temperature", 0, "--ignore-end", "--exact", "--cache", cache]
+            first = answer("run", model, "-p", "abc" * 30, "--max-tokens", 12, *how, "--state-save", state)["ids"]
+            rest = answer("run", model, "--max-tokens", 12, *how, "--state-load", state)["ids"]
+            self.assertEqual(first + rest, answer("run", model, "-p", "abc" * 30, "--max-tokens", 24, *how)["ids"])
+            other = "f16" if cache == "q8_0" else "q8_0"
+            error = sennit("run", model, "-p", "x", "--state-load", state, "--cache", other, code=1).stderr
+            self.assertTrue(other in error and cache in error, error)
+            self.assertEqual(answer("inspect", state)["metadata"]["sennit.cache"], cache)
+            sizes[cache] = answer("inspect", shape, "--cache", cache)["state_bytes_at_1k"]
+        self.assertEqual((2 * sizes["bf16"], 2 * sizes["f16"]), (sizes["f32"], sizes["f32"]))
+        self.assertLess(sizes["q8_0"] * 3.5, sizes["f32"])
+        self.assertIn("q8_0", sennit("run", model, "-p", "x", "--cache", "q4_0", code=2).stderr)
+
     def test_unknown_architectures_are_described(self):
         path = self.folder("unknown", "llama3", model_type="llama9", new_setting=3)
         error = sennit("run", path, "-p", "x", code=1).stderr
