@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "cli/command.h"
-#include "measure/trial.h"
+#include "cli/trial_jobs.h"
 
 namespace sennit::cli {
 
@@ -15,7 +15,9 @@ struct MixerTrials {
   };
   std::vector<std::string> mixers, settings;
   std::string task = "recall";
+  bool defaults = false;
   measure::TrialOptions options;
+  TrialJobs jobs;
 
   void add_flags(CLI::App& app);
   int run(const Output& to);  // the exit code

@@ -14,7 +14,9 @@ namespace {
 using measure::TrialResult;
 
 std::vector<TrialResult> best_first(std::vector<TrialResult> trials) {
-  std::stable_sort(trials.begin(), trials.end(), [](const TrialResult& a, const TrialResult& b) { return a.accuracy > b.accuracy; });
+  std::stable_sort(trials.begin(), trials.end(), [](const TrialResult& a, const TrialResult& b) {
+    return std::pair(a.failed.empty(), a.accuracy) > std::pair(b.failed.empty(), b.accuracy);
+  });
   return trials;
 }
 
@@ -25,7 +27,8 @@ report::Plot learning_plot(const std::vector<TrialResult>& trials) {
     measure::Curve percent = trials[i].accuracy_by_steps;
     for (auto& point : percent) point.second *= 100;
     const bool shown = i < report::kColours;
-    p.lines.push_back({trials[i].name, percent, static_cast<int>(i % report::kColours), shown ? report::Line::Style::plain : report::Line::Style::faint, shown});
+    p.lines.push_back({trials[i].name, percent, static_cast<int>(i % report::kColours),
+                       shown ? report::Line::Style::plain : report::Line::Style::faint, shown});
   }
   return p;
 }
@@ -33,30 +36,52 @@ report::Plot learning_plot(const std::vector<TrialResult>& trials) {
 report::Plot state_plot(const std::vector<TrialResult>& trials) {
   report::Plot p{"Accuracy against state", {"state of one sequence", true, report::Unit::bytes}, {"accuracy (%)"}, {}};
   for (size_t i = 0; i < trials.size(); ++i)
-    p.lines.push_back({trials[i].name, {{static_cast<double>(std::max<int64_t>(1, trials[i].state_bytes)), 100 * trials[i].accuracy}},
-                       static_cast<int>(i % report::kColours), report::Line::Style::marked});
+    p.lines.push_back({trials[i].name,
+                       {{static_cast<double>(std::max<int64_t>(1, trials[i].state_bytes)), 100 * trials[i].accuracy}},
+                       static_cast<int>(i % report::kColours),
+                       report::Line::Style::marked});
   return p;
 }
 
 }  // namespace
 
 report::Table trial_table(const std::vector<TrialResult>& trials) {
-  report::Table t{{{"mixer"}, {"accuracy", true}, {"loss", true}, {"parameters", true}, {"tokens/s", true}, {"training memory", true}, {"state", true}, {"state at 64k", true}}, {}};
+  report::Table t{{{"mixer"},
+                   {"accuracy", true},
+                   {"loss", true},
+                   {"parameters", true},
+                   {"tokens/s", true},
+                   {"training memory", true},
+                   {"state", true},
+                   {"state at 64k", true}},
+                  {}};
   const auto bytes = [](int64_t n) { return bytes_text(static_cast<double>(n)); };
-  for (const TrialResult& r : best_first(trials))
-    t.add({r.name, fmt::format("{:.1f} %", 100 * r.accuracy), fmt::format("{:.3f}", r.loss), count_text(static_cast<double>(r.parameters)), count_text(r.tokens_per_second),
-           bytes(r.peak_bytes), bytes(r.state_bytes), bytes(r.state_bytes_64k)});
+  for (const TrialResult& r : best_first(trials)) {
+    if (!r.failed.empty()) {
+      t.add({r.name, "–", "–", "–", "–", "–", "–", "–"});
+      continue;
+    }
+    t.add({r.name, fmt::format("{:.1f} %", 100 * r.accuracy), fmt::format("{:.3f}", r.loss),
+           count_text(static_cast<double>(r.parameters)), count_text(r.tokens_per_second), bytes(r.peak_bytes),
+           bytes(r.state_bytes), bytes(r.state_bytes_64k)});
+  }
   return t;
 }
 
-std::string trial_html(const std::vector<TrialResult>& trials, const measure::TrialOptions& options) {
-  const auto sorted = best_first(trials);
+std::string trial_html(const std::vector<TrialResult>& trials, const measure::TrialOptions& options,
+                       const TrialJobs& jobs, const std::vector<std::string>& notes) {
+  auto sorted = best_first(trials);
   const std::string task = options.task.is_string() ? options.task.get<std::string>() : json_text(options.task);
   report::Page page("Sennit: mixers on " + task);
-  page.paragraph(fmt::format("{} blocks of width {}, {} steps of {} sequences, seed {}; products in {}. Measured on {}. Accuracy is the share of asked tokens that the largest logit names, "
-                             "in {} sequences that training never showed.",
-                             options.blocks, options.d_model, options.steps, options.rows, options.seed, to_string(options.precision), machine_text(), options.asked));
+  page.paragraph(
+      fmt::format("{} blocks of width {}, {} steps of {} sequences, seed {}; products in {}. Measured on {}, {} trials "
+                  "at once with {} threads each. Accuracy is the share of asked tokens that the largest logit names, "
+                  "in {} sequences that training never showed.",
+                  options.blocks, options.d_model, options.steps, options.rows, options.seed,
+                  to_string(options.precision), machine_text(), jobs.at_once, jobs.threads_each(), options.asked));
   page.table(trial_table(trials));
+  for (const std::string& note : notes) page.paragraph(note);
+  std::erase_if(sorted, [](const TrialResult& r) { return !r.failed.empty(); });
   page.begin_figures();
   page.figure(learning_plot(sorted), "higher is better");
   page.figure(state_plot(sorted), "up and to the left is better");

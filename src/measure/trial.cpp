@@ -14,7 +14,8 @@
 namespace sennit::measure {
 namespace {
 
-constexpr int64_t kPoints = 10;  // of the accuracy curve
+constexpr int64_t kPoints = 10;          // of the accuracy curve
+constexpr int64_t kAskedOnTheWay = 128;  // sequences at those before the last
 
 struct Packed {
   std::vector<int32_t> tokens, targets;
@@ -33,7 +34,9 @@ Packed pack(const Task& task, int64_t rows, const Rng& rng) {
 }
 
 Json model_file(const Json& mixer, const TrialOptions& o, int64_t vocab) {
-  return {{"vocab", vocab}, {"d_model", o.d_model}, {"blocks", {{{"repeat", o.blocks}, {"mixer", mixer}, {"channel", "swiglu"}}}}};
+  return {{"vocab", vocab},
+          {"d_model", o.d_model},
+          {"blocks", {{{"repeat", o.blocks}, {"mixer", mixer}, {"channel", "swiglu"}}}}};
 }
 
 class Trial {
@@ -60,20 +63,21 @@ class Trial {
     train::backward_all(loss, losses, 1);
     const double norm = train::gradient_norm(parameters_);
     const train::Options schedule{.steps = options_.steps, .rate = options_.rate, .warmup = options_.steps / 20};
-    optimizer_->step(parameters_, {.step = at, .rate = train::rate_at(schedule, at), .gradient_scale = norm > 1 ? 1 / norm : 1});
+    optimizer_->step(parameters_,
+                     {.step = at, .rate = train::rate_at(schedule, at), .gradient_scale = norm > 1 ? 1 / norm : 1});
     return loss.value().data()[0];
   }
 
   struct Score {
     double accuracy, loss;
   };
-  Score score() {
+  Score score(int64_t sequences) {
     NoGrad off;
     context_.training = false;
     int64_t right = 0, asked = 0;
     double loss = 0;
-    for (int64_t from = 0; from < options_.asked; from += options_.rows) {
-      const int64_t rows = std::min(options_.rows, options_.asked - from);
+    for (int64_t from = 0; from < sequences; from += options_.rows) {
+      const int64_t rows = std::min(options_.rows, sequences - from);
       const Packed p = pack(*task_, rows, rng_.fork("asked").fork(static_cast<uint64_t>(from)));
       const Var hidden = model_.hidden(p.tokens, {p.segments, &context_});
       const Tensor logits = model_.logits(hidden, context_).value();
@@ -81,7 +85,8 @@ class Trial {
       model_.loss(hidden, p.targets, context_, &losses);
       for (size_t t = 0; t < p.targets.size(); ++t) {
         if (p.targets[t] == data::kIgnored) continue;
-        const auto row = logits.span().subspan(t * static_cast<size_t>(logits.row_size()), static_cast<size_t>(logits.row_size()));
+        const auto row =
+            logits.span().subspan(t * static_cast<size_t>(logits.row_size()), static_cast<size_t>(logits.row_size()));
         right += std::max_element(row.begin(), row.end()) - row.begin() == p.targets[t];
         loss += losses.data()[t];
         ++asked;
@@ -105,7 +110,8 @@ class Trial {
 
 }  // namespace
 
-std::optional<TrialResult> trial(const std::string& name, const Json& mixer, const TrialOptions& options, const Watch& watch) {
+std::optional<TrialResult> trial(const std::string& name, const Json& mixer, const TrialOptions& options,
+                                 const Watch& watch) {
   const auto task = tasks::registry().make(options.task, {}, Rng(), "--task");
   TrialResult r;
   r.name = name;
@@ -120,10 +126,12 @@ std::optional<TrialResult> trial(const std::string& name, const Json& mixer, con
     const double start = seconds_now();
     r.loss = t.step(step);
     r.seconds += seconds_now() - start;
-    if (!std::isfinite(r.loss)) fail({"trial", "a finite loss", fmt::format("{} at step {} of {}", r.loss, step, name)});
+    if (!std::isfinite(r.loss))
+      fail({"trial", "a finite loss", fmt::format("{} at step {} of {}", r.loss, step, name)});
     if (step == options.steps) r.peak_bytes = memory_counters().peak;
     if (step % std::max<int64_t>(1, options.steps / kPoints) == 0 || step == options.steps) {
-      const auto [accuracy, loss] = t.score();
+      const bool last = step == options.steps;
+      const auto [accuracy, loss] = t.score(last ? options.asked : std::min(options.asked, kAskedOnTheWay));
       r.accuracy = accuracy, r.loss = loss;
       r.accuracy_by_steps.push_back({static_cast<double>(step), accuracy});
     }
@@ -133,9 +141,45 @@ std::optional<TrialResult> trial(const std::string& name, const Json& mixer, con
 }
 
 Json to_json(const TrialResult& r) {
-  return {{"mixer", r.name}, {"parameters", r.parameters}, {"accuracy", r.accuracy}, {"loss", r.loss}, {"accuracy_by_steps", r.accuracy_by_steps},
-          {"seconds", r.seconds}, {"tokens_per_second", r.tokens_per_second}, {"peak_bytes", r.peak_bytes}, {"state_bytes", r.state_bytes},
-          {"state_bytes_64k", r.state_bytes_64k}, {"model", r.model}};
+  if (!r.failed.empty()) return {{"mixer", r.name}, {"failed", r.failed}};
+  return {{"mixer", r.name},
+          {"parameters", r.parameters},
+          {"accuracy", r.accuracy},
+          {"loss", r.loss},
+          {"accuracy_by_steps", r.accuracy_by_steps},
+          {"seconds", r.seconds},
+          {"tokens_per_second", r.tokens_per_second},
+          {"peak_bytes", r.peak_bytes},
+          {"state_bytes", r.state_bytes},
+          {"state_bytes_64k", r.state_bytes_64k},
+          {"model", r.model}};
+}
+
+TrialResult trial_from_json(const Json& j) {
+  TrialResult r;
+  try {
+    j.at("mixer").get_to(r.name);
+    if (j.contains("failed")) return j.at("failed").get_to(r.failed), r;
+    r.model = j.at("model");
+    j.at("parameters").get_to(r.parameters);
+    j.at("accuracy").get_to(r.accuracy);
+    j.at("loss").get_to(r.loss);
+    j.at("accuracy_by_steps").get_to(r.accuracy_by_steps);
+    j.at("seconds").get_to(r.seconds);
+    j.at("tokens_per_second").get_to(r.tokens_per_second);
+    j.at("peak_bytes").get_to(r.peak_bytes);
+    j.at("state_bytes").get_to(r.state_bytes);
+    j.at("state_bytes_64k").get_to(r.state_bytes_64k);
+  } catch (const Json::exception& e) {
+    fail({"trial", "a result as `sennit compare --mixers --json` prints it", e.what()});
+  }
+  return r;
+}
+
+Json to_json(const TrialOptions& o) {
+  return {{"task", o.task},   {"d_model", o.d_model}, {"blocks", o.blocks},
+          {"steps", o.steps}, {"sequences", o.rows},  {"rate", o.rate},
+          {"asked", o.asked}, {"seed", o.seed},       {"precision", to_string(o.precision)}};
 }
 
 }  // namespace sennit::measure

@@ -87,7 +87,7 @@ BlockChoice ChoosingMixer::choose(const Scoring& of) const {
   BlockChoice choice(a, layout_.groups, settings_.block, settings_.top, all);
   if (all == a.queries) return choice;
   const int64_t rows = std::min(rows_at_a_time(), a.queries), ranges = (a.queries + rows - 1) / rows;
-  const int64_t scratch_floats = (rows + 1) * (a.keys / settings_.block + 1) + score_scratch(a.keys, rows);
+  const int64_t scratch_floats = (rows + 2) * (a.keys / settings_.block + 1) + score_scratch(a.keys, rows);
   Pooled<int64_t> operations(ranges * layout_.groups);
   each_with_scratch(std::ssize(operations), scratch_floats, [&](int64_t job, float* scratch) {
     Scoring part = of;
@@ -104,7 +104,7 @@ BlockChoice ChoosingMixer::choose(const Scoring& of) const {
 int64_t ChoosingMixer::choose_rows(const Scoring& part, BlockChoice& choice, float* scratch) const {
   const int64_t stride = part.segment.keys / settings_.block + 1, end = part.first + part.rows;
   float *scores = scratch, *spare = scores + part.rows * stride;
-  const int64_t operations = score(part, scores, stride, spare + stride);
+  const int64_t operations = score(part, scores, stride, spare + 2 * stride);
   for (int64_t query = std::max(choice.all(), part.first); query < end; ++query) {
     const int64_t own = choice.own(query);
     float* row = scores + (query - part.first) * stride;

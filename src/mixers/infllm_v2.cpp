@@ -7,6 +7,7 @@
 // Windows that end after the query are not there. The softmax over windows is exact here, where the paper's kernel
 // estimates its denominator from coarser windows. Nothing is learned beside ordinary attention.
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 #include "kernels/elementwise.h"
@@ -71,6 +72,7 @@ struct InfLlm : ChoosingMixer {
   // Windows that end at or before a place: window w holds units w and w + 1.
   int64_t windows_before(int64_t place) const { return std::max<int64_t>(0, (place + 1) / unit - 1); }
 
+  // One head alone ranks blocks by its products: a softmax would not change their order.
   int64_t score(const Scoring& s, float* scores, int64_t stride, float* scratch) const override {
     const int64_t dim = heads.head_dim, row_units = s.segment.keys / unit + 1, times = heads.group();
     const int64_t units = (s.segment.offset + s.first + s.rows) / unit;  // whole at the last query
@@ -83,11 +85,13 @@ struct InfLlm : ChoosingMixer {
           row_units, panel);
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t place = s.segment.offset + s.first + r, windows = windows_before(place);
-      if (windows > 0) {
+      float* const row = products + r * row_units;
+      if (windows > 0 && times == 1) kernels::elementwise().add(row, row + 1, row, windows);
+      if (windows > 0 && times > 1) {
         std::fill_n(weights, windows, 0.0f);
-        for (int64_t h = 0; h < times; ++h) add_softmax(products + (h * s.rows + r) * row_units, windows, weights);
+        for (int64_t h = 0; h < times; ++h) add_softmax(row + h * s.rows * row_units, windows, weights);
       }
-      pool_windows(weights, windows, place / settings_.block, scores + r * stride);
+      pool_windows(times == 1 ? row : weights, windows, place / settings_.block, scores + r * stride);
     }
     return 2 * s.rows * units * dim * times;
   }
@@ -103,12 +107,12 @@ struct InfLlm : ChoosingMixer {
     maps.axpy(1 / total, products, weights, windows);
   }
 
-  // The largest weight of a window that touches each block; all but the first begin with one that reaches back.
+  // The largest weight, or product, of a window that touches each block; all but the first begin with one that reaches back.
   void pool_windows(const float* weights, int64_t windows, int64_t blocks, float* scores) const {
     const int64_t per_block = settings_.block / unit;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t last = std::min(windows, (b + 1) * per_block);
-      float most = 0;
+      float most = -FLT_MAX;
       for (int64_t w = std::max<int64_t>(0, b * per_block - 1); w < last; ++w) most = std::max(most, weights[w]);
       scores[b] = most;
     }

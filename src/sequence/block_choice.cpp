@@ -1,6 +1,6 @@
 #include "sequence/block_choice.h"
 
-#include <cmath>
+#include <cfloat>
 
 #include "base/error.h"
 
@@ -8,42 +8,44 @@ namespace sennit {
 
 namespace {
 
-// Keeps all that can be among the `most` highest, and not much more: what is no lower than the least of the highest
-// ones of `most` parts. Returns how many.
-int64_t keep_likely(float* scores, int64_t n, int64_t most) {
-  const int64_t part = n / most;
-  float least = INFINITY;
-  for (int64_t p = 0; p < most; ++p) {
-    float top = scores[p * part];
-    for (int64_t i = 1; i < part; ++i) top = std::max(top, scores[p * part + i]);
-    least = std::min(least, top);
-  }
-  int64_t kept = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    scores[kept] = scores[i];
-    kept += scores[i] >= least;
-  }
-  return kept;
+// At least `most` of n scores are as high as this, and not many more: the least of the highest ones of `most` parts or
+// a few more, which lie interleaved so that compilers turn them into vectors. -FLT_MAX where that says nothing.
+float likely_bound(const float* scores, int64_t n, int64_t most, float* tops) {
+  const int64_t parts = (most + 7) / 8 * 8;
+  if (n < 2 * parts) return -FLT_MAX;
+  std::copy_n(scores, parts, tops);
+  int64_t i = parts;
+  for (; i + parts <= n; i += parts)
+    for (int64_t p = 0; p < parts; ++p) tops[p] = scores[i + p] > tops[p] ? scores[i + p] : tops[p];
+  for (; i < n; ++i) tops[0] = std::max(tops[0], scores[i]);
+  return std::max(-FLT_MAX, *std::min_element(tops, tops + parts));
 }
 
 }  // namespace
 
 int64_t choose_highest(const float* scores, int64_t n, int64_t most, int32_t* chosen, float* scratch) {
-  int64_t open = 0, count = 0;
-  for (int64_t i = 0; i < n; ++i)
-    if (scores[i] != -INFINITY) scratch[open++] = scores[i];
-  if (most <= 0 || open == 0) return 0;
-  // Everything above the bound is chosen, and of what is at it as many as there is room for.
-  float bound = -INFINITY;
-  int64_t room = 0;
-  if (open > most) {
-    open = keep_likely(scratch, open, most);
-    std::nth_element(scratch, scratch + most - 1, scratch + open, std::greater<>());
-    bound = scratch[most - 1];
-    room = most - std::count_if(scratch, scratch + most, [&](float s) { return s > bound; });
+  if (most <= 0) return 0;
+  float* const open = scratch;
+  auto* const places = reinterpret_cast<int32_t*>(scratch + n);
+  const float likely = likely_bound(scores, n, most, open);
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    open[kept] = scores[i];
+    places[kept] = static_cast<int32_t>(i);
+    kept += scores[i] >= likely;
   }
-  for (int64_t i = 0; i < n; ++i)
-    if (scores[i] > bound || (scores[i] == bound && room-- > 0)) chosen[count++] = static_cast<int32_t>(i);
+  if (kept <= most) {
+    std::copy_n(places, kept, chosen);
+    return kept;
+  }
+  // Everything above the bound is chosen, and of what is at it as many as there is room for.
+  std::nth_element(open, open + most - 1, open + kept, std::greater<>());
+  const float bound = open[most - 1];
+  int64_t room = most - std::count_if(open, open + most, [&](float s) { return s > bound; }), count = 0;
+  for (int64_t i = 0; i < kept; ++i) {
+    const float s = scores[places[i]];
+    if (s > bound || (s == bound && room-- > 0)) chosen[count++] = places[i];
+  }
   return count;
 }
 

@@ -6,7 +6,7 @@
 namespace sennit {
 
 // The `most` highest of n scores, as indices in ascending order; equal ones from the front, -inf never. `chosen` has
-// room for `most`, `scratch` for n. Returns how many.
+// room for `most`, `scratch` for twice n. Returns how many.
 int64_t choose_highest(const float* scores, int64_t n, int64_t most, int32_t* chosen, float* scratch);
 
 // The blocks of `block` keys that each query of a segment chose, for each group of heads that chooses together: all up
@@ -25,7 +25,7 @@ class BlockChoice {
   int64_t own(int64_t query) const { return (offset_ + query) / block_; }  // the block it stands in
   int64_t all() const { return all_; }
   // For a query that chooses: these, ascending; or those that score highest of all up to its own, where `scratch` has
-  // room for as many scores.
+  // room for twice as many scores.
   void take(int64_t group, int64_t query, std::span<const int32_t> blocks);
   void take_highest(int64_t group, int64_t query, const float* scores, float* scratch);
   std::span<const int32_t> taken(int64_t group, int64_t query) const {

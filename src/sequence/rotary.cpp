@@ -15,19 +15,47 @@ struct Angles {
   Tensor cos, sin;  // [N, dims / 2]
 };
 
+constexpr int64_t kRun = 64;  // positions a run
+
+// Where a pair points after an angle, in double precision.
+struct Direction {
+  double cos, sin;
+};
+Direction direction(double angle) {
+  return {std::cos(angle), std::sin(angle)};
+}
+
+// Angle p w of position p = run kRun + rest by the sum of two angles: few cosines, and what a row gets hangs on its
+// position alone.
 Angles angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOptions& o) {
   const int64_t pairs = o.dims / 2;
   Pooled<double> turns(static_cast<size_t>(pairs));
   for (int64_t i = 0; i < pairs; ++i)
-    turns[i] = o.frequencies.empty() ? std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(o.dims)) : o.frequencies[i];
+    turns[i] = o.frequencies.empty() ? std::pow(o.base, -2.0 * static_cast<double>(i) / static_cast<double>(o.dims))
+                                     : o.frequencies[i];
+  const auto turned = [&](int64_t positions, int64_t pair) {
+    return direction(static_cast<double>(positions) * turns[pair]);
+  };
+  Pooled<Direction> rests(rows < kRun ? 0 : kRun * pairs);  // of fewer rows each is computed where it is needed
+  for (int64_t at = 0; at < std::ssize(rests); ++at) rests[at] = turned(at / pairs, at % pairs);
+
   Angles a{Tensor::zeros({rows, pairs}), Tensor::zeros({rows, pairs})};
   for (const Segment& s : segments)
-    for (int64_t t = 0; t < s.length; ++t)
-      for (int64_t i = 0; i < pairs; ++i) {
-        const double angle = static_cast<double>(s.position + t) * turns[i];
-        a.cos.data()[(s.begin + t) * pairs + i] = static_cast<float>(o.magnitude * std::cos(angle));
-        a.sin.data()[(s.begin + t) * pairs + i] = static_cast<float>(o.magnitude * std::sin(angle));
+    parallel_for(s.length, kRun, [&](int64_t begin, int64_t end) {
+      Pooled<Direction> wholes(static_cast<size_t>(pairs));
+      int64_t run = -1;
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t position = s.position + t, rest = position % kRun, row = (s.begin + t) * pairs;
+        const bool next = run != position / kRun;
+        run = position / kRun;
+        for (int64_t i = 0; i < pairs; ++i) {
+          if (next) wholes[i] = turned(run * kRun, i);
+          const Direction whole = wholes[i], part = rests.empty() ? turned(rest, i) : rests[rest * pairs + i];
+          a.cos.data()[row + i] = static_cast<float>(o.magnitude * (whole.cos * part.cos - whole.sin * part.sin));
+          a.sin.data()[row + i] = static_cast<float>(o.magnitude * (whole.sin * part.cos + whole.cos * part.sin));
+        }
       }
+    });
   return a;
 }
 

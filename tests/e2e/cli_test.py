@@ -3,6 +3,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 import unittest
 
 from support import MODEL, SENNIT, Workspace, answer, checkpoints, sennit
@@ -143,11 +144,52 @@ class Cli(Workspace):
         self.assertIn("gla: retention", names)
         self.assertEqual(said["task"]["pairs"], 2)
         self.assertIn("Accuracy against state", page.read_text())
+        self.assertTrue(said["complete"])
         self.refused("compare", says="--mixers")
         self.refused("compare", "--mixers", "sofmax", says="`softmax`?")
         self.refused("compare", "--mixers", "linformer", says="causal")
         self.refused("compare", "--mixers", "gla", "--task", "recal", says="`recall`?")
         self.refused("compare", "--mixers", "gla", "--task-set", "pears=2", says="`pairs`?")
+
+    def test_trials_at_once_give_the_same_and_are_kept(self):
+        trial = ["compare", "--mixers", "gla: linear attention,softmax,power_attention", "--defaults", "--task-set", "pairs=2",
+                 "--task-set", "length=16", "--steps", 3, "--sequences", 2, "--d-model", 16]
+        learnt = lambda said: [(t["mixer"], t["accuracy"], t["loss"], t["accuracy_by_steps"]) for t in said["trials"]]
+        kept = self.root / "trials"
+        alone = answer(*trial)
+        self.assertEqual([t["mixer"] for t in alone["trials"]], ["gla: linear attention", "softmax", "power_attention"])
+        several = answer(*trial, "--jobs", 3, "--threads-each", 2, "--keep", kept)
+        self.assertEqual(learnt(several), learnt(alone))
+        self.assertEqual(len(list(kept.iterdir())), 3)
+        # What is there is taken from there, times and all; what is not is trained.
+        (kept / "softmax.json").unlink()
+        again = answer(*trial, "--keep", kept)
+        self.assertEqual([a["seconds"] == b["seconds"] for a, b in zip(again["trials"], several["trials"])], [True, False, True])
+        self.assertEqual(learnt(again), learnt(alone))
+        other = answer(*trial, "--keep", kept, "--seed", 2)
+        self.assertNotEqual(learnt(other), learnt(alone))
+        self.refused("compare", "--mixers", "gla: linear attentoin", says="sennit list mixers gla")
+        self.refused("compare", "--mixers", "softmax", "--d-model", 15, "--quiet", says="15")
+        odd = sennit("compare", "--mixers", "softmax,min_gru", "--defaults", "--d-model", 15, "--steps", 2, "--sequences", 2, "--quiet").stdout
+        self.assertIn("softmax was not trained: ", odd)
+        self.assertRegex(odd, r"\nmin_gru +\d")
+
+    def test_interrupted_trials_go_on(self):
+        kept = self.root / "interrupted"
+        trial = ["compare", "--mixers", "softmax,gla,min_gru", "--defaults", "--task-set", "pairs=2", "--task-set", "length=16",
+                 "--steps", 100, "--sequences", 8, "--d-model", 32, "--keep", kept]
+        process = subprocess.Popen([SENNIT, *map(str, trial), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not (kept / "softmax.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        some = json.loads(said)
+        self.assertFalse(some["complete"])
+        self.assertLess(len(some["trials"]), 3)
+        whole = answer(*trial)
+        self.assertEqual([t["mixer"] for t in whole["trials"]], ["softmax", "gla", "min_gru"])
+        self.assertEqual(whole["trials"][0], some["trials"][0])
 
     def test_compare_and_plan(self):
         page, table = self.root / "report.html", self.root / "report.md"

@@ -272,7 +272,7 @@ TEST(BlockChoice, TakesTheHighestAndTheFirstOfEquals) {
   Rng rng(3);
   for (int round = 0; round < 300; ++round) {
     const int64_t n = rng.below(40), most = rng.below(12);
-    std::vector<float> s(n), scratch(n);
+    std::vector<float> s(n), scratch(2 * n);
     for (float& x : s)
       x = rng.below(6) == 0 ? -INFINITY : rng.below(9) == 0 ? INFINITY : static_cast<float>(rng.below(5));
     std::vector<int64_t> order;
