@@ -38,7 +38,8 @@ double exponent(const std::vector<std::pair<double, double>>& points) {
 
 void set_exponents(Growth& g, const Mixer& mixer) {
   std::vector<std::pair<double, double>> times, operations;
-  for (size_t i = g.points.size() / 2; i < g.points.size(); ++i) {
+  const size_t longer = std::min(g.points.size() / 2, g.points.size() - std::min<size_t>(2, g.points.size()));
+  for (size_t i = longer; i < g.points.size(); ++i) {
     const auto n = static_cast<double>(g.points[i].length);
     times.push_back({n, g.points[i].seconds});
     operations.push_back({n, static_cast<double>(mixer.flops(g.points[i].length))});

@@ -113,7 +113,10 @@ void MixerTrials::add_flags(CLI::App& app) {
       ->group(group);
   app.add_option("--blocks", options.blocks, "blocks")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->check(CLI::Range(int64_t{2}, int64_t{4096}))
+      ->group(group);
+  app.add_option("--first", first, "the mixer of the first block, or `same`: the one that is tried")
+      ->capture_default_str()
       ->group(group);
   app.add_option("--rate", options.rate, "peak learning rate")
       ->capture_default_str()
@@ -140,6 +143,7 @@ int MixerTrials::run(const Output& to) {
   options.task = Json{{"name", task}};
   for (const std::string& s : settings) set_model_key(options.task, s);
   tasks::registry().make(options.task, {}, Rng(), "--task");
+  options.first = first == "same" ? Json() : chosen({first}, true).front().second;
   const std::vector<NamedMixer> some = chosen(mixers, defaults);
   ProgressBar bar(to.quiet || to.json);
   const double total = static_cast<double>(std::ssize(some) * options.steps);

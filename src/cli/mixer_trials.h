@@ -14,7 +14,7 @@ struct MixerTrials {
     bool json, quiet;
   };
   std::vector<std::string> mixers, settings;
-  std::string task = "recall";
+  std::string task = "recall", first = "gam: convolution alone";
   bool defaults = false;
   measure::TrialOptions options;
   TrialJobs jobs;

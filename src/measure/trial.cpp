@@ -34,9 +34,13 @@ Packed pack(const Task& task, int64_t rows, const Rng& rng) {
 }
 
 Json model_file(const Json& mixer, const TrialOptions& o, int64_t vocab) {
+  const auto blocks = [](int64_t repeat, const Json& of) {
+    return Json{{"repeat", repeat}, {"mixer", of}, {"channel", "swiglu"}};
+  };
   return {{"vocab", vocab},
           {"d_model", o.d_model},
-          {"blocks", {{{"repeat", o.blocks}, {"mixer", mixer}, {"channel", "swiglu"}}}}};
+          {"blocks", o.first.is_null() ? Json::array({blocks(o.blocks, mixer)})
+                                       : Json::array({blocks(1, o.first), blocks(o.blocks - 1, mixer)})}};
 }
 
 class Trial {
@@ -177,9 +181,11 @@ TrialResult trial_from_json(const Json& j) {
 }
 
 Json to_json(const TrialOptions& o) {
-  return {{"task", o.task},   {"d_model", o.d_model}, {"blocks", o.blocks},
-          {"steps", o.steps}, {"sequences", o.rows},  {"rate", o.rate},
-          {"asked", o.asked}, {"seed", o.seed},       {"precision", to_string(o.precision)}};
+  return {{"task", o.task},     {"d_model", o.d_model},
+          {"blocks", o.blocks}, {"first", o.first},
+          {"steps", o.steps},   {"sequences", o.rows},
+          {"rate", o.rate},     {"asked", o.asked},
+          {"seed", o.seed},     {"precision", to_string(o.precision)}};
 }
 
 }  // namespace sennit::measure

@@ -99,6 +99,30 @@ struct AdaptiveFilter : Heads {
     const Segment whole[] = {{0, carried.rows(), 0, nullptr}};
     return out(turned(carried, whole, back), c);
   }
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
+    const int64_t n = x.rows();
+    const Segment whole[] = {{0, n, 0, nullptr}};
+    const Tensor qs = turned(q(x, c), whole, turns).value(), ks = turned(k(x, c), whole, turns).value();
+    const Tables t = tables(n - 1);
+    ImplicitMatrix m{Tensor::zeros({heads, n, n}), turned(v(x, c), whole, turns).value()};
+    for (int64_t h = 0; h < heads; ++h)
+      for (int64_t i = 0; i < n; ++i) {
+        float* const row = m.weights.data() + (h * n + i) * n;
+        double total = 0;
+        for (int64_t j = 0; j <= i; ++j) {
+          const int64_t lag = (n - 1 + i - j) * heads + h;
+          const double fade = t.fade.value().data()[lag];
+          double apart = 0;
+          for (int64_t p = h * dim; p < (h + 1) * dim; ++p)
+            apart += std::pow(qs.data()[i * width() + p] - fade * ks.data()[j * width() + p], 2);
+          const double weight = 1 / (t.spread.value().data()[lag] + apart / options.nu);
+          total += weight;
+          row[j] = static_cast<float>(weight * fade);
+        }
+        for (int64_t j = 0; j <= i; ++j) row[j] = static_cast<float>(row[j] / total);
+      }
+    return m;
+  }
   int64_t flops(int64_t n) const override {
     return map_flops(n) + 3 * n * (n + 1) * width() + n * (12 * width() + 20 * heads);
   }

@@ -91,6 +91,18 @@ struct AtConv : Mixer {
       if (s.length > 0) said.push_back(convolved(values, inhibited(kernel(gelu(pooled(context, s)), c)), s, c));
     return said.empty() ? out(values, c) : out(concat_rows(said), c);
   }
+  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
+    const int64_t n = x.rows(), middle = options.taps / 2;
+    const Segment whole{0, n, 0, nullptr};
+    const Var taps = inhibited(kernel(gelu(pooled(context_map(x, c), whole)), c));
+    ImplicitMatrix m{Tensor::zeros({width, n, n}), v(x, c).value()};
+    for (int64_t h = 0; h < width; ++h)
+      for (int64_t t = 0; t < n; ++t)
+        for (int64_t j = std::max<int64_t>(0, t - middle); j <= std::min(n - 1, t + middle); ++j)
+          m.weights.data()[(h * n + t) * n + j] = taps.value().data()[(j - t + middle) * width + h];
+    return m;
+  }
   int64_t flops(int64_t n) const override {
     const int64_t w = options.taps;
     return 6 * n * width * width + 2 * w * width * width + width * (2 * n * w + 5 * w + n) +

@@ -49,12 +49,24 @@ struct Gam : Mixer {
 
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Gam>("gam", batch);
-    const Context& c = *batch.context;
-    const Var g = sigmoid(gates(x, c)), local = short_conv(x, conv, shift, batch, 0);
+    return output(x, short_conv(x, conv, {}, batch, 0), *batch.context);
+  }
+  // Gates and memory are a token's own business.
+  Var output(const Var& x, const Var& core, const Context& c) override {
+    const Var g = sigmoid(gates(x, c)), local = add_row(core, shift);
     if (!options.slots) return g * local;
     const Var weights = softmax(matmul(x, bank, {.transpose_b = true, .precision = c.precision}));
     const Var global = matmul(weights, bank, {.precision = c.precision});
     return columns(g, 0, width) * local + columns(g, width, width) * global;
+  }
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context&) override {
+    const int64_t n = x.rows(), taps = options.conv;
+    ImplicitMatrix m{Tensor::zeros({width, n, n}), x.value()};
+    for (int64_t c = 0; c < width; ++c)
+      for (int64_t t = 0; t < n; ++t)
+        for (int64_t j = std::max<int64_t>(0, t - taps + 1); j <= t; ++j)
+          m.weights.data()[(c * n + t) * n + j] = conv.value().data()[c * taps + taps - 1 - (t - j)];
+    return m;
   }
   int64_t flops(int64_t n) const override {
     return n * width * (2 * gates.out() + 2 * options.conv + 4 * options.slots + (options.slots ? 5 : 1)) +

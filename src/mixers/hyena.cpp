@@ -138,6 +138,43 @@ struct Hyena : Mixer {
     }
     return out(columns(x, options.order * width, width) * z, *batch.context);
   }
+  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
+  // Gates are diagonal matrices and filters are those with equal diagonals: their product, channel by channel.
+  std::optional<ImplicitMatrix> implicit(const Var& u, const Context& c) override {
+    const int64_t n = u.rows();
+    const Segment whole[] = {{0, n, 0, nullptr}};
+    const Batch batch{whole, &c};
+    const Var x = short_conv(in(u, c), conv, {}, batch, 0), all = filters_for(batch);
+    ImplicitMatrix m{Tensor::zeros({width, n, n}), columns(x, 0, width).value()};
+    for (int64_t channel = 0; channel < width; ++channel) {
+      const auto gate = [&](int64_t level, int64_t t) {
+        return double{x.value().data()[t * x.columns() + level * width + channel]};
+      };
+      std::vector<double> product(n * n);
+      for (int64_t t = 0; t < n; ++t) product[t * n + t] = 1;
+      for (int64_t level = 1; level < options.order; ++level)
+        product = filtered(product, n, [&](int64_t t, int64_t j) {
+          const int64_t filter = (level - 1) * options.filters + channel / (width / options.filters);
+          const double tap = t - j < all.rows() ? all.value().data()[(t - j) * all.columns() + filter] : 0;
+          return (tap + (t == j ? skip.value().data()[(level - 1) * width + channel] : 0)) * gate(level, j);
+        });
+      for (int64_t t = 0; t < n; ++t)
+        for (int64_t j = 0; j <= t; ++j)
+          m.weights.data()[(channel * n + t) * n + j] = static_cast<float>(gate(options.order, t) * product[t * n + j]);
+    }
+    return m;
+  }
+  // weight(t, j) of j <= t times a lower triangular matrix [n, n].
+  template <class Weight>
+  static std::vector<double> filtered(const std::vector<double>& of, int64_t n, Weight&& weight) {
+    std::vector<double> y(of.size());
+    for (int64_t t = 0; t < n; ++t)
+      for (int64_t j = 0; j <= t; ++j) {
+        const double w = weight(t, j);
+        for (int64_t i = 0; i <= j; ++i) y[t * n + i] += w * of[j * n + i];
+      }
+    return y;
+  }
   int64_t flops(int64_t n) const override {
     const int64_t taps = std::min(options.length, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n)))),
                   h = options.hidden;

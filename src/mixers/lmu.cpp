@@ -10,6 +10,7 @@
 #include "mixers/mixer.h"
 #include "nn/naive_sequence.h"
 #include "ops/arithmetic.h"
+#include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
 
@@ -51,9 +52,27 @@ struct Lmu : Mixer {
 
   Var forward(const Var& in, const Batch& batch) override {
     check_batch<Lmu>("lmu", batch);
-    const Context& c = *batch.context;
-    const Var memory = lti_scan(u(in, c), system.a, system.b, batch, 0);
+    return output(in, lti_scan(u(in, *batch.context), system.a, system.b, batch, 0), *batch.context);
+  }
+  Var output(const Var& in, const Var& memory, const Context& c) override {
     return out(gelu(m(memory, c) + x(in, c)), c);
+  }
+  // A polynomial of a signal is a head: its row is what the system answers to a pulse.
+  std::optional<ImplicitMatrix> implicit(const Var& in, const Context& c) override {
+    const int64_t n = in.rows(), q = options.order, k = options.memories;
+    const std::vector<Var> each(static_cast<size_t>(q), u(in, c));
+    ImplicitMatrix matrix{Tensor::zeros({q * k, n, n}), concat_columns(each).value()};
+    std::vector<double> pulse(system.b.data(), system.b.data() + q);
+    for (int64_t lag = 0; lag < n; ++lag) {
+      for (int64_t head = 0; head < q * k; ++head)
+        for (int64_t i = lag; i < n; ++i)
+          matrix.weights.data()[(head * n + i) * n + i - lag] = static_cast<float>(pulse[head / k]);
+      std::vector<double> next(static_cast<size_t>(q));
+      for (int64_t i = 0; i < q; ++i)
+        for (int64_t j = 0; j < q; ++j) next[i] += double{system.a.data()[i * q + j]} * pulse[j];
+      pulse = next;
+    }
+    return matrix;
   }
   int64_t flops(int64_t n) const override {
     const int64_t k = options.memories * options.order;

@@ -33,8 +33,19 @@ struct ShiftedMlp : Mixer {
 
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<ShiftedMlp>("shifted_mlp", batch);
-    const Context& c = *batch.context;
-    return down(relu2(up(x + multiply_row(shift(x, batch, 0) - x, mix), c)), c);
+    return output(x, x + multiply_row(shift(x, batch, 0) - x, mix), *batch.context);
+  }
+  Var output(const Var&, const Var& mixed, const Context& c) override { return down(relu2(up(mixed, c)), c); }
+  std::optional<ImplicitMatrix> implicit(const Var& x, const Context&) override {
+    const int64_t n = x.rows(), channels = x.columns();
+    ImplicitMatrix m{Tensor::zeros({channels, n, n}), x.value()};
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t t = 0; t < n; ++t) {
+        float* const row = m.weights.data() + (c * n + t) * n;
+        row[t] = 1 - mix.value().data()[c];
+        if (t > 0) row[t - 1] = mix.value().data()[c];
+      }
+    return m;
   }
   naive::Matrix naive(NaiveRun& run) const override {
     naive::Matrix mixed = run.x;
