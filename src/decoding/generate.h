@@ -12,7 +12,11 @@ namespace sennit {
 // One sequence that grows: a model, its state, and the logits after the last token.
 class Session {
  public:
-  Session(Model& model, Context context) : model_(&model), context_(context) {}
+  // Throws Error where the model, or a mixer of it, sees what comes later: such a one cannot go on with a text.
+  Session(Model& model, Context context) : model_(&model), context_(context) {
+    model.require_causal("run");
+    check_predicts(model.spec(), "model");
+  }
 
   // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);
