@@ -115,7 +115,9 @@ void MixerTrials::add_flags(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::Range(int64_t{2}, int64_t{4096}))
       ->group(group);
-  app.add_option("--first", first, "the mixer of the first block, or `same`: the one that is tried")
+  app.add_option(
+         "--first", first,
+         "the mixer of the first block for those without a convolution of their own, or `same`: the one that is tried")
       ->capture_default_str()
       ->group(group);
   app.add_option("--rate", options.rate, "peak learning rate")

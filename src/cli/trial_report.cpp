@@ -33,13 +33,15 @@ report::Plot learning_plot(const std::vector<TrialResult>& trials) {
   return p;
 }
 
+// All are there, the best have their names beside them; the others say theirs when pointed at.
 report::Plot state_plot(const std::vector<TrialResult>& trials) {
   report::Plot p{"Accuracy against state", {"state of one sequence", true, report::Unit::bytes}, {"accuracy (%)"}, {}};
   for (size_t i = 0; i < trials.size(); ++i)
     p.lines.push_back({trials[i].name,
                        {{static_cast<double>(std::max<int64_t>(1, trials[i].state_bytes)), 100 * trials[i].accuracy}},
                        static_cast<int>(i % report::kColours),
-                       report::Line::Style::marked});
+                       report::Line::Style::marked,
+                       i < report::kColours});
   return p;
 }
 

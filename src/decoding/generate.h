@@ -12,8 +12,12 @@ namespace sennit {
 // One sequence that grows: a model, its state, and the logits after the last token.
 class Session {
  public:
-  // An empty sequence; keys and values are kept in the context's format.
-  Session(Model& model, Context context) : model_(&model), context_(context), state_(context.cache) {}
+  // An empty sequence; keys and values are kept in the context's format. Throws Error where the model, or a mixer of it, sees
+  // what comes later: such a one cannot go on with a text.
+  Session(Model& model, Context context) : model_(&model), context_(context), state_(context.cache) {
+    model.require_causal("run");
+    check_predicts(model.spec(), "model");
+  }
 
   // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);

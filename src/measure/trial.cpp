@@ -1,9 +1,11 @@
 #include "measure/trial.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/clock.h"
 #include "data/packer.h"
+#include "mixers/mixer.h"
 #include "model/model.h"
 #include "optimizers/optimizer.h"
 #include "tensor/allocator.h"
@@ -33,14 +35,21 @@ Packed pack(const Task& task, int64_t rows, const Rng& rng) {
   return p;
 }
 
+// Whether it sums the tokens before its own with learned weights before it does anything else.
+bool convolves(const Json& mixer, int64_t d_model) {
+  const StateSpec spec = mixers::registry().make(mixer, {.d_model = d_model}, Rng(), "trial")->state_spec();
+  return std::any_of(spec.begin(), spec.end(), [](const StateField& f) { return f.name.rfind("conv", 0) == 0; });
+}
+
 Json model_file(const Json& mixer, const TrialOptions& o, int64_t vocab) {
   const auto blocks = [](int64_t repeat, const Json& of) {
     return Json{{"repeat", repeat}, {"mixer", of}, {"channel", "swiglu"}};
   };
   return {{"vocab", vocab},
           {"d_model", o.d_model},
-          {"blocks", o.first.is_null() ? Json::array({blocks(o.blocks, mixer)})
-                                       : Json::array({blocks(1, o.first), blocks(o.blocks - 1, mixer)})}};
+          {"blocks", o.first.is_null() || convolves(mixer, o.d_model)
+                         ? Json::array({blocks(o.blocks, mixer)})
+                         : Json::array({blocks(1, o.first), blocks(o.blocks - 1, mixer)})}};
 }
 
 class Trial {

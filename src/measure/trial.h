@@ -12,10 +12,11 @@ namespace sennit::measure {
 struct TrialOptions {
   Json task = "recall";               // a name, or an object with "name" and options
   int64_t d_model = 192, blocks = 2;  // with swiglu: about a million parameters
-  // The mixer of the first block, of two or more; null: the one that is tried. A short convolution for all lets the
-  // others show what they remember, rather than how soon they learn to look one token back.
+  // The mixer of the first block, of two or more, where the one that is tried has no short convolution of its own;
+  // null: the one that is tried. So all show what they remember, rather than how soon they learn to look one token
+  // back.
   Json first = {{"name", "gam"}, {"slots", 0}, {"conv", 4}};
-  int64_t steps = 400, rows = 32;
+  int64_t steps = 300, rows = 64;
   double rate = 3e-3;
   int64_t asked = 512;  // sequences to measure accuracy on at the end, none of them seen in training
   int64_t seed = 1;

@@ -13,6 +13,7 @@ namespace {
 // Sizes in units of the view box: small, so that text stays readable when a phone scales the drawing down.
 constexpr double kWidth = 460, kHeight = 300, kLeft = 52, kTop = 26, kBottom = 40, kLetter = 7.4, kLabelGap = 13;
 constexpr size_t kLongestLabel = 16;
+constexpr size_t kMostTold = 40;  // points of a faint line that say what they are
 
 std::string shortened(const std::string& name) {
   if (shown_width(name) <= kLongestLabel) return name;
@@ -70,7 +71,7 @@ struct Drawing {
     for (const auto& p : l.points)
       if (drawable(p)) path += fmt::format("{}{:.1f},{:.1f}", path.empty() ? "" : " ", px(p.first), py(p.second));
     put("<polyline class=\"{} k{}\" points=\"{}\"/>\n", l.style == Line::Style::faint ? "faint" : "line", colour, path);
-    if (l.style == Line::Style::faint) return;
+    if (l.style == Line::Style::faint && l.points.size() > kMostTold) return;
     const size_t stride = l.style == Line::Style::marked ? 1 : std::max<size_t>(1, l.points.size() / 40);
     for (size_t i = 0; i < l.points.size(); i += stride) {
       const auto& p = l.points[i];

@@ -12,7 +12,7 @@ namespace {
 
 struct Recall : Task {
   struct Options {
-    int64_t pairs = 8, length = 64, vocab = 256;
+    int64_t pairs = 8, length = 32, vocab = 64;
     double power = 0.01;
     Fields fields() {
       return {{"pairs", &pairs, "key-value pairs to remember", {.min = 1, .max = 1 << 20}},

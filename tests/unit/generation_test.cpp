@@ -43,6 +43,21 @@ Answer answer(Model& model, const GenerationOptions& options, int cancel_after =
   return answer(session, options, history, some_tokens(20, 256), cancel_after);
 }
 
+TEST(Generation, ModelsThatSeeWhatComesLaterAreRefusedBeforeTheyRead) {
+  const auto begin = [](const Json& file) {
+    Model model(read_model_spec(file, "test"), Rng(1), "test");
+    Session session(model, {});
+  };
+  const auto refusal = [&](const Json& file) { return error_of([&] { begin(file); }); };
+  const Json ahead{{"mixer", "vim"}}, back{{"mixer", "gla"}};
+  EXPECT_NO_THROW(begin({{"vocab", 257}, {"d_model", 16}, {"blocks", {back}}}));
+  EXPECT_NE(refusal({{"vocab", 257}, {"d_model", 16}, {"blocks", {back, ahead}}}).find("vim: expected a causal mixer"),
+            std::string::npos);
+  EXPECT_NE(refusal({{"vocab", 257}, {"d_model", 16}, {"pattern", "bidirectional"}, {"blocks", {ahead}}})
+                .find("reads both ways"),
+            std::string::npos);
+}
+
 TEST(Generation, GreedyTakesTheHighestLogit) {
   Model model = hybrid(1, 257);
   const Answer a = answer(model, {.sampling = {.temperature = 0}, .max_tokens = 40});
