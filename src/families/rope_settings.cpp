@@ -146,20 +146,19 @@ void rope_to_gguf(const Json& p, const std::string& architecture, io::GgufMetada
   const auto set = [&](const char* name, io::GgufValue value) {
     into.set(architecture + ".rope." + name, std::move(value));
   };
-  using Value = io::GgufValue;
-  set("freq_base", Value::of(p.at("base").get<float>()));
+  set("freq_base", io::GgufValue::of(p.at("base").get<float>()));
   const std::string kind = p.at("scaling");
   if (kind == "none" || kind == "llama3" ||
       (kind == "longrope" && p.at("factors").at("short") == p.at("factors").at("long")))
     return;
   if (kind == "dynamic") fail({"GGUF", "a scaling of positions that the format can say", "dynamic"});
-  set("scaling.type", Value::of(kind));
-  set("scaling.factor", Value::of(p.at("factor").get<float>()));
-  if (kind != "linear") set("scaling.original_context_length", Value::of(p.at("original").get<uint32_t>()));
-  if (p.at("attention").get<double>() > 0) set("scaling.attn_factor", Value::of(p.at("attention").get<float>()));
+  set("scaling.type", io::GgufValue::of(kind));
+  set("scaling.factor", io::GgufValue::of(p.at("factor").get<float>()));
+  if (kind != "linear") set("scaling.original_context_length", io::GgufValue::of(p.at("original").get<uint32_t>()));
+  if (p.at("attention").get<double>() > 0) set("scaling.attn_factor", io::GgufValue::of(p.at("attention").get<float>()));
   if (kind == "yarn") {
-    set("scaling.yarn_beta_fast", Value::of(p.at("high").get<float>()));
-    set("scaling.yarn_beta_slow", Value::of(p.at("low").get<float>()));
+    set("scaling.yarn_beta_fast", io::GgufValue::of(p.at("high").get<float>()));
+    set("scaling.yarn_beta_slow", io::GgufValue::of(p.at("low").get<float>()));
   }
 }
 

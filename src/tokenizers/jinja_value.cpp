@@ -47,9 +47,9 @@ void reset_visits() {
 }
 
 void count_visit(int depth) {
-  constexpr int kDeepest = 64;
+  constexpr int kDeepestValue = 64;
   constexpr int64_t kMost = 16'000'000;
-  if (depth > kDeepest) fail({"chat template", fmt::format("values of at most {} levels", kDeepest), "deeper ones"});
+  if (depth > kDeepestValue) fail({"chat template", fmt::format("values of at most {} levels", kDeepestValue), "deeper ones"});
   if (++visits > kMost) fail({"chat template", fmt::format("values that are looked at {} times", kMost), "more"});
 }
 
