@@ -78,7 +78,8 @@ Work work(Span kind) {
     if (kind.backward)
       for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
     const bool floats = kind.cache == CacheFormat::f32;
-    o->y = attention(o->q, {floats ? &o->k : &o->kept_k, 1}, {floats ? &o->v : &o->kept_v, 1}, {&o->segment, 1}, {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .paired = kind.paired});
+    o->y = attention(o->q, {floats ? &o->k : &o->kept_k, 1}, {floats ? &o->v : &o->kept_v, 1}, {&o->segment, 1},
+                     {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .paired = kind.paired});
     if (kind.backward) backward(o->y, o->y.value());
   };
   return {run, [o, run, kind] { return run(), attention_error(*o, kind.backward); }};
@@ -102,7 +103,9 @@ void add_attention(std::vector<Case>& cases) {
                      .bytes = decode ? static_cast<double>(2 * kind.keys * kHeads * head_bytes) : 0,
                      .precision = kind.paired ? Precision::bf16 : Precision::f32,
                      .tokens = static_cast<double>(kind.queries),
-                     .peer = floats ? fmt::format("attention {} {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0, kind.paired ? "bf16" : "f32") : "",
+                     .peer = floats ? fmt::format("attention {} {} {} {}", kind.queries, kind.keys, kind.backward ? 1 : 0,
+                                                  kind.paired ? "bf16" : "f32")
+                                    : "",
                      .allowed = kind.paired ? 2e-2 : 1e-4,
                      .prepare = [kind] { return work(kind); }});
   }

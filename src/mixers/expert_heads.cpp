@@ -52,7 +52,11 @@ struct ExpertHeads : Heads {
     const SeenRows seen = seen_rows({k(looked_at(x, batch), c), v(looked_at(x, batch), c)}, batch, 0, 0, heads);
     const Var core = attention(
         q(x, c), seen.part(0), seen.part(1), seen.segments,
-        {.heads = heads, .kv_heads = heads, .scale = scale_of_scores(), .causal = batch.pattern == Pattern::causal});
+        {.heads = heads,
+         .kv_heads = heads,
+         .scale = scale_of_scores(),
+         .causal = batch.pattern == Pattern::causal,
+         .paired = wants_pairs(c)});
     return output(x, core, c);
   }
   Var output(const Var& x, const Var& core, const Context& c) override {

@@ -94,7 +94,7 @@ struct Softmax : Mixer {
                                 .count_bias = static_cast<float>(options.count_bias),
                                 .epsilon = static_cast<float>(options.epsilon),
                                 .power = options.power,
-                                .paired = batch.context->precision == Precision::bf16 && !batch.context->exact && pairs_are_faster()});
+                                .paired = wants_pairs(*batch.context)});
     return output(x, core, *batch.context);
   }
 

@@ -70,10 +70,12 @@ class PackedKeys {
  public:
   PackedKeys(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, bool for_backward)
       : heads_(plan.s.kv_heads) {
+    if (std::none_of(plan.segments.begin(), plan.segments.end(), [&](const AttentionSegment& a) { return plan.paired(a); })) return;
     const kernels::PairedAttention& kernel = kernels::paired_attention();
     Pooled<Tensor> k(keys.size()), v(keys.size());  // as floats, where a paired segment looks at them
     for (const AttentionSegment& a : plan.segments)
-      if (plan.paired(a)) k[a.source] = widened(keys[a.source], heads_), v[a.source] = widened(values[a.source], heads_);
+      if (plan.paired(a) && !k[a.source].defined())
+        k[a.source] = widened(keys[a.source], heads_), v[a.source] = widened(values[a.source], heads_);
     const auto task = [&](int64_t i, int64_t kv) {
       const AttentionSegment& a = plan.segments[i];
       return plan.task(a, kv * plan.s.group(), q, k[a.source], v[a.source]);
@@ -192,7 +194,9 @@ void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, s
 
 }  // namespace
 
-bool pairs_are_faster() { return isa_level() == IsaLevel::amx; }
+bool wants_pairs(const Context& context) {
+  return context.precision == Precision::bf16 && !context.exact && isa_level() == IsaLevel::amx;
+}
 
 int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, int64_t block) {
   if (!causal && window == 0 && block == 0) return s.queries * s.keys;

@@ -3,6 +3,7 @@
 
 #include "autograd/var.h"
 #include "kernels/attention.h"
+#include "sequence/batch.h"
 #include "sequence/cache.h"
 
 namespace sennit {
@@ -32,8 +33,9 @@ struct AttentionOptions {
   int64_t power = 2;
   bool paired = false;  // softmax: segments of many queries multiply pairs of bf16 (kernels/paired_attention.h)
 };
-// Whether that is the faster way on this machine.
-bool pairs_are_faster();
+// Whether `paired` is what a context asks for: bf16, bits that may hang on how many queries come at once, and a machine
+// where it is the faster way.
+bool wants_pairs(const Context& context);
 
 // q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]. A source of keys and values may be
 // in a cache's format (sequence/cache.h) where nothing is recorded: it is read as it is.

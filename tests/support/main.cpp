@@ -3,6 +3,7 @@
 //   --speed      run what is said of speed (tests whose suite or name begins with Speed), and only that; else all but that
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <string_view>

@@ -3,9 +3,7 @@
 #include <cmath>
 
 #include "kernels/rnn.h"
-#include "support/buffers.h"
-#include "support/gradients.h"
-#include "support/levels.h"
+#include "support/cell_kernels.h"
 
 namespace sennit::rnn_kernel_test {
 
@@ -14,16 +12,8 @@ using kernels::RnnCell;
 
 constexpr RnnCell kCells[] = {RnnCell::elman, RnnCell::lstm, RnnCell::gru, RnnCell::slstm};
 
-double sigmoid(double x) {
-  return 1 / (1 + std::exp(-x));
-}
-
-struct Inputs {
-  Doubles x, r, s;
-};
-
 // Outputs, then the last state.
-Doubles naive(RnnCell cell, int64_t length, int64_t dim, const Inputs& in) {
+Doubles naive(RnnCell cell, int64_t length, int64_t dim, const CellInputs& in) {
   const int64_t gates = kernels::rnn_gates(cell);
   Doubles y(length * dim), s = in.s;
   for (int64_t t = 0; t < length; ++t) {
@@ -37,18 +27,18 @@ Doubles naive(RnnCell cell, int64_t length, int64_t dim, const Inputs& in) {
       double& h = s[c];
       if (cell == RnnCell::elman) h = std::tanh(p[0]);
       if (cell == RnnCell::gru)
-        h = (1 - sigmoid(p[1])) * std::tanh(p[2] - fed[2] + sigmoid(p[0]) * fed[2]) + sigmoid(p[1]) * h;
+        h = (1 - sigmoid_of(p[1])) * std::tanh(p[2] - fed[2] + sigmoid_of(p[0]) * fed[2]) + sigmoid_of(p[1]) * h;
       if (cell == RnnCell::lstm) {
-        s[dim + c] = sigmoid(p[1]) * s[dim + c] + sigmoid(p[0]) * std::tanh(p[2]);
-        h = sigmoid(p[3]) * std::tanh(s[dim + c]);
+        s[dim + c] = sigmoid_of(p[1]) * s[dim + c] + sigmoid_of(p[0]) * std::tanh(p[2]);
+        h = sigmoid_of(p[3]) * std::tanh(s[dim + c]);
       }
       if (cell == RnnCell::slstm) {
         double &sum = s[dim + c], &norm = s[2 * dim + c], &top = s[3 * dim + c];
-        const double a = top + std::log(sigmoid(p[1])), m = std::fmax(a, p[0]);
+        const double a = top + std::log(sigmoid_of(p[1])), m = std::fmax(a, p[0]);
         sum = std::exp(a - m) * sum + std::exp(p[0] - m) * std::tanh(p[2]);
         norm = std::exp(a - m) * norm + std::exp(p[0] - m);
         top = m;
-        h = sigmoid(p[3]) * sum / norm;
+        h = sigmoid_of(p[3]) * sum / norm;
       }
       y[t * dim + c] = h;
     }
@@ -72,73 +62,22 @@ struct Sample {
       for (int64_t c = 0; c < d; ++c) s[2 * d + c] = 1 + std::fabs(s[2 * d + c]);  // a normalizer
   }
   kernels::RnnTask task() const { return {cell, x.data(), r.data(), kernels::rnn_gates(cell) * dim, length, dim}; }
-  Inputs doubles() const { return {x.doubles(), r.doubles(), s.doubles()}; }
+  CellInputs inputs() const { return {x.doubles(), r.doubles(), s.doubles()}; }
+  Doubles naive(const CellInputs& in) const { return rnn_kernel_test::naive(cell, length, dim, in); }
 };
 
 TEST(RnnKernel, AgreesWithDouble) {
   for_each_level([](IsaLevel) {
-    Rng rng(1);
-    for (const RnnCell cell : kCells)
-      for (const int64_t dim : {1, 3, 8, 16, 17, 40})
-        for (const int64_t length : {0, 1, 2, 30}) {
-          const Sample s(rng, cell, length, dim);
-          Fenced y(length * dim, NAN), end = s.s, scratch(kernels::rnn().scratch_floats(s.task()), NAN);
-          kernels::rnn().forward(s.task(), end.data(), end.data(), y.data(), dim, scratch.data());
-          const Doubles want = naive(cell, length, dim, s.doubles());
-          ASSERT_TRUE(y.intact() && end.intact() && scratch.intact());
-          for (int64_t i = 0; i < y.size(); ++i)
-            ASSERT_NEAR(y[i], want[static_cast<size_t>(i)], 1e-5) << static_cast<int>(cell);
-          for (int64_t i = 0; i < end.size(); ++i)
-            ASSERT_NEAR(end[i], want[static_cast<size_t>(y.size() + i)], 2e-5) << static_cast<int>(cell);
-        }
+    expect_cells_agree_with_double<Sample>(kCells, kernels::rnn, [](double, bool of_state) { return of_state ? 2e-5 : 1e-5; });
   });
 }
 
 TEST(RnnKernel, AFreshStateIsWrittenOutAndGoesOnAsOne) {
-  for_each_level([](IsaLevel) {
-    Rng rng(2);
-    for (const RnnCell cell : kCells) {
-      const Sample s(rng, cell, 9, 11);
-      Fenced a(99), b(99), first(s.s.size(), NAN), last(s.s.size()), scratch(kernels::rnn().scratch_floats(s.task()));
-      auto nothing = s.task();
-      nothing.length = 0;
-      kernels::rnn().forward(nothing, nullptr, first.data(), a.data(), 11, scratch.data());
-      kernels::rnn().forward(s.task(), first.data(), last.data(), a.data(), 11, scratch.data());
-      kernels::rnn().forward(s.task(), nullptr, last.data(), b.data(), 11, scratch.data());
-      for (int64_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], b[i]) << static_cast<int>(cell);
-    }
-  });
+  for_each_level([](IsaLevel) { expect_fresh_states_go_on<Sample>(kCells, kernels::rnn); });
 }
 
 TEST(RnnKernel, GradientsAreThoseOfCentralDifferences) {
-  for_each_level([](IsaLevel) {
-    Rng rng(3);
-    for (const RnnCell cell : kCells)
-      for (const int64_t dim : {1, 16, 19})
-        for (const int64_t length : {1, 2, 25}) {
-          const Sample s(rng, cell, length, dim);
-          const Fenced dy = Fenced::normal(rng, length * dim), d_end = Fenced::normal(rng, s.s.size());
-          Fenced dx(s.x.size()), dr(s.r.size()), ds(s.s.size()),
-              scratch(kernels::rnn().backward_scratch_floats(s.task()), NAN);
-          kernels::rnn().backward(s.task(), s.s.data(), dy.data(), dim, d_end.data(), dx.data(), dr.data(), ds.data(),
-                                  scratch.data());
-          ASSERT_TRUE(scratch.intact());
-          SCOPED_TRACE(testing::Message() << static_cast<int>(cell) << " dim " << dim << " length " << length);
-          const auto check = [&](const char* name, Doubles Inputs::*which, const Fenced& gradient) {
-            const auto loss = [&](const Doubles& values) {
-              Inputs in = s.doubles();
-              in.*which = values;
-              const Doubles y = naive(cell, length, dim, in);
-              double sum = 0;
-              for (int64_t i = 0; i < dy.size(); ++i) sum += y[static_cast<size_t>(i)] * dy[i];
-              for (int64_t i = 0; i < d_end.size(); ++i) sum += y[static_cast<size_t>(dy.size() + i)] * d_end[i];
-              return sum;
-            };
-            expect_gradient(name, loss, s.doubles().*which, gradient, 1e-4, rng);
-          };
-          check("x", &Inputs::x, dx), check("r", &Inputs::r, dr), check("s", &Inputs::s, ds);
-        }
-  });
+  for_each_level([](IsaLevel) { expect_cell_gradients<Sample>(kCells, kernels::rnn); });
 }
 
 }  // namespace sennit::rnn_kernel_test
