@@ -32,7 +32,7 @@ CLI::Option* ModelChoice::add_cache(CLI::App& app, std::string& cache) {
       .add_option(
           "--cache", cache,
           "keep keys and values of softmax and sparse attention in this format: bf16 and f16 take half the memory "
-          "of f32, q8_0 a quarter; the perplexity of models/sennit-hybrid changes by less than 1e-5 of itself")
+          "of f32, q8_0 a quarter; the perplexity of models/sennit-hybrid changes by less than 1e-4 of itself")
       ->capture_default_str()
       ->check(CLI::IsMember(cache_formats()));
 }
