@@ -15,7 +15,6 @@ constexpr int64_t kMostItems = 1 << 24;    // of a list
 constexpr int64_t kLongestName = 1 << 16;
 constexpr int64_t kLeastTextBytes = 8;  // its length alone
 constexpr int64_t kMostElements = int64_t{1} << 48;
-constexpr int kMostDimensions = 4;
 
 int64_t item_bytes(GgufType type) {
   static constexpr int64_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, kLeastTextBytes, 12, 8, 8, 8};
@@ -149,8 +148,8 @@ class Reader {
       refuse(fmt::format("tensor `{}`: {}", e.name, expected), found);
     };
     const auto rank = number<uint32_t>("a number of dimensions");
-    if (rank > kMostDimensions)
-      refuse_tensor(fmt::format("at most {} dimensions", kMostDimensions), fmt::format("{}", rank));
+    if (rank > kMostGgufDimensions)
+      refuse_tensor(fmt::format("at most {} dimensions", kMostGgufDimensions), fmt::format("{}", rank));
     std::vector<int64_t> lengths(rank);
     int64_t elements = 1;
     for (int64_t& n : lengths) {

@@ -17,6 +17,8 @@ namespace sennit::io {
 // The GGUF format, version 3 (ggml's docs/gguf.md), little-endian: typed metadata by key, then tensors in blocks. Every
 // rule is checked on reading, and one Error names the file and the key or tensor.
 
+constexpr int kMostGgufDimensions = 4;
+
 enum class GgufType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, text, list, u64, i64, f64 };
 const char* to_string(GgufType type);
 

@@ -10,7 +10,6 @@ namespace sennit::io {
 namespace {
 
 constexpr size_t kLongestTensorName = 63;
-constexpr int kMostDimensions = 4;
 
 class Writer {
  public:
@@ -63,8 +62,8 @@ void check(std::span<const NamedStored> tensors, const std::string& path) {
       fail({"GGUF", fmt::format("tensor names of 1 to {} bytes", kLongestTensorName), fmt::format("`{}`", t.name),
             path});
     if (!names.insert(t.name).second) fail({"GGUF", "each tensor once", fmt::format("`{}` again", t.name), path});
-    if (t.tensor.shape.rank() > kMostDimensions)
-      fail({"GGUF", fmt::format("at most {} dimensions", kMostDimensions),
+    if (t.tensor.shape.rank() > kMostGgufDimensions)
+      fail({"GGUF", fmt::format("at most {} dimensions", kMostGgufDimensions),
             fmt::format("`{}` {}", t.name, t.tensor.shape.str()), path});
   }
 }

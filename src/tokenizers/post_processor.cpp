@@ -7,7 +7,7 @@
 namespace sennit::tokenizers {
 namespace {
 
-constexpr size_t kMost = 1000;  // tokens of a frame
+constexpr size_t kMostOfFrame = 1000;  // tokens of a frame
 
 int32_t read_id(const Json& id, int32_t size, const std::string& where) {
   if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(size))
@@ -37,7 +37,7 @@ Frame read_template(const JsonPart& part, int32_t size) {
     if (!ids.is_array()) tokens.refuse("ids", "a list", ids.type_name());
     std::vector<int32_t>& side = seen ? frame.after : frame.before;
     for (const Json& id : ids) side.push_back(read_id(id, size, tokens.where("ids")));
-    if (side.size() > kMost) part.refuse("single", fmt::format("at most {} tokens", kMost), "more");
+    if (side.size() > kMostOfFrame) part.refuse("single", fmt::format("at most {} tokens", kMostOfFrame), "more");
   }
   if (!seen) part.refuse("single", "the text among its items", "none");
   return frame;
@@ -57,8 +57,8 @@ void read_into(Frame& frame, const JsonPart& part, int32_t size, int depth) {
     part.refuse_type({"Sequence", "TemplateProcessing", "BertProcessing", "RobertaProcessing", "ByteLevel"});
   frame.before.insert(frame.before.begin(), outer.before.begin(), outer.before.end());
   frame.after.insert(frame.after.end(), outer.after.begin(), outer.after.end());
-  if (frame.before.size() + frame.after.size() > kMost)
-    part.refuse("type", fmt::format("at most {} tokens", kMost), "more");
+  if (frame.before.size() + frame.after.size() > kMostOfFrame)
+    part.refuse("type", fmt::format("at most {} tokens", kMostOfFrame), "more");
 }
 
 }  // namespace
