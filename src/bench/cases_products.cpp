@@ -36,13 +36,14 @@ Work product(Size s, Precision p) {
   return {run, [=] { return run(), product_error(a, b, *c); }};
 }
 
-// y = x W^T with W kept quantized, against its decoded numbers and the rows of x rounded as the product rounds them.
-Work quantized_product(Size s, io::BlockFormat format) {
+// y = x W^T with W kept quantized, against its decoded numbers: rows of x rounded to 8 bits, or both to bf16.
+Work quantized_product(Size s, io::BlockFormat format, bool paired) {
   const io::StoredTensor stored = io::encoded(io::stored(random_rows(s.n, s.k, "w")), format);
   const auto w = std::make_shared<QuantizedMatrix>(stored);
   const auto y = std::make_shared<Tensor>(Shape{s.m, s.n});
   Tensor x = random_rows(s.m, s.k, "x");
-  const auto run = [=] { multiply(x.data(), s.m, *w, y->data()); };
+  void (*rounded)(const float*, int64_t, const QuantizedMatrix&, float*, const float*) = multiply;
+  const auto run = [=] { (paired ? multiply_paired : rounded)(x.data(), s.m, *w, y->data(), nullptr); };
   return {run, [=] {
             run();
             Deviation d;
@@ -81,7 +82,14 @@ void add_products(std::vector<Case>& cases) {
                        .bytes = s.m <= 16 ? static_cast<double>(s.n * io::row_bytes(f, s.k)) : 0,
                        .int8 = true,
                        .allowed = 3e-2,  // rows of x are rounded to 8 bits
-                       .prepare = [s, f] { return quantized_product(s, f); }});
+                       .prepare = [s, f] { return quantized_product(s, f, false); }});
+  for (const io::BlockFormat f : {io::BlockFormat::q8_0, io::BlockFormat::q4_0, io::BlockFormat::q4_k})
+    for (const Size s : {Size{2048, 2048, 2048}, Size{512, 4096, 4096}})
+      cases.push_back({.name = fmt::format("product {} as bf16 {}x{}x{}", io::layout_of(f).name, s.m, s.k, s.n),
+                       .flops = 2.0 * static_cast<double>(s.m * s.k * s.n),
+                       .precision = Precision::bf16,
+                       .allowed = 1e-2,
+                       .prepare = [s, f] { return quantized_product(s, f, true); }});
 }
 
 }  // namespace sennit::bench

@@ -1,11 +1,14 @@
 #include "kernels/quantized.h"
 
+#include "kernels/gemm.h"
 #include "kernels/halves.h"
+#include "kernels/pairs.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-constexpr int kGroups = 8;  // of four columns in a block
+constexpr int kGroups = 8;        // of four columns in a block
+constexpr int64_t kAhead = 2048;  // bytes that are asked for before they are read: few rows of x wait for memory alone
 
 #if defined(SENNIT_LEVEL_avx512)
 
@@ -59,15 +62,26 @@ SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
 SENNIT_INLINE void put(Floats s, float* y) {
   _mm512_storeu_ps(y, s.v);
 }
+// The codes of one of four columns.
+SENNIT_INLINE Floats column(Codes c, int j) {
+  const __m512i code = _mm512_srl_epi32(c.v, _mm_cvtsi32_si128(8 * j));
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(code, _mm512_set1_epi32(255)))};
+}
+SENNIT_INLINE Floats decoded(Floats q, Floats scale, Floats minimum) {
+  return {_mm512_sub_ps(_mm512_mul_ps(scale.v, q.v), minimum.v)};
+}
+SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
+  store(units, pair({even.v}, {odd.v}));
+}
 template <int kBits>
 constexpr int kTile = 6;  // rows of x at a time
 
 #elif defined(SENNIT_LEVEL_avx2)
 
-// Of 8 bits: pairs of columns of rows 0-3, 4-7, 8-11, 12-15, in 32 bits. Of 4 bits, in the first two: pairs of columns
-// of rows 0-7 and 8-15, in 16 bits, where those of a whole block fit: 8 * 2 * 15 * 127 < 2^15.
+// Of 8 bits: rows 0-7 and 8-15, in 32 bits. Of 4 bits: pairs of columns of the same rows, in 16 bits, where those of a
+// whole block fit: 8 * 2 * 15 * 127 < 2^15.
 struct Sums {
-  __m256i v[4];
+  __m256i v[2];
 };
 struct Floats {
   __m256 v[2];
@@ -77,7 +91,7 @@ struct Codes {
 };
 SENNIT_INLINE Sums no_sums() {
   const __m256i z = _mm256_setzero_si256();
-  return {{z, z, z, z}};
+  return {{z, z}};
 }
 SENNIT_INLINE Floats no_floats() {
   return {{_mm256_setzero_ps(), _mm256_setzero_ps()}};
@@ -106,11 +120,10 @@ SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
       s.v[h] = _mm256_add_epi16(s.v[h], _mm256_maddubs_epi16(c.v[h], _mm256_set1_epi32(four)));
       settle(s.v[h]);
     } else {
-      const __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
-      const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(c.v[h]));
-      const __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(c.v[h], 1));
-      s.v[2 * h] = _mm256_add_epi32(s.v[2 * h], _mm256_madd_epi16(low, wide));
-      s.v[2 * h + 1] = _mm256_add_epi32(s.v[2 * h + 1], _mm256_madd_epi16(high, wide));
+      const __m256i columns = _mm256_set1_epi32(four), codes = c.v[h];
+      const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(columns, 8), 8), odd = _mm256_srai_epi16(columns, 8);
+      s.v[h] = _mm256_add_epi32(s.v[h], _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(255)), even));
+      s.v[h] = _mm256_add_epi32(s.v[h], _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), odd));
     }
   }
   return s;
@@ -122,14 +135,8 @@ SENNIT_INLINE Floats load_halves(const uint8_t* p) {
 template <int kBits>
 SENNIT_INLINE Floats floats_of(Sums s) {
   Floats f;
-  if constexpr (kBits == 4) {
-    for (int h = 0; h < 2; ++h) f.v[h] = _mm256_cvtepi32_ps(_mm256_madd_epi16(s.v[h], _mm256_set1_epi16(1)));
-    return f;
-  }
-  for (int h = 0; h < 2; ++h) {
-    const __m256i mixed = _mm256_hadd_epi32(s.v[2 * h], s.v[2 * h + 1]);
-    f.v[h] = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(mixed, 0xD8));
-  }
+  for (int h = 0; h < 2; ++h)
+    f.v[h] = _mm256_cvtepi32_ps(kBits == 4 ? _mm256_madd_epi16(s.v[h], _mm256_set1_epi16(1)) : s.v[h]);
   return f;
 }
 SENNIT_INLINE Floats times(Floats a, float b) {
@@ -144,6 +151,21 @@ SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
 SENNIT_INLINE void put(Floats s, float* y) {
   _mm256_storeu_ps(y, s.v[0]);
   _mm256_storeu_ps(y + 8, s.v[1]);
+}
+SENNIT_INLINE Floats column(Codes c, int j) {
+  Floats f;
+  for (int h = 0; h < 2; ++h) {
+    const __m256i code = _mm256_srl_epi32(c.v[h], _mm_cvtsi32_si128(8 * j));
+    f.v[h] = _mm256_cvtepi32_ps(_mm256_and_si256(code, _mm256_set1_epi32(255)));
+  }
+  return f;
+}
+SENNIT_INLINE Floats decoded(Floats q, Floats scale, Floats minimum) {
+  for (int h = 0; h < 2; ++h) q.v[h] = _mm256_sub_ps(_mm256_mul_ps(scale.v[h], q.v[h]), minimum.v[h]);
+  return q;
+}
+SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
+  for (int h = 0; h < 2; ++h) store(units + 8 * h, pair({even.v[h]}, {odd.v[h]}));
 }
 template <int kBits>
 constexpr int kTile = kBits == 4 ? 6 : 2;
@@ -213,6 +235,18 @@ SENNIT_INLINE Floats subtract_product(Floats s, const Floats& a, float b) {
 SENNIT_INLINE void put(const Floats& s, float* y) {
   __builtin_memcpy(y, s.v, sizeof s.v);
 }
+SENNIT_INLINE Floats column(const Codes& c, int j) {
+  Floats f;
+  for (int r = 0; r < kQuantizedRows; ++r) f.v[r] = c.v[4 * r + j];
+  return f;
+}
+SENNIT_INLINE Floats decoded(Floats q, const Floats& scale, const Floats& minimum) {
+  for (int r = 0; r < kQuantizedRows; ++r) q.v[r] = scale.v[r] * q.v[r] - minimum.v[r];
+  return q;
+}
+SENNIT_INLINE void put_pairs(const Floats& even, const Floats& odd, float* units) {
+  for (int r = 0; r < kQuantizedRows; ++r) store(units + r, pair({even.v[r]}, {odd.v[r]}));
+}
 template <int kBits>
 constexpr int kTile = 1;
 
@@ -250,7 +284,7 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
   for (int r = 0; r < R; ++r) sums[r] = no_floats();
   for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
     const uint8_t* scales = panel + 64 * kBits;
-    __builtin_prefetch(panel + 4 * kBytes);
+    for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(panel + kAhead + line);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       Sums whole[R];
@@ -280,6 +314,13 @@ template <int kBits, int kParts, int R>
   const int64_t width = t.n - j < kQuantizedRows ? t.n - j : kQuantizedRows;
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < width; ++c) t.y[(i + r) * t.y_stride + j + c] = y[r][c] + (t.bias ? t.bias[j + c] : 0);
+}
+
+// At most R rows of x, those that are left.
+template <int kBits, int kParts, int R>
+SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
+  if (t.m - i >= R) return panel_tile<kBits, kParts, R>(t, panel, i, j);
+  if constexpr (R > 1) tile_of_rows<kBits, kParts, R - 1>(t, panel, i, j);
 }
 
 #if defined(SENNIT_LEVEL_avx2)
@@ -328,7 +369,8 @@ template <int kParts>
     for (int part = 0; part < kParts; ++part) {
       __m256i whole[kWideRows][2] = {};
 #pragma GCC unroll 4
-      for (int p = part * kPairs / kParts; p < (part + 1) * kPairs / kParts; ++p) {
+      for (int q = 0; q < kPairs / kParts; ++q) {
+        const int p = part * kPairs / kParts + q;
         const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(wide[b].w[p][0]));
         const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(wide[b].w[p][8]));
 #pragma GCC unroll 8
@@ -384,8 +426,7 @@ void multiply_all(const QuantizedTask& t) {
     if constexpr (kBits == 8)
       if (t.n - j >= kQuantizedRows) i = wide_rows<kParts>(t, panel, j);
 #endif
-    for (; i + kTile<kBits> <= t.m; i += kTile<kBits>) panel_tile<kBits, kParts, kTile<kBits>>(t, panel, i, j);
-    for (; i < t.m; ++i) panel_tile<kBits, kParts, 1>(t, panel, i, j);
+    for (; i < t.m; i += kTile<kBits>) tile_of_rows<kBits, kParts, kTile<kBits>>(t, panel, i, j);
   }
 }
 
@@ -393,6 +434,27 @@ void multiply(const QuantizedTask& t) {
   if (t.layout.bits == 4) return multiply_all<4, 1>(t);
   if (t.layout.parts == 1) return multiply_all<8, 1>(t);
   multiply_all<8, 2>(t);
+}
+
+// One panel of W as 16 of the 32 columns of a panel of pairs.
+template <int kBits, int kParts>
+void unpack_panel(const uint8_t* block, int64_t blocks, float* units) {
+  for (int64_t b = 0; b < blocks; ++b, block += QuantizedLayout{kBits, kParts}.block_bytes()) {
+    const uint8_t* scales = block + 64 * kBits;
+    for (int g = 0; g < kGroups; ++g) {
+      const int part = g * kParts / kGroups;
+      const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
+      const Codes codes = group_codes<kBits>(block, g);
+      for (int j = 0; j < 4; j += 2, units += kPanelColumns)
+        put_pairs(decoded(column(codes, j), scale, minimum), decoded(column(codes, j + 1), scale, minimum), units);
+    }
+  }
+}
+
+void unpack(QuantizedLayout layout, const uint8_t* panel, int64_t blocks, float* units) {
+  if (layout.bits == 4) return unpack_panel<4, 1>(panel, blocks, units);
+  if (layout.parts == 1) return unpack_panel<8, 1>(panel, blocks, units);
+  unpack_panel<8, 2>(panel, blocks, units);
 }
 
 void round_row(const float* x, int64_t k, int8_t* q, float* scale, float* sums) {
@@ -419,6 +481,6 @@ void round_row(const float* x, int64_t k, int8_t* q, float* scale, float* sums) 
 
 }  // namespace
 
-const Quantized quantized_table = {.round_row = round_row, .multiply = multiply};
+const Quantized quantized_table = {.round_row = round_row, .multiply = multiply, .unpack = unpack};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

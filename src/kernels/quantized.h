@@ -43,6 +43,9 @@ struct Quantized {
   // k numbers, zeros up to the end of the last block; they must be finite.
   void (*round_row)(const float* x, int64_t k, int8_t* q, float* scale, float* sums);
   void (*multiply)(const QuantizedTask& task);
+  // A panel of W rounded to bf16, as 16 neighbouring columns of a panel of gemm.h's b: unit [u][r] is columns 2u and
+  // 2u + 1 of row r, at units[u * kPanelColumns + r].
+  void (*unpack)(QuantizedLayout layout, const uint8_t* panel, int64_t blocks, float* units);
 };
 
 SENNIT_KERNEL_TABLE(Quantized, quantized)

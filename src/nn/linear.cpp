@@ -7,8 +7,14 @@
 #include "ops/count.h"
 #include "ops/products.h"
 #include "products/quantized.h"
+#include "sequence/attention.h"
 
 namespace sennit {
+namespace {
+
+constexpr int64_t kPairedRows = 32;  // from here on unpacking quantized weights is won back
+
+}  // namespace
 
 Linear::Linear(int64_t in, int64_t out, Rng rng, Init init) : in_(in), out_(out) {
   const double deviation = init.deviation < 0 ? init.scale / std::sqrt(static_cast<double>(in)) : init.deviation;
@@ -31,7 +37,11 @@ Var Linear::operator()(const Var& x, const Context& context) {
     if (recording() && x.needs_grad()) fail({"linear", "weights of floats to train", "quantized ones"});
     Tensor y({x.rows(), out()});
     count_flops(2 * x.rows() * in() * out());
-    multiply(x.value().data(), x.rows(), *weight.quantized, y.data(), bias.var ? bias.value().data() : nullptr);
+    const float* add = bias.var ? bias.value().data() : nullptr;
+    if (x.rows() >= kPairedRows && wants_pairs(context))
+      multiply_paired(x.value().data(), x.rows(), *weight.quantized, y.data(), add);
+    else
+      multiply(x.value().data(), x.rows(), *weight.quantized, y.data(), add);
     return Var(std::move(y));
   }
   if (recording() || context.training) return linear(x, weight, bias.var, context.precision);

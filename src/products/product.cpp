@@ -25,18 +25,24 @@ int64_t panels_in(int64_t length, int64_t width) {
   return (length + width - 1) / width;
 }
 
+// Calls make(p) for each of `panels` panels of `units` units.
+template <class Make>
+void make_panels(int64_t panels, int64_t units, const Make& make) {
+  const int64_t grain = std::max<int64_t>(1, kThreadWork / 8 / std::max<int64_t>(1, units));
+  parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) make(p);
+  });
+}
+
 using PackPanel = void (*)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
 
 // Packs `length` rows of a (or columns of b) that start at x, in panels of `width`.
 void pack(PackPanel pack_panel, const float* x, int64_t stride, bool k_major, int64_t length, int64_t width, int64_t k,
           int64_t depth, float* out) {
-  const int64_t grain = std::max<int64_t>(1, kThreadWork / 8 / std::max<int64_t>(1, width * k));
-  parallel_for(panels_in(length, width), grain, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t first = p * width;
-      pack_panel(x + first * (k_major ? 1 : stride), stride, k_major, std::min(width, length - first), k,
-                 out + first * depth);
-    }
+  make_panels(panels_in(length, width), width * k, [&](int64_t p) {
+    const int64_t first = p * width;
+    pack_panel(x + first * (k_major ? 1 : stride), stride, k_major, std::min(width, length - first), k,
+               out + first * depth);
   });
 }
 
@@ -150,20 +156,28 @@ void multiply(MatrixView a, const PackedMatrix& b, float* c, int64_t c_stride, b
 void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const ProductOptions& options) {
   check_view(b, "b");
   check_product(a, b.rows, b.cols, c_stride);
-  const PanelKernels& kernel = panel_kernels(options.precision);
-  const int64_t depth = depth_of(a.cols, options.precision);
-  const int64_t part =
-      std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kPanelColumns * depth)) * kPanelColumns;
-  for (int64_t j = 0; j < b.cols && a.rows > 0; j += part) {
-    const int64_t n = std::min(part, b.cols - j);
-    Tensor scratch({panels_in(n, kPanelColumns) * kPanelColumns * depth});
-    pack(kernel.pack_b, b.data + j * (b.transposed ? b.stride : 1), b.stride, !b.transposed, n, kPanelColumns, b.rows,
-         depth, scratch.data());
-    multiply_rows(kernel, a,
+  const auto pack_b = panel_kernels(options.precision).pack_b;
+  multiply_made(a, b.cols, c, c_stride, options, [&](int64_t p, float* units) {
+    const int64_t first = p * kPanelColumns, width = std::min(kPanelColumns, b.cols - first);
+    pack_b(b.data + first * (b.transposed ? b.stride : 1), b.stride, !b.transposed, width, b.rows, units);
+  });
+}
+
+void multiply_made(MatrixView a, int64_t n, float* c, int64_t c_stride, const ProductOptions& options,
+                   const std::function<void(int64_t panel, float* units)>& make) {
+  check_product(a, a.cols, n, c_stride);
+  const int64_t depth = depth_of(a.cols, options.precision), panels = panels_in(n, kPanelColumns);
+  const int64_t part = std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kPanelColumns * depth));
+  for (int64_t first = 0; first < panels && a.rows > 0; first += part) {
+    const int64_t count = std::min(part, panels - first), j = first * kPanelColumns;
+    Tensor scratch({count * kPanelColumns * depth});
+    make_panels(count, kPanelColumns * a.cols,
+                [&](int64_t p) { make(first + p, scratch.data() + p * kPanelColumns * depth); });
+    multiply_rows(panel_kernels(options.precision), a,
                   {.a = nullptr,
                    .b = scratch.data(),
                    .m = a.rows,
-                   .n = n,
+                   .n = std::min(n - j, count * kPanelColumns),
                    .a_rows = 0,
                    .depth = depth,
                    .c = c + j,

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "io/block_affine.h"
+#include "products/panel_kernels.h"
 
 namespace sennit {
 namespace {
@@ -114,6 +115,21 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
                      .y = y + first,
                      .y_stride = w.out(),
                      .bias = bias ? bias + first : nullptr});
+  });
+}
+
+void multiply_paired(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias) {
+  const int64_t k = w.in(), n = w.out(), blocks = k / kQuantizedColumns;
+  static_assert(kQuantizedColumns % kernels::kPairedMultiple == 0, "a row of blocks needs no padding");
+  const auto unpack = kernels::quantized().unpack;
+  multiply_made({x, m, k, k}, n, y, n, {.precision = Precision::bf16, .bias = bias}, [&](int64_t p, float* units) {
+    for (int64_t column = 0; column < kernels::kPanelColumns; column += kQuantizedRows, units += kQuantizedRows) {
+      const int64_t panel = (p * kernels::kPanelColumns + column) / kQuantizedRows;
+      if (panel * kQuantizedRows < n)
+        unpack(w.layout(), w.panels() + panel * blocks * w.layout().block_bytes(), blocks, units);
+      else
+        for (int64_t u = 0; u < k / 2; ++u) std::fill_n(units + u * kernels::kPanelColumns, kQuantizedRows, 0.0f);
+    }
   });
 }
 

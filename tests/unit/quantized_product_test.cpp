@@ -90,6 +90,37 @@ TEST_P(Products, BitsAreThoseOfTheRowAloneAtEveryLevelAndThreadCount) {
   set_thread_count(threads);
 }
 
+float rounded_to_bf16(float x) {
+  return to_float(to_bf16(x));
+}
+
+TEST_P(Products, PairedAreThoseOfNumbersRoundedToBf16) {
+  for_each_level([&](IsaLevel) {
+    for (const int64_t out : {1, 16, 33, 50})
+      for (const int64_t m : {1, 7, 40}) {
+        const int64_t in = 512;
+        const QuantizedMatrix packed(weight(GetParam(), out, in));
+        const auto x = normals(m * in, 5), bias = normals(out, 6);
+        std::vector<float> y(m * out + 4, 77), row(in), alone(out);
+        multiply_paired(x.data(), m, packed, y.data(), bias.data());
+        for (int64_t j = 0; j < out; ++j) {
+          packed.row(j, row.data());
+          for (int64_t i = 0; i < m; ++i) {
+            double sum = bias[j], size = std::fabs(bias[j]);
+            for (int64_t p = 0; p < in; ++p) {
+              const double term = double{rounded_to_bf16(x[i * in + p])} * rounded_to_bf16(row[p]);
+              sum += term, size += std::fabs(term);
+            }
+            ASSERT_NEAR(y[i * out + j], sum, size * 2e-6) << out << " " << m << " at " << i << " " << j;
+          }
+        }
+        for (int c = 0; c < 4; ++c) ASSERT_EQ(y[m * out + c], 77);
+        multiply_paired(x.data() + (m - 1) * in, 1, packed, alone.data(), bias.data());
+        ASSERT_EQ(std::memcmp(alone.data(), y.data() + (m - 1) * out, out * sizeof(float)), 0);
+      }
+  });
+}
+
 TEST_P(Products, RowsComeBackDecoded) {
   const io::StoredTensor w = weight(GetParam(), 21, 256);
   const Tensor decoded = io::decoded(w);
