@@ -4,7 +4,8 @@
 
 namespace sennit {
 
-// While one lives, the functions below make tensors whose numbers nobody set: for models whose parameters are loaded.
+// While one lives, the functions below make tensors whose numbers nobody set, and that take no memory until somebody
+// does: for models whose parameters are loaded.
 class BlankInit {
  public:
   BlankInit();

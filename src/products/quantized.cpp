@@ -45,15 +45,24 @@ Place place_of(int bits, int64_t row, int64_t column) {
   return {64 * (group % 4) + 4 * row + column % 4, group < 4 ? 0 : 4};
 }
 
+// The 32 codes of a row in its block, which starts at the row's first place.
+void put_codes(const uint8_t* q, int bits, uint8_t* row) {
+  uint8_t both[16];
+  for (int i = 0; i < 16; ++i) both[i] = static_cast<uint8_t>(q[i] | q[16 + i] << 4);
+  const uint8_t* from = bits == 4 ? both : q;
+  for (int group = 0; group < bits; ++group) std::memcpy(row + 64 * group, from + 4 * group, 4);
+}
+
 }  // namespace
 
 QuantizedMatrix::QuantizedMatrix(const io::StoredTensor& w)
     : layout_(layout_for(w.format)), out_(w.row_count()), in_(w.row_size()) {
   SENNIT_CHECK(io::is_quantized(w.format) && w.shape.rank() == 2, "{} {}", io::layout_of(w.format).name, w.shape.str());
   const int64_t panels = (out_ + kQuantizedRows - 1) / kQuantizedRows;
-  panels_ = Tensor::zeros({panels, blocks() * layout_.block_bytes()}, DType::u8);
-  parallel_for(panels, std::max<int64_t>(1, kQuantizedThreadWork / 16 / std::max<int64_t>(1, in_)), [&](int64_t b, int64_t e) {
-    for (int64_t p = b; p < e; ++p) pack_panel(w, p);
+  panels_ = Tensor({panels, blocks() * layout_.block_bytes()}, DType::u8);
+  const int64_t grain = std::max<int64_t>(1, kQuantizedThreadWork / 16 / std::max<int64_t>(1, in_));
+  parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) pack_panel(w, p);
   });
 }
 
@@ -61,14 +70,12 @@ void QuantizedMatrix::pack_panel(const io::StoredTensor& w, int64_t panel) {
   std::vector<io::AffineBlock> row(static_cast<size_t>(blocks()));
   const int64_t row_bytes = io::row_bytes(w.format, in_), first = panel * kQuantizedRows;
   uint8_t* base = reinterpret_cast<uint8_t*>(panels_.raw()) + panel * blocks() * layout_.block_bytes();
+  if (out_ - first < kQuantizedRows) std::memset(base, 0, static_cast<size_t>(blocks() * layout_.block_bytes()));
   for (int64_t r = 0; r < std::min(kQuantizedRows, out_ - first); ++r) {
     io::affine_blocks(w.format, w.bytes.data() + (first + r) * row_bytes, in_, row.data());
     for (int64_t b = 0; b < blocks(); ++b) {
       uint8_t* block = base + b * layout_.block_bytes();
-      for (int64_t c = 0; c < kQuantizedColumns; ++c) {
-        const Place at = place_of(layout_.bits, r, c);
-        block[at.byte] = static_cast<uint8_t>(block[at.byte] | row[b].q[c] << at.shift);
-      }
+      put_codes(row[b].q, layout_.bits, block + 4 * r);
       uint8_t* scales = block + 64 * layout_.bits;
       for (int part = 0; part < layout_.parts; ++part) {
         put_half(scales + 32 * part + 2 * r, row[b].scale[part]);

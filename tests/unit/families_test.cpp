@@ -199,6 +199,32 @@ TEST(Families, AnyModelOfOursGoesThroughGguf) {
             std::string::npos);
 }
 
+// A model that fits quantized may not fit as floats.
+TEST(Families, QuantizedMatricesAreLoadedWithoutRoomForFloats) {
+  const Json file = {{"vocab", 4096}, {"d_model", 256}, {"blocks", {{{"mixer", "softmax"}, {"channel", "swiglu"}}}}};
+  StoredModel stored{.model_file = write_model_spec(read_model_spec(file, "test")),
+                     .tensors = {},
+                     .path = "test",
+                     .origin = "",
+                     .uses = {},
+                     .unread = {},
+                     .gguf = {}};
+  int64_t kept = 0;
+  {
+    Model model(read_model_spec(file, "test"), Rng(1), "test");
+    model.parameters([&](const std::string& name, Parameter& p) {
+      io::StoredTensor t = io::stored(p.value());
+      if (p.quantizable) t = io::encoded(t, io::BlockFormat::q4_0);
+      kept += p.quantizable ? p.value().elements() * 5 / 8 : p.value().bytes();
+      stored.tensors[name] = t;
+    });
+  }
+  reset_memory_peak();
+  const int64_t before = memory_counters().live;
+  const auto model = make_model(stored);
+  EXPECT_LT(memory_counters().peak - before, kept + kept / 10);
+}
+
 TEST(Families, BadConfigsAreOneError) {
   TempFolder dir;
   const auto says = [&](const Json& change, const std::string& words) {
