@@ -23,7 +23,7 @@ constexpr size_t kMostOfALine = 16 << 20;
 
 constexpr const char* kHelp =
     "/clear       forget what was said\n"
-    "/save FILE   keep the state, for --state-load\n"
+    "/save FILE   keep the dialogue; --chat --state-load FILE goes on with it\n"
     "/quit        end; Ctrl-D too\n"
     "A line that ends with \\ goes on in the next. Ctrl-C stops an answer.\n";
 
@@ -67,6 +67,10 @@ class Talk {
         output_(options_, loaded_),
         terminal_(options_.for_people() && isatty(STDIN_FILENO) && !options_.has_prompt) {
     if (dialogue_.has_template() && !options_.limited) options_.generation.max_tokens = kMostOfATurn;
+    if (!options_.state_load.empty()) {
+      KeptSession kept = load_session(options_.state_load, *loaded_.model, options_.choice.context().cache);
+      dialogue_.resume(std::move(kept.state), std::move(kept.tokens), kept.note, options_.state_load);
+    }
     options_.generation.reading = [](int64_t, int64_t) { return !interrupted(); };
   }
 
@@ -165,7 +169,7 @@ class Talk {
 
   void save(const std::string& path) {
     save_states(path, {&dialogue_.session().state()}, loaded_.model->state_specs(), model_tag(*loaded_.model),
-                {dialogue_.history()});
+                {dialogue_.history()}, dialogue_.said());
   }
 
   RunOptions options_;
@@ -179,7 +183,8 @@ class Talk {
 }  // namespace
 
 int run_dialogue(RunOptions options) {
-  if (!options.state_load.empty()) fail({"run", "--state-load or a dialogue", "both"});
+  if (!options.state_load.empty() && !options.system.empty())
+    fail({"run", "--system, or --state-load of a dialogue that has its own", "both"});
   return Talk(std::move(options)).run();
 }
 

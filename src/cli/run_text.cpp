@@ -13,21 +13,6 @@ namespace {
 
 constexpr int64_t kLong = 8192;  // a prompt that takes long enough to show how far it is
 
-void resume(const std::string& path, Model& model, Session& session, std::vector<int32_t>& history,
-            std::vector<int32_t>& waiting) {
-  std::vector<std::vector<int32_t>> tokens;
-  auto states = load_states(path, model.state_specs(), model_tag(model), &tokens, session.state().cache());
-  if (states.size() != 1) fail({"run", "the state of one sequence", std::to_string(states.size()), path});
-  if (!tokens.empty()) {
-    for (const int32_t t : tokens[0])
-      if (t < 0 || t >= model.spec().vocab)
-        fail({"run", fmt::format("token ids below {}", model.spec().vocab), std::to_string(t), path});
-    history.assign(tokens[0].begin(), tokens[0].begin() + states[0].position);
-    waiting.assign(tokens[0].begin() + states[0].position, tokens[0].end());
-  }
-  session.restore(std::move(states[0]));
-}
-
 }  // namespace
 
 int run_text(RunOptions o) {
@@ -35,7 +20,13 @@ int run_text(RunOptions o) {
   const tokenizers::Tokenizer& tokenizer = *loaded.tokenizer;
   Session session(*loaded.model, o.choice.context());
   std::vector<int32_t> history, waiting;
-  if (!o.state_load.empty()) resume(o.state_load, *loaded.model, session, history, waiting);
+  if (!o.state_load.empty()) {
+    KeptSession kept = load_session(o.state_load, *loaded.model, session.state().cache());
+    const int64_t read = std::min(kept.state.position, std::ssize(kept.tokens));
+    history.assign(kept.tokens.begin(), kept.tokens.begin() + read);
+    waiting.assign(kept.tokens.begin() + read, kept.tokens.end());
+    session.restore(std::move(kept.state));
+  }
   const std::string text = o.text();
   const bool fresh = history.empty() && waiting.empty();
   const auto ids = fresh ? tokenizer.encode_prompt(text) : tokenizer.encode(text);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "io/json_file.h"
 
 namespace sennit {
 namespace {
@@ -96,6 +97,30 @@ void Dialogue::clear() {
   forget();
   const bool system = !messages_.empty() && messages_[0].at("role") == "system";
   messages_ = system ? Json::array({messages_[0]}) : Json::array();
+}
+
+std::string Dialogue::said() const {
+  return json_text({{"messages", messages_}, {"text", text_}});
+}
+
+void Dialogue::resume(SequenceState state, std::vector<int32_t> history, const std::string& said,
+                      const std::string& path) {
+  const auto text_at = [](const Json& of, const char* key) {
+    return of.is_object() && of.contains(key) && of.at(key).is_string();
+  };
+  const auto fits = [&](const Json& j) {
+    return text_at(j, "text") && j.contains("messages") && j.at("messages").is_array() &&
+           std::all_of(j.at("messages").begin(), j.at("messages").end(),
+                       [&](const Json& m) { return text_at(m, "role") && text_at(m, "content"); });
+  };
+  const Json all = said.empty() ? Json() : io::parse_json(said, path);
+  if (!fits(all))
+    fail({"dialogue", "the state of a dialogue", said.empty() ? "one of a text alone" : "another note", path});
+  forget();
+  messages_ = all.at("messages");
+  text_ = all.at("text").get<std::string>();
+  history_ = std::move(history);
+  session_.restore(std::move(state));
 }
 
 // Back to the question, before its answer.

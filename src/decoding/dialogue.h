@@ -24,6 +24,11 @@ class Dialogue {
                           const std::function<bool(std::string_view)>& emit);
   void clear();  // forgets all but the system's words
 
+  // What was said, as JSON for resume(), which goes on from it and from the state and the tokens (history()) of that
+  // moment in place of what was said here. Throws Error naming `path` where it is not such a text.
+  std::string said() const;
+  void resume(SequenceState state, std::vector<int32_t> history, const std::string& said, const std::string& path);
+
   bool has_template() const { return template_.has_value(); }
   const Json& messages() const { return messages_; }  // [{"role": ..., "content": ...}]
   Session& session() { return session_; }

@@ -10,6 +10,7 @@ namespace sennit {
 namespace {
 
 constexpr int64_t kMostStates = 1 << 20;
+constexpr const char* kNoteKey = "sennit.note";
 constexpr const char* kCacheKey = "sennit.cache";  // the format of keys and values; f32 where it is missing
 
 std::string key_of(size_t sequence, size_t slot, const std::string& field) { return fmt::format("{}.{}.{}", sequence, slot, field); }
@@ -44,9 +45,10 @@ void check_shape(const StateField& field, CacheFormat cache, int64_t position, c
 }  // namespace
 
 void save_states(const std::string& path, const std::vector<const SequenceState*>& states, const std::vector<StateSpec>& specs,
-                 const std::string& model, const std::vector<std::vector<int32_t>>& tokens) {
+                 const std::string& model, const std::vector<std::vector<int32_t>>& tokens, const std::string& note) {
   std::vector<io::NamedTensor> tensors;
   io::SafetensorsMetadata metadata = {{"sennit.states", std::to_string(states.size())}, {"sennit.model", model}};
+  if (!note.empty()) metadata[kNoteKey] = note;
   if (!states.empty()) metadata[kCacheKey] = to_string(states[0]->cache());
   for (size_t i = 0; i < states.size(); ++i) {
     metadata[fmt::format("position.{}", i)] = std::to_string(states[i]->position);
@@ -63,7 +65,7 @@ void save_states(const std::string& path, const std::vector<const SequenceState*
 }
 
 std::vector<SequenceState> load_states(const std::string& path, const std::vector<StateSpec>& specs, const std::string& model,
-                                       std::vector<std::vector<int32_t>>* tokens, CacheFormat cache) {
+                                       std::vector<std::vector<int32_t>>* tokens, CacheFormat cache, std::string* note) {
   const io::SafetensorsFile file(path);
   file.verify();
   const auto made_for = file.metadata().find("sennit.model");
@@ -73,6 +75,7 @@ std::vector<SequenceState> load_states(const std::string& path, const std::vecto
   const std::string format = kept == file.metadata().end() ? to_string(CacheFormat::f32) : kept->second;
   if (format != to_string(cache))
     fail({"state file", fmt::format("keys and values in {}, as was asked for", to_string(cache)), format, path});
+  if (const auto kept_note = file.metadata().find(kNoteKey); note && kept_note != file.metadata().end()) *note = kept_note->second;
   const int64_t count = number(file, "sennit.states");
   if (count > kMostStates) fail({"state file", fmt::format("at most {} states", kMostStates), std::to_string(count), path});
   std::vector<SequenceState> states;

@@ -47,7 +47,9 @@ class Formats(Workspace):
     def test_caches_in_few_bits(self):
         shape, model = self.root / "attends.json", self.root / "attends.gguf"
         shape.write_text(json.dumps({"vocab": 300, "d_model": 64, "blocks": [{"repeat": 2, "mixer": "softmax", "heads": 2, "kv_heads": 1, "channel": "swiglu"}]}))
+        converted = self.root / "attends"
         sennit("convert", shape, model)
+        sennit("convert", shape, converted)
         sizes = {}
         for cache in ("f32", "bf16", "f16", "q8_0"):
             state, how = self.root / f"{cache}.state", ["--temperature", 0, "--ignore-end", "--exact", "--cache", cache]
@@ -59,6 +61,10 @@ class Formats(Workspace):
             self.assertTrue(other in error and cache in error, error)
             self.assertEqual(answer("inspect", state)["metadata"]["sennit.cache"], cache)
             sizes[cache] = answer("inspect", shape, "--cache", cache)["state_bytes_at_1k"]
+            timed = answer("bench", "--model", shape, "--cache", cache, "--prompt", 8, "--generate", 2, "--repeats", 1)
+            self.assertEqual(len(timed["cases"]), 2)
+            (compared,) = answer("compare", converted, "--cache", cache, "--lengths", "64", "--rows", 1, "--length", 64)["runs"]
+            self.assertIn({"tokens": 1024, "bytes": sizes[cache]}, compared["state"])
         self.assertEqual((2 * sizes["bf16"], 2 * sizes["f16"]), (sizes["f32"], sizes["f32"]))
         self.assertLess(sizes["q8_0"] * 3.5, sizes["f32"])
         self.assertIn("q8_0", sennit("run", model, "-p", "x", "--cache", "q4_0", code=2).stderr)

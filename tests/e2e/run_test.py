@@ -153,9 +153,24 @@ class Run(Workspace):
         error = sennit("run", self.run_folder, "--embed", "--file", self.file("empty.txt", "one\n\ntwo\n"), code=1).stderr
         self.assertIn("text 1", error)
 
+    def test_a_dialogue_goes_on_in_another_process(self):
+        common = ["--chat", "--max-tokens", 9, "--exact", "--temperature", 0]
+        for folder, cache in ((self.chatty, "f32"), (self.chatty, "bf16"), (self.run_folder, "f32")):
+            how = [folder, *common, "--cache", cache]
+            whole = self.piped("hello\nand then\nat last\n", *how, "--json")
+            state = self.root / f"{cache}.dialogue"
+            first = self.piped("hello\n", *how, "--json", "--state-save", state)
+            rest = self.piped("and then\nat last\n", *how, "--json", "--state-load", state)
+            self.assertEqual([e["ids"] for e in first + rest], [e["ids"] for e in whole])
+            self.assertEqual([e["prompt_tokens"] for e in first + rest], [e["prompt_tokens"] for e in whole])
+        text = self.root / "text.state"
+        sennit("run", self.chatty, "-p", "The", "--max-tokens", 2, "--state-save", text)
+        self.assertIn("a dialogue", sennit("run", self.chatty, "--chat", "--state-load", text, "-p", "x", code=1).stderr)
+        error = sennit("run", self.chatty, "--chat", "--system", "be brief", "--state-load", state, "-p", "x", code=1).stderr
+        self.assertIn("--system", error)
+
     def test_refusals(self):
-        error = sennit("run", self.chatty, "--chat", "--state-load", "x", "-p", "hello", code=1).stderr
-        self.assertIn("--state-load", error)
+        self.assertIn("nowhere", sennit("run", self.chatty, "--chat", "--state-load", "nowhere", "-p", "hello", code=1).stderr)
         broken = self.file("broken.jinja", "{% for %}")
         self.assertIn("chat template", sennit("run", self.chatty, "--chat-template", broken, "-p", "x", code=1).stderr)
 
