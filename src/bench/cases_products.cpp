@@ -81,6 +81,7 @@ void add_products(std::vector<Case>& cases) {
                        .flops = s.m > 16 ? 2.0 * static_cast<double>(s.m * s.k * s.n) : 0,
                        .bytes = s.m <= 16 ? static_cast<double>(s.n * io::row_bytes(f, s.k)) : 0,
                        .int8 = true,
+                       .peer = fmt::format("product {} {} {} {}", io::layout_of(f).name, s.m, s.k, s.n),
                        .allowed = 3e-2,  // rows of x are rounded to 8 bits
                        .prepare = [s, f] { return quantized_product(s, f, false); }});
   for (const io::BlockFormat f : {io::BlockFormat::q8_0, io::BlockFormat::q4_0, io::BlockFormat::q4_k})

@@ -51,7 +51,7 @@ std::string program_at(const std::string& ref) {
 struct Bench {
   bench::Options options;
   bench::ModelBench model;
-  std::string against, markdown, html, lengths, weights, precision = "bf16", cache = "f32";
+  std::string against, markdown, html, lengths, weights, precision = "bf16", cache = "f32", peer_name;
   bool json = false, list = false, peers = false, answers = false;
 
   int run() {
@@ -61,7 +61,7 @@ struct Bench {
       return 0;
     }
     if (!lengths.empty()) return run_growth();
-    if (peers) options.peer = peer();
+    if (peers || !peer_name.empty()) options.peer = peer();
     if (!against.empty()) options.peer = {program_at(against), "bench", "--answer"}, options.peer_is_sennit = true;
     ProgressBar bar(json);
     const bench::Report report = bench::run(
@@ -85,12 +85,17 @@ struct Bench {
     return bench::model_cases(model);
   }
 
-  // llama.cpp runs a model's file; PyTorch has the same work as our other cases.
+  // llama.cpp runs a model's file; PyTorch has the same work as our other cases, libraries of products some of it.
   std::vector<std::string> peer() const {
-    if (model.path.empty()) return {"/usr/bin/python3", peer_script("torch_peer.py")};
+    const std::string threads = std::to_string(thread_count());
+    if (model.path.empty()) {
+      if (peer_name == "onnxruntime") return {"node", peer_script("onnxruntime_peer.mjs"), threads};
+      if (peer_name == "onednn" || peer_name == "openblas") return {peer_script("native_peer"), peer_name};
+      return {"/usr/bin/python3", peer_script("torch_peer.py")};
+    }
     if (!is_gguf(model.path) || !weights.empty())
       fail({"bench", "a GGUF file as it is, for llama.cpp to run too", model.path});
-    return {"node", peer_script("llama_cpp_peer.mjs"), model.path, std::to_string(thread_count())};
+    return {"node", peer_script("llama_cpp_peer.mjs"), model.path, threads};
   }
 
   int run_growth() {
@@ -187,10 +192,15 @@ void add_bench(Commands& commands) {
   auto* peers = app.add_flag("--peers", b->peers,
                              "run the same work with PyTorch (python3-torch), or a GGUF file with llama.cpp (npm's "
                              "node-llama-cpp), in the same minutes");
+  auto* peer = app.add_option("--peer", b->peer_name,
+                              "run the products with another library instead: oneDNN (libdnnl-dev) or OpenBLAS "
+                              "(libopenblas-pthread-dev), built with g++ the first time, or npm's onnxruntime-node")
+                   ->check(CLI::IsMember({"torch", "onednn", "openblas", "onnxruntime"}));
   auto* model = app.add_option(
       "--model", b->model.path,
       "instead: time a model that reads a prompt and chooses tokens after it: a GGUF file, a Hugging Face folder, a "
-      "checkpoint, or a model file (random weights)");
+      "checkpoint, or a model file (random weights)")
+                    ->excludes(peer);
   app.add_option("--prompt", b->model.prompt, "with --model: tokens of the prompt")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20))
@@ -209,7 +219,8 @@ void add_bench(Commands& commands) {
   ModelChoice::add_cache(app, b->cache)->needs(model);
   app.add_option("--against", b->against,
                  "build another commit of this checkout and run its program in the same minutes")
-      ->excludes(peers);
+      ->excludes(peers)
+      ->excludes(peer);
   app.add_option("--markdown", b->markdown, "write the tables");
   app.add_option("--lengths", b->lengths,
                  "time a token of every mixer (or those the filter names) at these lengths: 1k..64k");
