@@ -21,7 +21,8 @@ class Install(Workspace):
     def test_examples(self):
         prefix, build = self.root / "prefix", self.root / "examples"
         run("cmake", "--install", BUILD, "--prefix", prefix)
-        for path in ("bin/sennit", "include/sennit/sennit.h", "share/man/man1/sennit.1", "share/bash-completion/completions/sennit"):
+        for path in ("bin/sennit", "include/sennit/sennit.h", "share/man/man1/sennit.1", "share/bash-completion/completions/sennit",
+                     "share/sennit/peers/torch_peer.py", "share/sennit/peers/native_peer"):
             self.assertTrue((prefix / path).exists(), path)
         run("cmake", "-S", SOURCE / "examples", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_BUILD_TYPE=Release")
         run("cmake", "--build", build)
