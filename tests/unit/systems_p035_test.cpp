@@ -1,5 +1,7 @@
 // Mixed attention spans (Zhang et al., "MASFormer", arXiv:2310.12442): full attention in a few blocks, windows in the
 // rest.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -7,6 +9,7 @@
 
 #include "model/model.h"
 #include "sequence/attention.h"
+#include "support/planted.h"
 #include "support/timing.h"
 
 namespace sennit::systems_p035_test {
@@ -56,6 +59,37 @@ TEST(SpeedP035, PrefillOfAttentionIsFaster) {
   };
   const double full = seconds(0), near = seconds(512);
   EXPECT_LE((2 * full + 6 * near) / (8 * full), 0.45) << full << " s full, " << near << " s window";
+}
+
+// A note 1400 tokens and more before it is asked for, with windows of 128: which of three blocks must see everything?
+TEST(SystemsP035, TrainedToRecallFromFarAway) {
+  const trained::Text text;
+  const auto accuracy = [&](const std::vector<int64_t>& full) {
+    Json blocks = Json::array();
+    for (int64_t b = 0; b < 3; ++b)
+      blocks.push_back({{"mixer", "softmax"},
+                        {"window", std::find(full.begin(), full.end(), b) == full.end() ? 128 : 0},
+                        {"channel", "mlp"}});
+    trained::Trainee trainee({{"vocab", trained::kPlantedVocab}, {"d_model", 64}, {"blocks", blocks}},
+                             {.steps = 240, .rate = 5e-3});
+    trainee.train([&](int64_t step, Rng rng) {  // first near, then far
+      return step <= 120 ? trained::planted(text, 32, {.length = 64, .notes = 1, .all = false}, rng)
+                         : trained::planted(text, 2, {.length = 1536, .notes = 1, .distance = 1400, .all = false}, rng);
+    });
+    return trainee.accuracy(
+        trained::planted(text, 100, {.length = 1536, .notes = 1, .distance = 1400, .all = false}, Rng(9)));
+  };
+  const auto told = [&](const std::vector<int64_t>& full) {
+    const double a = accuracy(full);
+    std::printf("full attention in %s: accuracy %.3f\n",
+                full.empty() ? "no block" : fmt::format("{}", fmt::join(full, ", ")).c_str(), a);
+    return a;
+  };
+  const double all = told({0, 1, 2}), none = told({});
+  double best = 0;
+  for (const int64_t b : {0, 1, 2}) best = std::max(best, told({b}));
+  EXPECT_GE(best, all - 0.03);
+  EXPECT_GE(best, none + 0.3);
 }
 
 }  // namespace sennit::systems_p035_test
