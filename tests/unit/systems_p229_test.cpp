@@ -118,17 +118,19 @@ TEST(SystemsP229, TrainedDenseAndSwitched) {
           {{"name", "infllm_v2"}, {"dense", 256}, {"block", 16}, {"unit", 4}, {"top", 16}, {"sink", 1}, {"local", 4}});
   const trained::Text text;
   const trained::Rows kept = text.kept(1024);
-  const auto train = [&](trained::Trainee& trainee, uint64_t stream) {
-    trainee.train([&](int64_t, Rng rng) { return text.drawn(2, 1024, rng.fork(stream)); });
+  const auto train = [&](trained::Trainee& trainee, uint64_t stream, int64_t short_steps) {
+    trainee.train([&](int64_t step, Rng rng) {
+      return step <= short_steps ? text.drawn(8, 128, rng) : text.drawn(2, 1024, rng.fork(stream));
+    });
     return trainee.loss(kept);
   };
-  trained::Trainee first(dense, {.steps = 600, .rate = 1e-2});
-  const double exact = train(first, 1);
+  trained::Trainee first(dense, {.steps = 900, .rate = 1e-2});
+  const double exact = train(first, 1, 600);
   const trained::Settings more{.steps = 200, .rate = 1e-3};
   trained::Trainee tuned(sparse, more), still_dense(dense, more);
   trained::copy_weights(first.model(), tuned.model());
   trained::copy_weights(first.model(), still_dense.model());
-  const double switched = tuned.loss(kept), after = train(tuned, 2), dense_after = train(still_dense, 2);
+  const double switched = tuned.loss(kept), after = train(tuned, 2, 0), dense_after = train(still_dense, 2, 0);
   std::printf("dense %.4f nats, switched %+.4f, after 200 steps %+.4f; dense after them %+.4f\n", exact,
               switched - exact, after - exact, dense_after - exact);
   EXPECT_LT(exact, 1.7);
