@@ -218,15 +218,6 @@ TEST(SystemsP223, TheSpreadSolvesItsEquation) {
   }
 }
 
-TEST(SystemsP220, EvenWeightsAreAttention) {
-  auto mixture = make_mixer("expert_heads", 32),
-       softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
-  copy_parameters(*mixture, *softmax, kMaps);
-  for (const char* name : {"gate_out.weight", "gate_out.bias"}) parameter_of(*mixture, name).var.value().fill(0);
-  const Tensor x = normal_rows(90, 32, 19);
-  EXPECT_LE(most_apart(run_alone(*mixture, x), run_alone(*softmax, x)), 1e-6);
-}
-
 TEST(SystemsP249, IdentityMixingIsDenseSoftmax) {
   constexpr int64_t kRows = 40;
   auto linformer = make_mixer({{"name", "linformer"}, {"summaries", kRows}, {"length", kRows}, {"share", "all"}}, 32);
