@@ -10,6 +10,7 @@
 #include "cli/loaded.h"
 #include "cli/progress_bar.h"
 #include "data/tokenize.h"
+#include "measure/spans.h"
 #include "train/evaluate.h"
 #include "train/run_folder.h"
 
@@ -41,6 +42,7 @@ struct Eval {
   train::EvaluateOptions options;
   std::string data, split = "valid";
   std::vector<std::string> texts;
+  int64_t window = 0, most_full = 2;
   bool json = false, quiet = false;
 
   // --data, else what a training run was trained on.
@@ -70,30 +72,48 @@ struct Eval {
     options.context = choice.context();
     ProgressBar bar(json || quiet);
     FlushDenormals flush;
-    const train::Evaluation e =
-        train::evaluate(*loaded.model, *loaded.tokenizer, file, options, [&](int64_t done, int64_t total) {
-          bar.update(static_cast<double>(done), static_cast<double>(total),
-                     fmt::format("{} of {} tokens", count_text(double(done)), count_text(double(total))));
-          return !interrupted();
-        });
+    const auto measured = [&](Model& model) {
+      return train::evaluate(model, *loaded.tokenizer, file, options, [&](int64_t done, int64_t total) {
+        bar.update(static_cast<double>(done), static_cast<double>(total),
+                   fmt::format("{} of {} tokens", count_text(double(done)), count_text(double(total))));
+        return !interrupted();
+      });
+    };
+    const train::Evaluation e = measured(*loaded.model);
+    const auto placements = window > 0 && !interrupted()
+                                ? placed(*loaded.model, e.loss, [&](Model& model) { return measured(model).loss; })
+                                : std::vector<measure::Placement>{};
     bar.finish();
-    print(e, loaded.path, texts.empty() ? path : fmt::format("{}", fmt::join(texts, ", ")));
+    print(e, placements, loaded.path, texts.empty() ? path : fmt::format("{}", fmt::join(texts, ", ")));
     return interrupted() ? 130 : 0;
   }
 
-  void print(const train::Evaluation& e, const std::string& model, const std::string& what) const {
+  // With windows in all blocks of exact attention but a few.
+  std::vector<measure::Placement> placed(Model& model, double goal, const std::function<double(Model&)>& loss) const {
+    const std::vector<size_t> blocks = measure::full_blocks(model.spec());
+    if (blocks.empty()) fail({"eval", "a model with blocks of exact attention", "none", "--window"});
+    return measure::place_full_blocks(blocks, static_cast<size_t>(most_full), goal, [&](const std::set<size_t>& full) {
+      return interrupted() ? goal : loss(*measure::with_windows(model, blocks, full, window));
+    });
+  }
+
+  void print(const train::Evaluation& e, const std::vector<measure::Placement>& placements, const std::string& model,
+             const std::string& what) const {
     const double rate = e.seconds > 0 ? static_cast<double>(e.tokens) / e.seconds : 0;
     if (json) {
+      Json spans = Json::array();
+      for (const auto& p : placements) spans.push_back({{"full", p.full}, {"loss", p.loss}});
       fmt::print("{}\n", json_text(Json{{"checkpoint", model},
-                              {"data", what},
-                              {"loss", e.loss},
-                              {"bits_per_byte", e.bits_per_byte},
-                              {"perplexity", e.perplexity},
-                              {"tokens", e.tokens},
-                              {"bytes", e.bytes},
-                              {"seconds", e.seconds},
-                              {"tokens_per_second", rate},
-                              {"complete", !interrupted()}}));
+                                        {"data", what},
+                                        {"loss", e.loss},
+                                        {"bits_per_byte", e.bits_per_byte},
+                                        {"perplexity", e.perplexity},
+                                        {"tokens", e.tokens},
+                                        {"bytes", e.bytes},
+                                        {"seconds", e.seconds},
+                                        {"tokens_per_second", rate},
+                                        {"spans", spans},
+                                        {"complete", !interrupted()}}));
       return;
     }
     fmt::print(
@@ -101,6 +121,9 @@ struct Eval {
         "tokens/s{}\n",
         e.loss, e.bits_per_byte, e.perplexity, e.tokens, bytes_text(double(e.bytes)), what, count_text(rate),
         interrupted() ? ", stopped early" : "");
+    for (const auto& p : placements)
+      fmt::print("loss {:.4f} ({:+.4f}) with windows of {}, full attention in {}\n", p.loss, p.loss - e.loss, window,
+                 p.full.empty() ? "no block" : fmt::format("blocks {}", fmt::join(p.full, ", ")));
   }
 };
 
@@ -132,6 +155,14 @@ void add_eval(Commands& commands) {
   app.add_option("--max-tokens", e->options.max_tokens, "stop after so many; 0: the whole file")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 50));
+  app.add_option("--window", e->window,
+                 "tell which blocks need exact attention to everything: the loss with windows of so many tokens in "
+                 "the others; 0: do not")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, kMost));
+  app.add_option("--full", e->most_full, "how many blocks to leave full at most, the best ones first")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 16));
   app.add_flag("--quiet", e->quiet, "no progress");
   add_json_flag(app, e->json);
   app.footer("Example: sennit eval runs/gla --split test --length 1024");

@@ -13,25 +13,26 @@ SENNIT_INLINE vf to_power(vf x, int64_t power) {
   return y;
 }
 
+SENNIT_INLINE float keys_seen(const AttentionTask& t, int64_t query) {
+  const Range range = seen(t, query);
+  return static_cast<float>(larger(1, range.end - range.begin));
+}
+
 // A row's weights from its scores, once its statistic is known, and the gradients of its scores from those of its
 // weights.
 template <ScoreMap M>
 struct RowMap {
   int64_t power;
-  float stat, shift, low, spread;
+  float stat, low = 0, spread = 0;
   RowMap(const AttentionTask& t, int64_t query, float statistic) : power(t.power), stat(statistic) {
-    const Range range = seen(t, query);
-    const float count = static_cast<float>(larger(1, range.end - range.begin));
-    shift = t.count_bias * log_of(count);
-    low = -t.clip_low / count;
-    spread = t.clip_high - low;
+    if constexpr (M == ScoreMap::clipped) low = -t.clip_low / keys_seen(t, query), spread = t.clip_high - low;
   }
   SENNIT_INLINE vf soft(vf s) const { return stat == kNothing ? zero() : exp(s - set(stat)); }
   SENNIT_INLINE vf unclipped(vf s) const { return fma(set(spread), soft(s), set(low)); }
   SENNIT_INLINE vf weight(vf s) const {
     if constexpr (M == ScoreMap::softmax) return soft(s);
     if constexpr (M == ScoreMap::clipped) return min(max(unclipped(s), zero()), set(1));
-    if constexpr (M == ScoreMap::sigmoid) return sigmoid(s - set(shift));
+    if constexpr (M == ScoreMap::sigmoid) return set(1) / (set(1) + exp(set(stat) - s));
     if constexpr (M == ScoreMap::power) return stat == 0 ? zero() : to_power(s * set(1 / stat), power);
   }
   // dw, where the clip lets it through, on the scale of the softmax.
@@ -109,6 +110,10 @@ void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& score
            float* o) {
   if (pass == Pass::mapping)
     return with_map(t, query, running.top, [&](const auto& map) {
+      if (scores.whole()) {
+        for (int64_t j = 0; j < kKeys; j += kLanes) store(row + j, map.weight(scores.bare(row, j)));
+        return;
+      }
       for (int64_t j = scores.first_vector(); j < scores.range.end; j += kLanes) {
         const vf key = scores.lane + set(static_cast<float>(j));
         const vf w =
@@ -232,6 +237,8 @@ void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o,
     walk_keys(t, Pass::measuring, first, rows, o, o_stride, s);
     for (int64_t r = 0; r < rows; ++r) s.running[r].top = log_sum(s.running[r]);
   }
+  if (t.map == ScoreMap::sigmoid)
+    for (int64_t r = 0; r < rows; ++r) s.running[r].top = t.count_bias * log_of(keys_seen(t, first + r));
   const bool mapped = t.map == ScoreMap::clipped || t.map == ScoreMap::sigmoid;
   walk_keys(t, mapped ? Pass::mapping : Pass::running, first, rows, o, o_stride, s);
   for (int64_t r = 0; r < rows; ++r) {

@@ -51,9 +51,9 @@ struct Attention {
   int64_t (*scratch_floats)(const AttentionTask& task);  // enough for either call
 
   // Rows [begin, end) of o (row i at o + i * o_stride) and stat[i], which backward wants: ln Z_i of softmax and
-  // clipped, the power's root of the sum of powers. o = 0 where a query sees nothing (and ln Z = -inf). A row depends
-  // on its query and the keys it sees alone, to the bit: key blocks are counted from key 0, and what is masked takes no
-  // part.
+  // clipped, what sigmoid takes from the scores, the power's root of the sum of powers. o = 0 where a query sees
+  // nothing (and ln Z = -inf). A row depends on its query and the keys it sees alone, to the bit: key blocks are
+  // counted from key 0, and what is masked takes no part.
   void (*forward)(const AttentionTask& task, int64_t begin, int64_t end, float* o, int64_t o_stride, float* stat,
                   float* scratch);
 

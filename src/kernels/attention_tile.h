@@ -130,13 +130,17 @@ struct Scores {
     for (int i = 0; i < kLanes; ++i) count[i] = static_cast<float>(i);
     lane = load(count);
   }
+  // As if the query saw all of them.
+  SENNIT_INLINE vf bare(const float* products, int64_t j) const {
+    const vf s = load(products + j) * set(scale), key = lane + set(static_cast<float>(j));
+    return alibi == 0 ? s : fnma(set(alibi), abs(set(distance) - (places ? load(places + j) : key)), s);
+  }
   SENNIT_INLINE vf at(const float* products, int64_t j) const {
-    const vf key = lane + set(static_cast<float>(j));
-    vf s = load(products + j) * set(scale);
-    if (alibi != 0) s = fnma(set(alibi), abs(set(distance) - (places ? load(places + j) : key)), s);
+    const vf s = bare(products, j), key = lane + set(static_cast<float>(j));
     const vf early = set(static_cast<float>(range.begin)), late = set(static_cast<float>(range.end));
     return select(less(key, early), set(nothing), select(less(key, late), s, set(nothing)));
   }
+  bool whole() const { return range.begin == 0 && range.end == kKeys; }
   int64_t first_vector() const { return range.begin / kLanes * kLanes; }
 };
 

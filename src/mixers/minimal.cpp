@@ -1,5 +1,5 @@
-// Reducing the Transformer Architecture to a Minimum (Bermeitinger et al., arXiv:2410.13732), sections 3 to 5: one matrix in the
-// place of queries' and keys', a symmetric one, and no maps of values and outputs:
+// Reducing the Transformer Architecture to a Minimum (Bermeitinger et al., arXiv:2410.13732), sections 3 to 5: one
+// matrix in the place of queries' and keys', a symmetric one, and no maps of values and outputs, or one for both:
 //   s_ij = x_i^T W_h x_j / sqrt(K)   separate: W_h = Q_h^T K_h,   collapsed: W_h itself,   symmetric: W_h = B_h^T B_h
 //   y_i = W_o concat_h softmax_j(s_ij) V_h x_j,   or without values the mean over heads of softmax_j(s_ij) x_j
 #include <cmath>
@@ -18,11 +18,12 @@ struct Minimal : Mixer {
   struct Options {
     int64_t heads = 4;
     std::string scores = "collapsed";
-    bool values = false;
+    bool values = false, outputs = true;
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
               {"scores", &scores, "what scores are made from", {.choices = {"separate", "collapsed", "symmetric"}}},
-              {"values", &values, "map values and outputs; false: tokens themselves are averaged"}};
+              {"values", &values, "map values and outputs; false: tokens themselves are averaged"},
+              {"outputs", &outputs, "where values are mapped, outputs too; false: one matrix does for both"}};
     }
   };
   static Info info() {
@@ -33,6 +34,7 @@ struct Minimal : Mixer {
             .patterns = {Pattern::causal, Pattern::bidirectional, Pattern::cross},
             .settings = {{"symmetric", R"({"scores": "symmetric"})"},
                          {"collapsed with values", R"({"values": true})"},
+                         {"collapsed values and outputs", R"({"values": true, "outputs": false, "heads": 1})"},
                          {"separate", R"({"scores": "separate", "heads": 2})"}}};
   }
   Minimal(const Dims& d, const Options& o, Rng rng)
@@ -43,7 +45,7 @@ struct Minimal : Mixer {
     if (o.scores == "separate") k = Linear(width, width, rng.fork("k"));
     if (!o.values) return;
     v = Linear(width, width, rng.fork("v"));
-    out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
+    if (o.outputs) out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
   }
   void visit(const ParameterVisitor& p) override {
     p("q", q);
@@ -88,7 +90,7 @@ struct Minimal : Mixer {
                   c);
   }
   Var output(const Var&, const Var& core, const Context& c) override {
-    if (options.values) return out(core, c);
+    if (options.values) return options.outputs ? out(core, c) : core;
     Var sum = columns(core, 0, width);
     for (int64_t h = 1; h < options.heads; ++h) sum = sum + columns(core, h * width, width);
     return scale(sum, 1 / static_cast<float>(options.heads));
@@ -97,8 +99,8 @@ struct Minimal : Mixer {
   int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override {
     const int64_t seen = pattern == Pattern::cross ? memory : n,
                   pairs = pattern == Pattern::causal ? n * (n + 1) / 2 : n * seen;
-    const int64_t maps =
-        n * q.out() + (options.scores == "collapsed" ? 0 : seen * width) + (options.values ? (n + seen) * width : 0);
+    const int64_t maps = n * q.out() + (options.scores == "collapsed" ? 0 : seen * width) +
+                         (options.values ? (seen + (options.outputs ? n : 0)) * width : 0);
     return 2 * width * maps + 2 * pairs * options.heads * (key_dim() + (options.values ? dim : width)) +
            (options.values ? 0 : n * width * options.heads);
   }
@@ -138,7 +140,7 @@ struct Minimal : Mixer {
               core(i, c) += weights[j] * vs(j, c);
           }
       }
-    return options.values ? naive::linear(core, run.w, "out") : core;
+    return options.values && options.outputs ? naive::linear(core, run.w, "out") : core;
   }
 
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {

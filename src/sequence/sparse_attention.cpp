@@ -192,6 +192,19 @@ void TileList::add(std::span<const int32_t> keys, std::span<const int32_t> queri
   add_lists(keys, rows_of(queries), near, far);
 }
 
+TileSource masked_blocks(BlockMask mask) {
+  SENNIT_CHECK(mask.block > 0 && std::ssize(mask.shown) == mask.rows * mask.columns);
+  return [m = std::move(mask)](size_t, int64_t, TileList& tiles) {
+    const Places q = tiles.queries();
+    const int64_t end = std::min((q.end + m.block - 1) / m.block, m.rows);
+    for (int64_t i = q.begin / m.block; i < end; ++i)
+      for (int64_t j = 0; j < m.columns; ++j)
+        if (m.shown[static_cast<size_t>(i * m.columns + j)])
+          tiles.add(Places{j * m.block, (j + 1) * m.block}, Places{i * m.block, (i + 1) * m.block},
+                    m.causal ? 0 : -kEverywhere);
+  };
+}
+
 Var sparse_attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
                      std::span<const AttentionSegment> segments, const SparseAttentionOptions& options,
                      TileSource source) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "kernels/sparse_attention.h"
 #include "sequence/attention.h"
@@ -54,6 +55,15 @@ class TileList {
 // Adds the tiles of `head` over the list's queries of a segment. Called from several threads, forward and backward, it
 // must say the same each time, and a query's tiles and their order must not hang on which queries it is asked for.
 using TileSource = std::function<void(size_t segment, int64_t head, TileList& tiles)>;
+
+// Any pattern of whole blocks, the block-sparse attention of Dao et al. (arXiv:2205.14135, section 3.3): queries at
+// places of block i see keys at places of block j where shown[i * columns + j], and what lies outside is not seen.
+struct BlockMask {
+  int64_t block, rows, columns;
+  std::vector<bool> shown;  // [rows, columns]
+  bool causal = true;       // and no later keys
+};
+TileSource masked_blocks(BlockMask mask);
 
 struct SparseAttentionOptions {
   int64_t heads, kv_heads;  // heads is a multiple of kv_heads; neighbours share a key-value head

@@ -71,6 +71,11 @@ class Cli(Workspace):
         self.assertLess(by_file["bits_per_byte"], 8)
         strided = answer("eval", self.run_folder, "--length", 32, "--stride", 8)
         self.assertEqual(strided["tokens"], by_file["tokens"])
+        wide = answer("eval", self.run_folder, "--window", 512, "--precision", "f32")
+        self.assertEqual(wide["spans"], [{"full": [], "loss": wide["loss"]}])
+        near = answer("eval", self.run_folder, "--window", 2, "--full", 1)
+        self.assertEqual([len(p["full"]) for p in near["spans"]], [0, 1])
+        self.assertIn("full attention in no block", sennit("eval", self.run_folder, "--window", 2).stdout)
 
     def test_inspect(self):
         run = answer("inspect", self.run_folder, "--stats")

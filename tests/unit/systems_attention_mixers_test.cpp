@@ -218,15 +218,6 @@ TEST(SystemsP223, TheSpreadSolvesItsEquation) {
   }
 }
 
-TEST(SystemsP220, EvenWeightsAreAttention) {
-  auto mixture = make_mixer("expert_heads", 32),
-       softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
-  copy_parameters(*mixture, *softmax, kMaps);
-  for (const char* name : {"gate_out.weight", "gate_out.bias"}) parameter_of(*mixture, name).var.value().fill(0);
-  const Tensor x = normal_rows(90, 32, 19);
-  EXPECT_LE(most_apart(run_alone(*mixture, x), run_alone(*softmax, x)), 1e-6);
-}
-
 TEST(SystemsP249, IdentityMixingIsDenseSoftmax) {
   constexpr int64_t kRows = 40;
   auto linformer = make_mixer({{"name", "linformer"}, {"summaries", kRows}, {"length", kRows}, {"share", "all"}}, 32);
@@ -297,6 +288,18 @@ TEST(SystemsP295, ACollapsedMatrixGivesTheSameScores) {
   EXPECT_LE(most_apart(run_alone(*collapsed, x), run_alone(*separate, x)), 1e-5);
 }
 
+TEST(SystemsP295, OneMatrixForValuesAndOutputs) {
+  const auto one_head = [](bool outputs) {
+    return make_mixer({{"name", "minimal"}, {"values", true}, {"outputs", outputs}, {"heads", 1}}, 32);
+  };
+  auto separate = one_head(true), collapsed = one_head(false);
+  copy_parameters(*separate, *collapsed, {"q.weight"});
+  const Var v(parameter_of(*separate, "v.weight").value()), out(parameter_of(*separate, "out.weight").value());
+  parameter_of(*collapsed, "v.weight").var.value().copy_from(matmul(out, v).value());
+  const Tensor x = normal_rows(70, 32, 17);
+  EXPECT_LE(most_apart(run_alone(*collapsed, x), run_alone(*separate, x)), 1e-5);
+}
+
 TEST(SystemsP295, SymmetricScores) {
   NoGrad off;
   auto mixer = make_mixer({{"name", "minimal"}, {"scores", "symmetric"}, {"heads", 1}}, 32);
@@ -315,12 +318,14 @@ TEST(SystemsP295, SymmetricScores) {
 }
 
 TEST(SystemsP295, CountsAreClosedForms) {
-  const auto count = [](const char* scores, bool values) {
-    return make_mixer({{"name", "minimal"}, {"scores", scores}, {"values", values}, {"heads", 4}}, 32)
+  const auto count = [](const char* scores, bool values, bool outputs = true) {
+    return make_mixer({{"name", "minimal"}, {"scores", scores}, {"values", values}, {"outputs", outputs}, {"heads", 4}},
+                      32)
         ->parameter_count();
   };
   constexpr int64_t kSquare = 32 * 32;
   EXPECT_EQ(count("separate", true), 4 * kSquare);
+  EXPECT_EQ(count("separate", true, false), 3 * kSquare);
   EXPECT_EQ(count("separate", false), 2 * kSquare);
   EXPECT_EQ(count("symmetric", false), kSquare);
   EXPECT_EQ(count("collapsed", false), 4 * kSquare);  // a matrix a head

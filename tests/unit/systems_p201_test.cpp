@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
+#include "support/planted.h"
 #include "support/receptive.h"
 #include "support/timing.h"
 
@@ -75,6 +76,48 @@ TEST(SystemsP201, ItFindsTheBlockThatAQueryAsksFor) {
   moba->choices = &choices;
   run_alone(*moba, x);
   EXPECT_EQ(choices.blocks.at({0, 0, n - 1}), (std::vector<int32_t>{5, 19}));
+}
+
+// A model of text that also looks up a note from far back, trained with exact attention and switched, and one trained
+// with MoBA from the start; queries see less than a fifth of the keys.
+TEST(SystemsP201, TrainedToRecall) {
+  constexpr int64_t kLength = 1024, kBlock = 16, kTop = 6;
+  static_assert(kBlock * kTop <= kLength / 5);
+  const trained::Text text;
+  const auto file = [](const Json& mixer) {
+    return Json{{"vocab", trained::kPlantedVocab},
+                {"d_model", 64},
+                {"blocks", {{{"repeat", 2}, {"mixer", mixer}, {"channel", "mlp"}}}}};
+  };
+  const Json sparse = with({{"block", kBlock}, {"top", kTop}});
+  const auto kept = [&](bool all) {
+    return trained::planted(text, 16, {.length = kLength, .notes = 1, .distance = 512, .all = all}, Rng(9), true);
+  };
+  const trained::Rows needles =
+      trained::planted(text, 100, {.length = kLength, .notes = 1, .distance = 256, .all = false}, Rng(8));
+  const auto train = [&](trained::Trainee& trainee) {
+    trainee.train([&](int64_t step, Rng rng) {  // text and questions in turn, short at first
+      const bool near = step <= 200, all = step % 2 == 0;
+      return near ? trained::planted(text, 16, {.length = 64, .notes = 1, .all = all}, rng)
+                  : trained::planted(text, 2, {.length = kLength, .notes = 1, .all = all}, rng);
+    });
+  };
+  const trained::Settings settings{.steps = 700, .rate = 7e-3};
+  trained::Trainee full(file("softmax"), settings), switched(file(sparse), settings), scratch(file(sparse), settings);
+  train(full), train(scratch);
+  trained::copy_weights(full.model(), switched.model());
+  const auto tell = [&](const char* name, trained::Trainee& t) {
+    const double loss = t.loss(kept(true)), found = t.accuracy(needles);
+    std::printf("%s: %.4f nats, %.2f of the notes found\n", name, loss, found);
+    return std::pair{loss, found};
+  };
+  const auto [loss, found] = tell("exact attention", full);
+  const auto [switched_loss, switched_found] = tell("switched to MoBA", switched);
+  const auto [scratch_loss, scratch_found] = tell("MoBA from the start", scratch);
+  EXPECT_GE(found, 0.9);
+  EXPECT_LE(switched_loss, 1.01 * loss);
+  EXPECT_GE(switched_found, 0.95 * found);
+  EXPECT_LE(scratch_loss, 1.02 * loss);
 }
 
 TEST(SpeedP201, PrefillIsFasterThanDenseAndNearlyLinear) {

@@ -3,6 +3,7 @@
 
 #include "model/model.h"
 #include "ops/layout.h"
+#include "support/planted.h"
 #include "support/receptive.h"
 #include "support/timing.h"
 
@@ -55,8 +56,8 @@ TEST(SystemsP218, ARowSeesFewBlocks) {
 TEST(SystemsP218, EveryTokenReachesTheLast) {
   const int64_t block = 4, n = 64 * block, d = 16;
   const auto gradient = [&](const std::string& mixer) {
-    const Json file = json_of(
-        R"({"vocab": 8, "d_model": 16, "blocks": [{"repeat": 6, "channel": "none", "mixer": )" + mixer + "}]}");
+    const Json file =
+        json_of(R"({"vocab": 8, "d_model": 16, "blocks": [{"repeat": 6, "channel": "none", "mixer": )" + mixer + "}]}");
     Model model(read_model_spec(file, "deep"), Rng(1));
     const Segment whole[] = {{0, n, 0, nullptr}};
     const Context context;
@@ -74,6 +75,34 @@ TEST(SystemsP218, EveryTokenReachesTheLast) {
   const int64_t window = 6 * block;
   const auto near = gradient(R"({"name": "softmax", "heads": 1, "window": 24})");
   for (int64_t t = 0; t < n - 1 - 6 * (window - 1); ++t) EXPECT_EQ(near[t], 0) << t;
+}
+
+// Whether a note is found again, by how far back it stands: told for three layers of each, not asked for.
+TEST(SystemsP218, TrainedPasskeys) {
+  const trained::Text text;
+  const std::vector<int64_t> distances = {32, 128, 256, 448};
+  const auto planting = [](int64_t length, int64_t distance) {
+    return trained::Planting{.length = length, .notes = 1, .distance = distance, .all = false};
+  };
+  std::printf("%-42s", "passkeys found, at least so far back:");
+  for (const int64_t d : distances) std::printf("%6ld", d);
+  for (const Json& mixer : {Json{{"name", "softmax"}}, with({{"block", 16}, {"window", 2}}),
+                            Json{{"name", "softmax"}, {"window", 16 * 8}}}) {
+    trained::Trainee trainee(
+        {{"vocab", trained::kPlantedVocab}, {"d_model", 64}, {"blocks", {{{"repeat", 3}, {"mixer", mixer}}}}},
+        {.steps = 300, .rate = 5e-3});
+    trainee.train([&](int64_t step, Rng rng) {
+      return step <= 100 ? trained::planted(text, 32, planting(64, 0), rng)
+                         : trained::planted(text, 8, planting(512, 0), rng);
+    });
+    std::printf("\n%-42s", json_text(mixer).c_str());
+    for (const int64_t d : distances) {
+      const double found = trainee.accuracy(trained::planted(text, 64, planting(d + 64, d), Rng(9)));
+      std::printf("%6.2f", found);
+      EXPECT_TRUE(found >= 0 && found <= 1);
+    }
+  }
+  std::printf("\n");
 }
 
 TEST(SpeedP218, ASixthOfDenseTimeAndCloseToAWindow) {

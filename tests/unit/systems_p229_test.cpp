@@ -2,6 +2,7 @@
 // weights.
 #include <gtest/gtest.h>
 
+#include "support/planted.h"
 #include "support/receptive.h"
 #include "support/timing.h"
 
@@ -103,6 +104,40 @@ TEST(SpeedP229, PrefillAndSteps) {
       15, [&] { steps(*dense, a); }, [&] { steps(*sparse, b); });
   std::printf("64 steps: dense %.4f s, infllm_v2 %.4f s\n", s.first, s.second);
   EXPECT_LE(s.second, s.first / 4);
+}
+
+// A model of text trained with exact attention at 1024 tokens, switched to a quarter of its blocks behind the first
+// 256.
+TEST(SystemsP229, TrainedDenseAndSwitched) {
+  const auto file = [](const Json& mixer) {
+    return Json{{"vocab", 256}, {"d_model", 64}, {"blocks", {{{"repeat", 2}, {"mixer", mixer}, {"channel", "mlp"}}}}};
+  };
+  const Json
+      dense = file("softmax"),
+      sparse = file(
+          {{"name", "infllm_v2"}, {"dense", 256}, {"block", 16}, {"unit", 4}, {"top", 16}, {"sink", 1}, {"local", 4}});
+  const trained::Text text;
+  const trained::Rows kept = text.kept(1024);
+  const auto train = [&](trained::Trainee& trainee, uint64_t stream, int64_t short_steps) {
+    trainee.train([&](int64_t step, Rng rng) {
+      return step <= short_steps ? text.drawn(8, 128, rng) : text.drawn(2, 1024, rng.fork(stream));
+    });
+    return trainee.loss(kept);
+  };
+  trained::Trainee first(dense, {.steps = 900, .rate = 1e-2});
+  const double exact = train(first, 1, 600);
+  const trained::Settings more{.steps = 200, .rate = 1e-3};
+  trained::Trainee tuned(sparse, more), still_dense(dense, more);
+  trained::copy_weights(first.model(), tuned.model());
+  trained::copy_weights(first.model(), still_dense.model());
+  const double switched = tuned.loss(kept), after = train(tuned, 2, 0), dense_after = train(still_dense, 2, 0);
+  std::printf("dense %.4f nats, switched %+.4f, after 200 steps %+.4f; dense after them %+.4f\n", exact,
+              switched - exact, after - exact, dense_after - exact);
+  EXPECT_LT(exact, 2);
+  EXPECT_GT(std::fabs(switched - exact), 1e-6);
+  EXPECT_LE(switched - exact, 0.03);
+  EXPECT_LE(after - exact, 0.01);
+  EXPECT_LE(after - dense_after, 0.01);
 }
 
 }  // namespace sennit::systems_p229_test

@@ -1,6 +1,7 @@
 // BigBird (Zaheer et al., arXiv:2007.14062): windows, random blocks, and first blocks that join everything.
 #include <gtest/gtest.h>
 
+#include "support/planted.h"
 #include "support/receptive.h"
 #include "support/timing.h"
 
@@ -61,6 +62,45 @@ TEST(SystemsP243, EveryRowSeesAsMuchSoCostIsLinear) {
   const double ratio = pairs(32768) / pairs(8192);
   EXPECT_GE(ratio, 3.6);
   EXPECT_LE(ratio, 4.6);
+}
+
+TEST(SystemsP243, MemoryIsLinear) {
+  const auto mixer = make_mixer(with({{"heads", 1}}), 16);
+  const auto peak = [&](int64_t n) {
+    const Tensor x = normal_rows(n, 16, 2);
+    reset_memory_peak();
+    const int64_t base = memory_counters().live;
+    run_alone(*mixer, x, nullptr, Pattern::bidirectional);
+    return static_cast<double>(memory_counters().peak - base);
+  };
+  EXPECT_LE(peak(32768) / peak(8192), 4.4);
+}
+
+// A value is copied from anywhere: the first block hears of it and tells the token that asks, two layers in all.
+// Windows of as many blocks do not reach.
+TEST(SystemsP243, TrainedToCopyFromAnywhere) {
+  const trained::Text text;
+  const auto notes = [&](int64_t count, int64_t length, int64_t distance, Rng rng) {
+    trained::Rows rows =
+        trained::planted(text, count, {.length = length, .notes = 1, .distance = distance, .all = false}, rng);
+    for (const Segment& s : rows.segments) rows.tokens[static_cast<size_t>(s.begin + s.length - 1)] = 0;  // the answer
+    return rows;
+  };
+  double accuracy[2];
+  for (const bool star : {false, true}) {
+    const Json mixer =
+        with({{"block", 16}, {"global", star ? 1 : 0}, {"window", star ? 3 : 5}, {"random", star ? 1 : 0}});
+    trained::Trainee trainee({{"vocab", trained::kPlantedVocab},
+                              {"d_model", 64},
+                              {"pattern", "bidirectional"},
+                              {"blocks", {{{"repeat", 2}, {"mixer", mixer}, {"channel", "mlp"}}}}},
+                             {.steps = 400, .rate = 5e-3, .pattern = Pattern::bidirectional});
+    trainee.train([&](int64_t step, Rng rng) { return step <= 150 ? notes(32, 64, 0, rng) : notes(8, 512, 0, rng); });
+    accuracy[star] = trainee.accuracy(notes(200, 512, 0, Rng(9)));
+    std::printf("%s: accuracy %.3f\n", json_text(mixer).c_str(), accuracy[star]);
+  }
+  EXPECT_GE(accuracy[1], 0.95);
+  EXPECT_LE(accuracy[0], 0.6);
 }
 
 TEST(SystemsP243, HeadsDrawBlocksOfTheirOwnAndASeedDrawsThemAgain) {

@@ -8,6 +8,8 @@
 #include "ops/products.h"
 #include "sequence/attention.h"
 #include "support/mixers.h"
+#include "support/timing.h"
+#include "support/trained.h"
 
 namespace sennit::systems_score_maps_test {
 
@@ -58,6 +60,35 @@ TEST(SystemsP021, RowSumsStayNearOneWithTheBiasOnly) {
     EXPECT_LT(with, 2) << n;
     EXPECT_NEAR(without / (static_cast<double>(n) / 2), 1, 0.1) << n;
   }
+}
+
+TEST(SystemsP021, SpeedBesideTheSoftmax) {
+  NoGrad off;
+  const Var q(normal_rows(2048, 64, 1)), k(normal_rows(2048, 64, 2)), v(normal_rows(2048, 64, 3));
+  for (const bool causal : {true, false}) {
+    const auto run = [&](ScoreMap map) {
+      AttentionOptions o = options(map, causal);
+      o.scale = 0.125f;
+      attend(q, k, v, o);
+    };
+    const Medians m = medians_in_turn(
+        25, [&] { run(ScoreMap::softmax); }, [&] { run(ScoreMap::sigmoid); });
+    std::printf("softmax %.2f ms, sigmoid %.2f ms: %.3f of it\n", 1e3 * m.first, 1e3 * m.second, m.second / m.first);
+    EXPECT_LE(m.second, 0.95 * m.first);
+  }
+}
+
+TEST(SystemsP021, TrainedOnText) {
+  const auto loss = [](Json mixer) {
+    return trained::text_loss({{"d_model", 64}, {"blocks", {{{"repeat", 2}, {"mixer", mixer}, {"channel", "mlp"}}}}},
+                              {.steps = 1000, .rate = 1e-2});
+  };
+  const double softmax = loss("softmax"), sigmoid = loss({{"name", "softmax"}, {"score", "sigmoid"}}),
+               bare = loss({{"name", "softmax"}, {"score", "sigmoid"}, {"count_bias", 0}});
+  std::printf("softmax %.4f nats, sigmoid %+.4f, sigmoid without its bias %+.4f\n", softmax, sigmoid - softmax,
+              bare - softmax);
+  EXPECT_LE(sigmoid, softmax + 0.1);
+  EXPECT_GE(bare, sigmoid + 0.2);
 }
 
 TEST(SystemsP113, WithoutStretchOrShiftItIsTheSoftmax) {
