@@ -39,6 +39,7 @@ struct Settings {
   int64_t steps = 1000;
   double rate = 1e-2;  // warmed up over a twentieth of the steps, then a cosine
   uint64_t seed = 1;
+  Pattern pattern = Pattern::causal;
 };
 
 class Follower {
@@ -79,7 +80,7 @@ class Follower {
   }
   // Of every row asked.
   Var answers(const Series& s, const Context& context) {
-    const Var rows = mixer_->forward(in_(Var(s.inputs), context), {s.segments, &context});
+    const Var rows = mixer_->forward(in_(Var(s.inputs), context), {s.segments, &context, settings_.pattern});
     return out_(gather_rows(rows, s.asked), context);
   }
   Mixer& mixer() { return *mixer_; }
