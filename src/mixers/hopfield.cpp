@@ -2,11 +2,11 @@
 // token moves to what it retrieves of the stored patterns K_h, `updates` times, and what is retrieved last is their
 // values:
 //   r <- softmax(beta r K_h^T) K_h   updates - 1 times from r = Q_h,   y = W_o concat_h softmax(beta r K_h^T) V_h
-// One update is softmax attention. The stored patterns are the tokens; hopfield_layer learns them.
+// One update is softmax attention; `tolerance` ends them early where a state is at rest. The stored patterns are the tokens; hopfield_layer learns them.
 #include <cmath>
 
 #include "mixers/heads.h"
-#include "nn/naive_sequence.h"
+#include "mixers/retrieval.h"
 #include "sequence/seen.h"
 
 namespace sennit::mixers {
@@ -15,11 +15,12 @@ namespace {
 struct Hopfield : Heads {
   struct Options {
     int64_t heads = 4, updates = 3;
-    double beta = 0;
+    double beta = 0, tolerance = 0;
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
-              {"updates", &updates, "steps of retrieval", {.min = 1, .max = 64}},
-              {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}}};
+              {"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
+              {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
+              {"tolerance", &tolerance, "a state that an update moves by no more stays; 0: all updates are made", {.min = 0, .max = 1e3}}};
     }
   };
   static Info info() {
@@ -28,12 +29,13 @@ struct Hopfield : Heads {
             .equation = "r <- softmax(beta r K^T) K repeatedly, y = softmax(beta r K^T) V",
             .cost = "O(n^2 d updates)",
             .patterns = {Pattern::causal, Pattern::bidirectional, Pattern::cross},
-            .settings = {{"one update", R"({"updates": 1, "beta": 1})"}}};
+            .settings = {{"one update", R"({"updates": 1, "beta": 1})"}, {"until it rests", R"({"tolerance": 0.1})"}}};
   }
 
   Hopfield(const Dims& d, const Options& o, Rng rng) : Heads("hopfield", d, o.heads, rng), options(o) {
     if (options.beta == 0) options.beta = 1 / std::sqrt(static_cast<double>(dim));
   }
+  Retrieval retrieval() const { return {options.updates, options.tolerance}; }
   StateSpec state_spec() const override {
     return {{.name = "k", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads},
             {.name = "v", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads}};
@@ -43,9 +45,7 @@ struct Hopfield : Heads {
   Var retrieved(const Var& x, const SeenRows& seen, bool causal, std::span<const Var> last, const Context& c) {
     const AttentionOptions one{
         .heads = heads, .kv_heads = heads, .scale = static_cast<float>(options.beta), .causal = causal};
-    Var state = q(x, c);
-    for (int64_t i = 1; i < options.updates; ++i)
-      state = attention(state, seen.part(0), seen.part(0), seen.segments, one);
+    const Var state = settled(q(x, c), seen.part(0), seen.segments, one, retrieval());
     return last.empty() ? state : attention(state, seen.part(0), last, seen.segments, one);
   }
   Var forward(const Var& x, const Batch& batch) override {
@@ -67,8 +67,7 @@ struct Hopfield : Heads {
     naive::Matrix keys = naive::linear(source, run.w, "k"), values = naive::linear(source, run.w, "v");
     if (!cross) keys = naive::with_kept(run.state["k"], keys), values = naive::with_kept(run.state["v"], values);
     const naive::AttentionView view{heads, options.beta, run.pattern == Pattern::causal, keys.rows - run.x.rows};
-    naive::Matrix state = naive::linear(run.x, run.w, "q");
-    for (int64_t i = 1; i < options.updates; ++i) state = naive::attention(state, keys, keys, view);
+    const naive::Matrix state = naive_settled(naive::linear(run.x, run.w, "q"), keys, view, retrieval());
     return naive::linear(naive::attention(state, keys, values, view), run.w, "out");
   }
 

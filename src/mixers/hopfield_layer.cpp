@@ -6,9 +6,8 @@
 #include <cmath>
 
 #include "mixers/heads.h"
+#include "mixers/retrieval.h"
 #include "nn/init.h"
-#include "nn/naive_sequence.h"
-#include "sequence/attention.h"
 
 namespace sennit::mixers {
 namespace {
@@ -16,12 +15,13 @@ namespace {
 struct HopfieldLayer : Heads {
   struct Options {
     int64_t heads = 4, updates = 1, stored = 64;
-    double beta = 0;
+    double beta = 0, tolerance = 0;
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
-              {"updates", &updates, "steps of retrieval", {.min = 1, .max = 64}},
+              {"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
               {"stored", &stored, "patterns that are learned", {.min = 1, .max = 1e6}},
-              {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}}};
+              {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
+              {"tolerance", &tolerance, "a state that an update moves by no more stays; 0: all updates are made", {.min = 0, .max = 1e3}}};
     }
   };
   static Info info() {
@@ -30,7 +30,8 @@ struct HopfieldLayer : Heads {
             .equation = "y = softmax(beta r K^T) V, K and V of learned patterns",
             .cost = "O(n d stored)",
             .patterns = {Pattern::causal, Pattern::bidirectional},
-            .settings = {{"two updates", R"({"stored": 9, "updates": 2})"}}};
+            .settings = {{"two updates", R"({"stored": 9, "updates": 2})"},
+                         {"until it rests", R"({"stored": 9, "updates": 3, "tolerance": 0.1})"}}};
   }
   HopfieldLayer(const Dims& d, const Options& o, Rng rng) : Heads("hopfield_layer", d, o.heads, rng), options(o) {
     if (options.beta == 0) options.beta = 1 / std::sqrt(static_cast<double>(dim));
@@ -40,6 +41,7 @@ struct HopfieldLayer : Heads {
     Heads::visit(p);
     p("patterns", patterns);
   }
+  Retrieval retrieval() const { return {options.updates, options.tolerance}; }
   StateSpec state_spec() const override { return {}; }
 
   Var forward(const Var& x, const Batch& batch) override {
@@ -49,8 +51,7 @@ struct HopfieldLayer : Heads {
     const AttentionSegment all[] = {{0, x.rows(), 0, 0, options.stored, 0}};
     const AttentionOptions one{
         .heads = heads, .kv_heads = heads, .scale = static_cast<float>(options.beta), .causal = false};
-    Var state = q(x, c);
-    for (int64_t i = 1; i < options.updates; ++i) state = attention(state, keys, keys, all, one);
+    const Var state = settled(q(x, c), keys, all, one, retrieval());
     return output(x, attention(state, keys, values, all, one), c);
   }
   int64_t flops(int64_t n) const override {
@@ -61,8 +62,7 @@ struct HopfieldLayer : Heads {
     const naive::Matrix &stored = run.w.at("patterns"), keys = naive::linear(stored, run.w, "k"),
                         values = naive::linear(stored, run.w, "v");
     const naive::AttentionView view{heads, options.beta, false};
-    naive::Matrix state = naive::linear(run.x, run.w, "q");
-    for (int64_t i = 1; i < options.updates; ++i) state = naive::attention(state, keys, keys, view);
+    const naive::Matrix state = naive_settled(naive::linear(run.x, run.w, "q"), keys, view, retrieval());
     return naive::linear(naive::attention(state, keys, values, view), run.w, "out");
   }
 

@@ -1,6 +1,7 @@
 // Latte: Latent Attention for Linear Time Transformers (Dolga et al., arXiv:2402.17512), equations 7 to 12:
 //   y_t = sum_l softmax_l(q_t) sum_{s<=t} softmax_{s<=t}(k_s[l]) v_s
-// Each latent l holds a mean of the values, weighted by a softmax over all tokens so far; a token mixes the latents.
+// Each latent l holds a mean of the values, weighted by a softmax over all tokens so far (of the whole sequence where it
+// reads both ways); a token mixes the latents.
 // One latent a head is attention as a recurrent network with one learned query (Aaren, Feng et al., arXiv:2405.13956:
 // its scores q . W_k x are linear in x), and one channel a head with a sigmoid gate is AFT-simple (Zhai et al.,
 // arXiv:2105.14103, equation 2 with w = 0).
@@ -13,6 +14,7 @@
 #include "ops/norms.h"
 #include "sequence/recurrences.h"
 #include "sequence/running.h"
+#include "sequence/whole.h"
 
 namespace sennit::mixers {
 namespace {
@@ -33,6 +35,7 @@ struct Latte : Mixer {
             .paper = "arXiv:2402.17512",
             .equation = "y_t = sum_l softmax_l(q_t) sum_{s<=t} softmax_{s<=t}(k_s[l]) v_s",
             .cost = "O(n d latents)",
+            .patterns = {Pattern::causal, Pattern::bidirectional},
             .settings = {{"Aaren", R"({"latents": 1})"},
                          {"AFT-simple", R"({"latents": 1, "channelwise": true, "gate": true})"}}};
   }
@@ -72,12 +75,19 @@ struct Latte : Mixer {
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Latte>("latte", batch);
     const Context& c = *batch.context;
-    const RunningSoftmax past = running_softmax(k(x, c), batch, 1);
     const Var values = v(x, c);
+    if (batch.pattern == Pattern::bidirectional) return output(x, over_all(x, values, batch), c);
+    const RunningSoftmax past = running_softmax(k(x, c), batch, 1);
     const Var core = one_each()
                          ? diagonal_scan(past.weight * values, past.log_decay, batch, 0)
                          : gla(shares(x, c), past.weight, values, past.log_decay, batch, {.heads = options.heads});
     return output(x, core, c);
+  }
+  Var over_all(const Var& x, const Var& values, const Batch& batch) {
+    const Context& c = *batch.context;
+    const Var weight = sequence_softmax(k(x, c), batch.segments);
+    return one_each() ? sequence_sums(weight * values, batch.segments)
+                      : whole_products(shares(x, c), weight, values, batch.segments, options.heads);
   }
   Var output(const Var& x, const Var& core, const Context& c) override {
     return out(options.gate ? core * sigmoid(gate(x, c)) : core, c);
@@ -100,21 +110,18 @@ struct Latte : Mixer {
       for (double& a : log_sum.a) a = -INFINITY;
     }
     naive::Matrix core(run.x.rows, heads * dim);
+    if (run.pattern == Pattern::bidirectional)  // the sums are those of all tokens before the first one reads them
+      for (int64_t i = 0; i < heads * L; ++i)
+        for (int64_t s = 0; s < run.x.rows; ++s) add(i, s, ks, vs, means, log_sum);
     for (int64_t t = 0; t < run.x.rows; ++t)
       for (int64_t h = 0; h < heads; ++h) {
         double total = 0, top = -INFINITY;
         for (int64_t l = 0; l < L; ++l) top = std::fmax(top, qs(t, h * L + l));
         for (int64_t l = 0; l < L; ++l) total += std::exp(qs(t, h * L + l) - top);
         for (int64_t l = 0; l < L; ++l) {
-          double& sum = log_sum.a[h * L + l];
-          const double key = ks(t, h * L + l), high = std::fmax(sum, key),
-                       next = high + std::log(std::exp(sum - high) + std::exp(key - high));
-          for (int64_t j = 0; j < dim; ++j) {
-            double& mean = means.a[(h * L + l) * dim + j];
-            mean = std::exp(sum - next) * mean + std::exp(key - next) * vs(t, h * dim + j);
-            core(t, h * dim + j) += std::exp(qs(t, h * L + l) - top) / total * mean;
-          }
-          sum = next;
+          if (run.pattern == Pattern::causal) add(h * L + l, t, ks, vs, means, log_sum);
+          for (int64_t j = 0; j < dim; ++j)
+            core(t, h * dim + j) += std::exp(qs(t, h * L + l) - top) / total * means.a[(h * L + l) * dim + j];
         }
       }
     if (options.gate) {
@@ -122,6 +129,19 @@ struct Latte : Mixer {
       for (size_t i = 0; i < core.a.size(); ++i) core.a[i] *= naive::sigmoid(g.a[i]);
     }
     return naive::linear(core, run.w, "out");
+  }
+
+  // Token t joins what latent i of all heads holds.
+  void add(int64_t i, int64_t t, const naive::Matrix& ks, const naive::Matrix& vs, naive::Matrix& means,
+           naive::Matrix& log_sum) const {
+    double& sum = log_sum.a[i];
+    const double key = ks(t, i), high = std::fmax(sum, key),
+                 next = high + std::log(std::exp(sum - high) + std::exp(key - high));
+    for (int64_t j = 0; j < dim; ++j) {
+      double& mean = means.a[i * dim + j];
+      mean = std::exp(sum - next) * mean + std::exp(key - next) * vs(t, i / options.latents * dim + j);
+    }
+    sum = next;
   }
 
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {

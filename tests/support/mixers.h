@@ -1,7 +1,10 @@
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "base/rng.h"
 #include "mixers/mixer.h"
@@ -54,6 +57,14 @@ inline Parameter& parameter_of(Module& module, const std::string& name) {
   SENNIT_CHECK(found, "no parameter {}", name);
   ++found->version;
   return *found;
+}
+
+inline void copy_parameters(Mixer& from, Mixer& to, const std::vector<std::string>& names) {
+  for (const std::string& name : names) parameter_of(to, name).var.value().copy_from(parameter_of(from, name).value());
+}
+
+inline bool same_numbers(const Tensor& a, const Tensor& b) {
+  return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
 }
 
 }  // namespace sennit

@@ -1,5 +1,6 @@
 #pragma once
 #include "sequence/recurrences.h"
+#include "sequence/whole.h"
 #include "support/compositions.h"
 
 // Every operation of src/sequence, over three sequences in one batch: one that goes on from a state, one that keeps
@@ -292,8 +293,63 @@ inline Operation attention_case(const std::string& name, bool causal, int64_t wi
           [=](const Vars& in) { return Vars{composed::attention(in[0], in[1], in[2], segments(in[0].rows()), o)}; }};
 }
 
+inline std::vector<Segment> whole_segments(int64_t n) {
+  std::vector<Segment> all;
+  for (const Piece& p : pieces_of(n)) all.push_back({p.begin, p.length, 0, nullptr});
+  return all;
+}
+inline Operation sums_case(const std::string& name, bool softmax) {
+  constexpr int64_t kChannels = 9;
+  return {.name = name,
+          .shapes = [](int64_t n) { return std::vector<Shape>{{n, kChannels}}; },
+          .apply =
+              [=](const Vars& in) {
+                const auto segments = whole_segments(in[0].rows());
+                return Vars{softmax ? sequence_softmax(in[0], segments) : sequence_sums(in[0], segments)};
+              },
+          .definition =
+              [=](const Matrices& in) {
+                Matrix y(in[0].rows, kChannels);
+                for (const Piece& p : pieces_of(y.rows))
+                  for (int64_t c = 0; c < kChannels; ++c) {
+                    double sum = 0;
+                    const auto part = [&](int64_t t) { return softmax ? std::exp(in[0](t, c)) : in[0](t, c); };
+                    for (int64_t t = p.begin; t < p.begin + p.length; ++t) sum += part(t);
+                    for (int64_t t = p.begin; t < p.begin + p.length; ++t) y(t, c) = softmax ? part(t) / sum : sum;
+                  }
+                return Matrices{y};
+              }};
+}
+inline Operation whole_products_case() {
+  return {.name = "whole_products",
+          .shapes =
+              [](int64_t n) {
+                return std::vector<Shape>{{n, kHeads * kKey}, {n, kHeads * kKey}, {n, kHeads * kValue}};
+              },
+          .apply =
+              [](const Vars& in) {
+                return Vars{whole_products(in[0], in[1], in[2], whole_segments(in[0].rows()), kHeads)};
+              },
+          .definition =
+              [](const Matrices& in) {
+                Matrix y(in[0].rows, kHeads * kValue);
+                for (const Piece& p : pieces_of(y.rows))
+                  for (int64_t t = p.begin; t < p.begin + p.length; ++t)
+                    for (int64_t s = p.begin; s < p.begin + p.length; ++s)
+                      for (int64_t h = 0; h < kHeads; ++h)
+                        for (int64_t k = h * kKey; k < (h + 1) * kKey; ++k)
+                          for (int64_t v = h * kValue; v < (h + 1) * kValue; ++v)
+                            y(t, v) += in[0](t, k) * in[1](s, k) * in[2](s, v);
+                return Matrices{y};
+              },
+          .ranges = {{-1, 1}, {-1, 1}, {-1, 1}}};
+}
+
 inline std::vector<Operation> sequence() {
-  return {gla_case("gla_no_gate", 0),
+  return {sums_case("sequence_sums", false),
+          sums_case("sequence_softmax", true),
+          whole_products_case(),
+          gla_case("gla_no_gate", 0),
           gla_case("gla_scalar_gate", kHeads),
           gla_case("gla_vector_gate", kHeads * kKey),
           delta_case("delta", false),

@@ -1,5 +1,5 @@
-// What the papers on other forms of attention promise: URPE (P006), kernels with relative positions (P007), modern
-// Hopfield networks (P064), adaptive filters (P223), Linformer (P249), and attention with fewer matrices (P295).
+// What the papers on other forms of attention promise: URPE (P006), kernels with relative positions (P007),
+// adaptive filters (P223), Linformer (P249), and attention with fewer matrices (P295).
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -11,14 +11,7 @@
 
 namespace sennit::systems_attention_mixers_test {
 
-void copy_parameters(Mixer& from, Mixer& to, const std::vector<std::string>& names) {
-  for (const std::string& name : names) parameter_of(to, name).var.value().copy_from(parameter_of(from, name).value());
-}
 const std::vector<std::string> kMaps = {"q.weight", "k.weight", "v.weight", "out.weight"};
-
-bool same_numbers(const Tensor& a, const Tensor& b) {
-  return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
-}
 
 TEST(SystemsP006, GainsOfOneChangeNothing) {
   auto urpe = make_mixer("urpe", 32), plain = make_mixer({{"name", "urpe"}, {"gains", false}}, 32, 2);
@@ -111,76 +104,6 @@ TEST(SystemsP007, MoreFeaturesEstimateTheSoftmaxBetter) {
     wrong[many] = errors[errors.size() / 2];
   }
   EXPECT_NEAR(wrong[0] / wrong[1], 2.8, 1);  // sqrt(4096 / 512)
-}
-
-TEST(SystemsP064, OneUpdateIsSoftmaxAttention) {
-  auto hopfield = make_mixer({{"name", "hopfield"}, {"updates", 1}}, 32),
-       softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
-  copy_parameters(*hopfield, *softmax, kMaps);
-  const Tensor x = normal_rows(120, 32, 7);
-  for (const Pattern p : {Pattern::causal, Pattern::bidirectional})
-    EXPECT_TRUE(same_numbers(run_alone(*hopfield, x, nullptr, p), run_alone(*softmax, x, nullptr, p)));
-}
-
-// r <- softmax(beta r X^T) X of every row of `states`, by the mixer's operation.
-Tensor update(const Tensor& states, const Tensor& stored, float beta) {
-  NoGrad off;
-  const Var keys[] = {Var(stored)};
-  const AttentionSegment all[] = {{0, states.rows(), 0, 0, stored.rows(), 0}};
-  return attention(Var(states), keys, keys, all, {.heads = 1, .kv_heads = 1, .scale = beta, .causal = false}).value();
-}
-double energy(const float* r, const Tensor& stored, double beta) {
-  double top = -INFINITY, sum = 0, square = 0;
-  std::vector<double> s(stored.rows());
-  for (int64_t j = 0; j < stored.rows(); ++j) {
-    for (int64_t c = 0; c < stored.row_size(); ++c) s[j] += double{r[c]} * stored.data()[j * stored.row_size() + c];
-    top = std::fmax(top, beta * s[j]);
-  }
-  for (const double v : s) sum += std::exp(beta * v - top);
-  for (int64_t c = 0; c < stored.row_size(); ++c) square += double{r[c]} * r[c];
-  return -(top + std::log(sum)) / beta + square / 2;
-}
-
-TEST(SystemsP064, EnergyNeverRises) {
-  const Tensor stored = normal_rows(30, 16, 8);
-  Tensor states = normal_rows(1000, 16, 9);
-  for (int step = 0; step < 4; ++step) {
-    const Tensor next = update(states, stored, 0.7f);
-    for (int64_t i = 0; i < 1000; ++i)
-      ASSERT_LE(energy(next.data() + i * 16, stored, 0.7), energy(states.data() + i * 16, stored, 0.7) + 1e-4)
-          << "step " << step;
-    states = next;
-  }
-}
-
-Tensor on_sphere(int64_t n, int64_t d, uint64_t seed) {  // of radius sqrt(d)
-  Tensor x = normal_rows(n, d, seed);
-  for (int64_t i = 0; i < n; ++i) {
-    double square = 0;
-    for (int64_t c = 0; c < d; ++c) square += double{x.data()[i * d + c]} * x.data()[i * d + c];
-    for (int64_t c = 0; c < d; ++c)
-      x.data()[i * d + c] *= static_cast<float>(std::sqrt(static_cast<double>(d) / square));
-  }
-  return x;
-}
-
-TEST(SystemsP064, OneUpdateRetrievesOneOfThousands) {
-  const Tensor stored = on_sphere(2000, 64, 10), noise = normal_rows(2000, 64, 11);
-  Tensor states = stored.clone();
-  for (int64_t i = 0; i < states.elements(); ++i) states.data()[i] += 0.5f * noise.data()[i];
-  const Tensor found = update(states, stored, 1);
-  int retrieved = 0;
-  for (int64_t i = 0; i < 2000; ++i) retrieved += most_apart(found.slice(i, 1), stored.slice(i, 1)) < 1e-3;
-  EXPECT_GE(retrieved, 1980);
-}
-
-TEST(SystemsP064, ColdStatesAreThePatternsMean) {
-  const Tensor stored = on_sphere(50, 64, 12), found = update(on_sphere(5, 64, 13), stored, 1e-4f);
-  for (int64_t c = 0; c < 64; ++c) {
-    double mean = 0;
-    for (int64_t j = 0; j < 50; ++j) mean += stored.data()[j * 64 + c] / 50.0;
-    for (int64_t i = 0; i < 5; ++i) ASSERT_NEAR(found.data()[i * 64 + c], mean, 0.01);
-  }
 }
 
 // With q = 0 and k = 0 a token counts by its age alone: 1 / s_l, s from the differential equation s' = -2 a s +

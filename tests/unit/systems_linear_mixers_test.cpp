@@ -1,5 +1,5 @@
 // What the papers on linear attention and prefix softmax promise: Aaren (P054), BASED (P163), HLA (P209), Latte (P211),
-// Cottention (P264), GateLoop (P270) and AFT (P305).
+// Cottention (P264) and AFT (P305).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -144,30 +144,6 @@ TEST(SystemsP264, AWeightIsAtMostOne) {
   auto mixer = make_mixer({{"name", "cottention"}}, 32);
   const auto m = mixer->implicit(Var(normal_rows(80, 32, 10)), {});
   for (const float w : m->weights.span()) ASSERT_LE(std::fabs(w), 1 + 1e-6);
-}
-
-TEST(SystemsP270, DecaysOfOneAreLinearAttention) {
-  NoGrad off;
-  const Tensor x = normal_rows(120, 32, 11);
-  auto mixer = make_mixer({{"name", "gateloop"}, {"phase", false}}, 32);
-  for (float& b : parameter_of(*mixer, "size.bias").var.value().span()) b = 60;
-  const Context c;
-  const auto part = [&](const char* name) { return matmul(Var(x), parameter_of(*mixer, name), {.transpose_b = true}); };
-  const Segment whole[] = {{0, 120, 0, nullptr}};
-  const Var core = gla(part("q.weight"), part("k.weight"), part("v.weight"), {}, {whole, &c},
-                       {.heads = 4, .scale = 1 / std::sqrt(8.0f)});
-  EXPECT_LE(most_apart(run_alone(*mixer, x), mixer->output(Var(x), core, c).value()), 1e-5);
-}
-
-TEST(SystemsP270, ManyTurnsLoseNothing) {
-  auto mixer = make_mixer({{"name", "gateloop"}}, 32);
-  for (float& b : parameter_of(*mixer, "turn.bias").var.value().span()) b = 1.7f;
-  const Tensor x = normal_rows(4000, 32, 12), whole = run_alone(*mixer, x);
-  for (const float y : whole.span()) ASSERT_TRUE(std::isfinite(y));
-  SequenceState state;
-  run_alone(*mixer, x.slice(0, 3000).clone(), &state);
-  EXPECT_LE(most_apart(run_alone(*mixer, x.slice(3000, 1000).clone(), &state), whole.slice(3000, 1000)), 1e-4);
-  EXPECT_LE(std::fabs(state.layer(0).get(1).value().data()[0]), M_PI + 1e-6);
 }
 
 // Chunked, stepwise and as the square of weights, for the scaling study's three linear mixers and for TransNormer's own.

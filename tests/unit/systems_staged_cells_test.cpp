@@ -1,5 +1,5 @@
-// What the papers on cells of two layers promise: the ELM neuron (P154), long expressive memory (P238) and low-rank
-// sparse closed-form cells (P263).
+// What the papers on cells of two layers promise: long expressive memory (P238) and low-rank sparse closed-form cells
+// (P263).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -52,8 +52,8 @@ TEST(SystemsP238, TheKernelIsTheCellFromPlainOperations) {
     EXPECT_LE(most_apart(fused.value(), plain.value()), 1e-5) << static_cast<int>(cell);
     const Tensor d = normal_rows(kRows, kDim, 3);
     backward(fused, d.clone()), backward(plain, d.clone());
-    EXPECT_LE(most_apart(x1.grad(), x2.grad()), 1e-4) << static_cast<int>(cell);
-    EXPECT_LE(most_apart(r1.grad(), r2.grad()), 1e-4) << static_cast<int>(cell);
+    EXPECT_LE(most_apart(x1.grad(), x2.grad()), 1e-5) << static_cast<int>(cell);
+    EXPECT_LE(most_apart(r1.grad(), r2.grad()), 1e-5) << static_cast<int>(cell);
   }
 }
 
@@ -72,8 +72,9 @@ TEST(SystemsP238, StatesStayWithinOne) {
   }
 }
 
-TEST(SystemsP238, GradientsOverAThousandStepsNeitherVanishNorExplode) {
-  auto mixer = make_mixer({{"name", "lem"}, {"heads", 1}, {"limit", 0.01}}, 32);
+// The length of the gradient of what the last of a thousand tokens says with respect to the state before the first.
+double reach(const Json& part) {
+  auto mixer = make_mixer(part, 32);
   const Context context;
   SequenceState state;
   run_alone(*mixer, normal_rows(5, 32, 4), &state);
@@ -84,32 +85,14 @@ TEST(SystemsP238, GradientsOverAThousandStepsNeitherVanishNorExplode) {
   backward(sum(rows(y, 999, 1)));
   double square = 0;
   for (const float g : first.grad().span()) square += double{g} * g;
-  EXPECT_GE(std::sqrt(square), 1e-12);
-  EXPECT_LE(std::sqrt(square), 1e3);
+  return std::sqrt(square);
 }
-
-TEST(SystemsP154, WithoutInputAMemoryFadesByItsTime) {
-  auto mixer = make_mixer({{"name", "elm"}, {"memories", 6}, {"longest", 100}}, 32);
-  for (const char* name : {"recur", "shift", "hidden.bias"}) parameter_of(*mixer, name).var.value().fill(0);
-  SequenceState state;
-  run_alone(*mixer, normal_rows(1, 32, 6), &state);
-  // Only the memories are left; the synapses forget what they had.
-  state.layer(0).set(0, Var(Tensor::zeros({1, 32})));
-  state.layer(0).set(1, Var(Tensor::full({1, 1, 6}, 1)));
-  run_alone(*mixer, Tensor::zeros({20, 32}), &state);
-  for (int64_t i = 0; i < 6; ++i) {
-    const double tau = std::pow(100.0, (static_cast<double>(i) + 0.5) / 6);
-    EXPECT_NEAR(state.layer(0).get(1).value().data()[i], std::exp(-20 / tau), 1e-5) << i;
-  }
-}
-
-TEST(SystemsP154, AStateOfItsMemoriesAndBranches) {
-  auto mixer = make_mixer({{"name", "elm"}, {"memories", 12}, {"branches", 8}}, 32);
-  for (const int64_t n : {10, 300}) {
-    SequenceState state;
-    run_alone(*mixer, normal_rows(n, 32, 7), &state);
-    EXPECT_EQ(state.bytes(), (12 + 8) * 4);
-  }
+TEST(SystemsP238, GradientsOverAThousandStepsNeitherVanishNorExplode) {
+  const double lem = reach({{"name", "lem"}, {"heads", 1}, {"limit", 0.01}}),
+               plain = reach({{"name", "rnn"}, {"cell", "elman"}, {"heads", 1}});
+  std::printf("gradient over 1000 steps: LEM %.2g, tanh cell %.2g\n", lem, plain);
+  EXPECT_GE(lem, 1e-12);
+  EXPECT_LE(lem, 1e3);
 }
 
 // The recurrence that a cell's h goes through first.

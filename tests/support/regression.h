@@ -1,0 +1,101 @@
+#pragma once
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "mixers/mixer.h"
+#include "ops/arithmetic.h"
+#include "ops/layout.h"
+#include "optimizers/optimizer.h"
+#include "train/gradient_norm.h"
+#include "train/options.h"
+
+// One mixer between two linear maps, trained to follow real numbers.
+namespace sennit::regression {
+
+// Sequences back to back. What is asked: `answers` at the rows `asked`.
+struct Series {
+  Tensor inputs;   // [N, inputs]
+  Tensor answers;  // [asked, outputs]
+  std::vector<int64_t> asked;
+  std::vector<Segment> segments;
+};
+// Room for `count` sequences of `length`, each asked at every row or at its last one alone.
+inline Series series(int64_t count, int64_t length, int64_t inputs, int64_t outputs, bool everywhere) {
+  Series s{Tensor::zeros({count * length, inputs}), Tensor::zeros({count * (everywhere ? length : 1), outputs}), {}, {}};
+  for (int64_t i = 0; i < count; ++i) {
+    s.segments.push_back({i * length, length, 0, nullptr});
+    for (int64_t t = everywhere ? 0 : length - 1; t < length; ++t) s.asked.push_back(i * length + t);
+  }
+  return s;
+}
+
+struct Settings {
+  Json mixer;
+  int64_t inputs = 1, outputs = 1, width = 32;
+  int64_t steps = 1000;
+  double rate = 1e-2;  // warmed up over a twentieth of the steps, then a cosine
+  uint64_t seed = 1;
+  Pattern pattern = Pattern::causal;
+};
+
+class Follower {
+ public:
+  explicit Follower(const Settings& settings)
+      : settings_(settings),
+        in_(settings.inputs, settings.width, Rng(settings.seed).fork("in"), {.bias = true}),
+        out_(settings.width, settings.outputs, Rng(settings.seed).fork("out"), {.bias = true}),
+        mixer_(mixers::registry().make(settings.mixer, {.d_model = settings.width}, Rng(settings.seed).fork("mixer"), "test")),
+        optimizer_(optimizers::registry().make(Json{{"name", "adamw"}, {"weight_decay", 0}}, {}, Rng(), "test")) {
+    const auto take = [&](const std::string& part, Module& module) {
+      module.parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({part + name, &p}); });
+    };
+    take("in.", in_), take("mixer.", *mixer_), take("out.", out_);
+  }
+
+  void train(const std::function<Series(Rng rng)>& draw) {
+    const train::Options schedule{.steps = settings_.steps, .rate = settings_.rate, .warmup = settings_.steps / 20};
+    for (int64_t step = 1; step <= settings_.steps; ++step) {
+      for (const auto& q : parameters_) q.parameter->var.clear_grad();
+      const Series s = draw(Rng(settings_.seed).fork("train").fork(static_cast<uint64_t>(step)));
+      const Context context{.training = true};
+      const Var apart = answers(s, context) - Var(s.answers);
+      backward(mean(apart * apart));
+      const double norm = train::gradient_norm(parameters_);
+      optimizer_->step(parameters_, {.step = step,
+                                     .rate = train::rate_at(schedule, step),
+                                     .gradient_scale = norm > 1 ? 1 / norm : 1});
+    }
+  }
+
+  // The mean square of what the answers miss.
+  double error(const Series& s) {
+    NoGrad off;
+    const Context context;
+    const Var apart = answers(s, context) - Var(s.answers);
+    return mean(apart * apart).value().data()[0];
+  }
+  // Of every row asked.
+  Var answers(const Series& s, const Context& context) {
+    const Var rows = mixer_->forward(in_(Var(s.inputs), context), {s.segments, &context, settings_.pattern});
+    return out_(gather_rows(rows, s.asked), context);
+  }
+  Mixer& mixer() { return *mixer_; }
+  int64_t parameter_count() {
+    int64_t count = 0;
+    for (const auto& q : parameters_) count += q.parameter->value().elements();
+    return count;
+  }
+
+ private:
+  Settings settings_;
+  Linear in_, out_;
+  std::unique_ptr<Mixer> mixer_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::vector<NamedParameter> parameters_;
+};
+
+}  // namespace sennit::regression
