@@ -30,7 +30,7 @@ std::unique_ptr<Model> with_windows(Model& model, const std::vector<size_t>& blo
   model.parameters([&](const std::string& name, Parameter& p) { weights[name] = p; });
   other->parameters([&](const std::string& name, Parameter& p) {
     const auto it = weights.find(name);
-    if (it == weights.end()) fail({"spans", "weights that are floats", "a quantized matrix", name});
+    if (it == weights.end()) fail({"windows", "weights that are floats", "a quantized matrix", name});
     p = it->second;
   });
   return other;

@@ -81,7 +81,7 @@ TEST(SystemsP201, ItFindsTheBlockThatAQueryAsksFor) {
 // A model of text that also looks up a note from far back, trained with exact attention and switched, and one trained
 // with MoBA from the start; queries see less than a fifth of the keys.
 TEST(SystemsP201, TrainedToRecall) {
-  constexpr int64_t kLength = 1024, kBlock = 16, kTop = 6;
+  constexpr int64_t kLength = 1024, kBlock = 4, kTop = 40;
   static_assert(kBlock * kTop <= kLength / 5);
   const trained::Text text;
   const auto file = [](const Json& mixer) {
