@@ -176,9 +176,10 @@ TEST(SystemsP270, SpeedTwoThreadsShareAScan) {
       gla(q, k, v, g, {whole, &c}, {.heads = heads});
     };
   };
-  const Medians m = medians_in_turn(7, with(1), with(2));
+  double one = 1e30, two = 1e30;  // the shortest of all, in turn: what else the machine does only adds
+  for (int round = 0; round < 15; ++round) one = std::min(one, seconds_of(1, with(1))), two = std::min(two, seconds_of(1, with(2)));
   set_thread_count(before);
-  EXPECT_GE(m.first / m.second, 1.6) << m.first << " s on one thread, " << m.second << " s on two";
+  EXPECT_GE(one / two, 1.6) << one << " s on one thread, " << two << " s on two";
 }
 
 }  // namespace sennit::systems_p270_test
