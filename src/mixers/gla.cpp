@@ -2,8 +2,8 @@
 // 4:
 //   S_t = diag(a_t) S_{t-1} + k_t v_t^T,   o_t = S_t^T q_t / sqrt(K),   y_t = W_o (rmsnorm(o_t) * silu(W_r x_t))
 // with a_t = sigmoid(W_2 W_1 x_t + b)^(1/16) a number a key channel ("vector"). Other decays are settings: "none" is
-// linear attention (Katharopoulos et al., arXiv:2006.16236, with a norm in place of its denominator unless `divide`), "fixed" is
-// retention (Sun et al., arXiv:2307.08621, a_h = 1 - 2^(-5-h)), with `feature` silu TransNormer (Qin et al.,
+// linear attention (Katharopoulos et al., arXiv:2006.16236, with a norm in place of its denominator unless `divide`),
+// "fixed" is retention (Sun et al., arXiv:2307.08621, a_h = 1 - 2^(-5-h)), with `feature` silu TransNormer (Qin et al.,
 // arXiv:2307.14995), "scalar" a learned number a head and token. `rotary` turns queries and keys by their positions, as
 // cosFormer's second form does (arXiv:2406.16690).
 #include <cmath>
@@ -37,8 +37,7 @@ struct Gla : Mixer {
           {"gate_rank", &gate_rank, "rank of the vector decay's map", {.min = 1, .max = 4096}},
           {"gate_temperature", &gate_temperature, "the decay's root", {.min = 1e-3, .max = 1e6}},
           {"rotary", &rotary, "turn queries and keys by their positions"},
-          {"divide",
-           &divide,
+          {"divide", &divide,
            "divide by the sum of the weights, no norm: a feature that is positive (elu, sigmoid) and nothing turned"},
           {"conv", &conv, "width of short convolutions on queries, keys and values; 0: none", {.min = 0, .max = 8}},
           {"norm_epsilon", &norm_epsilon, "added to the mean square of a head's output", {.min = 0, .max = 1}}};

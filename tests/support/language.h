@@ -3,8 +3,8 @@
 
 namespace sennit::trained {
 
-// A language model of bytes: two blocks of one mixer, and learned positions, so that mixers that know of order and those
-// that do not are told the same.
+// A language model of bytes: two blocks of one mixer, and learned positions, so that mixers that know of order and
+// those that do not are told the same.
 inline Json two_blocks(Json mixer, int64_t d_model = 48) {
   const Json block = {{"mixer", std::move(mixer)}, {"channel", "mlp"}};
   return {{"d_model", d_model}, {"learned_positions", 128}, {"blocks", {block, block}}};

@@ -4,8 +4,8 @@
 #include "base/parallel.h"
 #include "support/mixers.h"
 
-// How the time of a mixer grows: processor time of one thread, for others may use the machine too, in turn, so that both
-// sides meet the same caches and clock.
+// How the time of a mixer grows: processor time of one thread, for others may use the machine too, in turn, so that
+// both sides meet the same caches and clock.
 namespace sennit {
 
 template <class First, class Second>

@@ -51,7 +51,8 @@ inline Tensor run_square(Mixer& mixer, const Tensor& x) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t c = 0; c < width; ++c)
       for (int64_t j = 0; j <= i; ++j)
-        sums[static_cast<size_t>(c)] += double{m->weights.data()[(c / dim * n + i) * n + j]} * m->values.data()[j * width + c];
+        sums[static_cast<size_t>(c)] +=
+            double{m->weights.data()[(c / dim * n + i) * n + j]} * m->values.data()[j * width + c];
     std::copy(sums.begin(), sums.end(), core.data() + i * width);
   }
   return mixer.output(Var(x), Var(core), {}).value();

@@ -27,7 +27,8 @@ struct Series {
 };
 // Room for `count` sequences of `length`, each asked at every row or at its last one alone.
 inline Series series(int64_t count, int64_t length, int64_t inputs, int64_t outputs, bool everywhere) {
-  Series s{Tensor::zeros({count * length, inputs}), Tensor::zeros({count * (everywhere ? length : 1), outputs}), {}, {}};
+  Series s{
+      Tensor::zeros({count * length, inputs}), Tensor::zeros({count * (everywhere ? length : 1), outputs}), {}, {}};
   for (int64_t i = 0; i < count; ++i) {
     s.segments.push_back({i * length, length, 0, nullptr});
     for (int64_t t = everywhere ? 0 : length - 1; t < length; ++t) s.asked.push_back(i * length + t);
@@ -63,10 +64,14 @@ class Follower {
     }
     const Json channel = "mlp", norm = "rmsnorm";
     for (int64_t b = 0; b < settings.blocks; ++b) {
-      blocks_.push_back(sennit::blocks::registry().make(
-          "prenorm",
-          {.d_model = settings.width, .depth = b, .mixer = &settings.mixer, .channel = &channel, .norm = &norm, .where = "test"},
-          rng.fork(static_cast<uint64_t>(b)), "test"));
+      blocks_.push_back(sennit::blocks::registry().make("prenorm",
+                                                        {.d_model = settings.width,
+                                                         .depth = b,
+                                                         .mixer = &settings.mixer,
+                                                         .channel = &channel,
+                                                         .norm = &norm,
+                                                         .where = "test"},
+                                                        rng.fork(static_cast<uint64_t>(b)), "test"));
       take(fmt::format("blocks.{}.", b), *blocks_.back());
     }
   }
@@ -80,9 +85,9 @@ class Follower {
       const Var apart = answers(s, context) - Var(s.answers);
       backward(mean(apart * apart));
       const double norm = train::gradient_norm(parameters_);
-      optimizer_->step(parameters_, {.step = step,
-                                     .rate = train::rate_at(schedule, step),
-                                     .gradient_scale = norm > 1 ? 1 / norm : 1});
+      optimizer_->step(
+          parameters_,
+          {.step = step, .rate = train::rate_at(schedule, step), .gradient_scale = norm > 1 ? 1 / norm : 1});
     }
   }
 

@@ -1,5 +1,5 @@
-// Attention as a recurrent network (Aaren, Feng et al., arXiv:2405.13956): prefixes by recurrence, how states combine, what a
-// stream costs, and forecasts.
+// Attention as a recurrent network (Aaren, Feng et al., arXiv:2405.13956): prefixes by recurrence, how states combine,
+// what a stream costs, and forecasts.
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -13,7 +13,8 @@ namespace sennit::systems_p054_test {
 
 const Json kAaren{{"name", "latte"}, {"latents", 1}};
 
-// Outputs and gradients against the softmax of every prefix in double, at ordinary scores and up to +-1e4; and token by token.
+// Outputs and gradients against the softmax of every prefix in double, at ordinary scores and up to +-1e4; and token by
+// token.
 TEST(SystemsP054, PrefixesByRecurrenceAreTheSoftmaxOfEach) {
   constexpr int64_t kRows = 200;
   for (const float size : {1.0f, 1e4f / 3}) {
@@ -45,7 +46,8 @@ TEST(SystemsP054, PrefixesByRecurrenceAreTheSoftmaxOfEach) {
       exact.data()[t] = static_cast<float>(mean);
     }
     for (int64_t s = 0; s < kRows; ++s) {
-      dk.data()[s] = static_cast<float>(keys[static_cast<size_t>(s)]), dv.data()[s] = static_cast<float>(values[static_cast<size_t>(s)]);
+      dk.data()[s] = static_cast<float>(keys[static_cast<size_t>(s)]),
+      dv.data()[s] = static_cast<float>(values[static_cast<size_t>(s)]);
       EXPECT_NEAR(score.grad().data()[s], dk.data()[s], 1e-5) << size;
     }
     EXPECT_LE(most_apart(y.value(), exact), 1e-5) << size;
@@ -54,7 +56,8 @@ TEST(SystemsP054, PrefixesByRecurrenceAreTheSoftmaxOfEach) {
     SequenceState state;
     Tensor steps({kRows, 1});
     for (int64_t t = 0; t < kRows; ++t, ++state.position)
-      steps.slice(t, 1).copy_from(run(Var(k.slice(t, 1).clone()), Var(value.value().slice(t, 1).clone()), &state).value());
+      steps.slice(t, 1).copy_from(
+          run(Var(k.slice(t, 1).clone()), Var(value.value().slice(t, 1).clone()), &state).value());
     EXPECT_LE(most_apart(steps, exact), 1e-5) << size;
   }
 }
@@ -70,7 +73,8 @@ Kept combined(const Kept& a, const Kept& b) {
     const float top = std::max(a.log_sum[h], b.log_sum[h]);
     const float left = std::exp(a.log_sum[h] - top), right = std::exp(b.log_sum[h] - top);
     c.log_sum[h] = top + std::log(left + right);
-    for (size_t i = h * dim; i < (h + 1) * dim; ++i) c.mean[i] = (left * a.mean[i] + right * b.mean[i]) / (left + right);
+    for (size_t i = h * dim; i < (h + 1) * dim; ++i)
+      c.mean[i] = (left * a.mean[i] + right * b.mean[i]) / (left + right);
   }
   return c;
 }
@@ -97,7 +101,8 @@ TEST(SystemsP054, StatesCombineUnderAnyBracketing) {
       left[static_cast<size_t>(at)] = combined(left[static_cast<size_t>(at)], left[static_cast<size_t>(at + 1)]);
       left.erase(left.begin() + at + 1);
     }
-    for (size_t h = 0; h < whole.log_sum.size(); ++h) ASSERT_NEAR(left[0].log_sum[h], whole.log_sum[h], 1e-6 * (1 + std::fabs(whole.log_sum[h]))) << trial;
+    for (size_t h = 0; h < whole.log_sum.size(); ++h)
+      ASSERT_NEAR(left[0].log_sum[h], whole.log_sum[h], 1e-6 * (1 + std::fabs(whole.log_sum[h]))) << trial;
     for (size_t i = 0; i < whole.mean.size(); ++i) ASSERT_NEAR(left[0].mean[i], whole.mean[i], 1e-6) << trial;
   }
 }

@@ -1,4 +1,5 @@
-// Gated associative memory (Acharya, arXiv:2509.00605): how far a token hears, what its memory can say, its time and its loss.
+// Gated associative memory (Acharya, arXiv:2509.00605): how far a token hears, what its memory can say, its time and
+// its loss.
 #include <gtest/gtest.h>
 
 #include "support/language.h"
