@@ -82,7 +82,8 @@ struct Cottention : Heads {
           for (int64_t h = 0; h < heads; ++h) {
             double cosine = 0;
             for (int64_t c = h * dim; c < (h + 1) * dim; ++c) cosine += qs(t, c) * ks(s, c);
-            for (int64_t c = h * dim; c < (h + 1) * dim; ++c) core(t, c) += shrunk(run.w, h, core.rows) * cosine * vs(s, c);
+            for (int64_t c = h * dim; c < (h + 1) * dim; ++c)
+              core(t, c) += shrunk(run.w, h, core.rows) * cosine * vs(s, c);
           }
       return naive::linear(core, run.w, "out");
     }

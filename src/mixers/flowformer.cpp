@@ -75,8 +75,8 @@ struct Flowformer : Heads {
     const Var level_in = flow(fq, mean(multiply_groups(fk, out_flow), 3)),
               level_out = flow(fk, mean(multiply_groups(fq, in), 4));
     const Var strength = exp(affine(relu(affine(level_out, -1, 1)), -1, 1));  // of at most e
-    const Var shared = strength * s.share, rivals = causal ? diagonal_scan(shared, s.log_decay, batch, 5)
-                                                           : sequence_sums(shared, batch.segments);
+    const Var shared = strength * s.share,
+              rivals = causal ? diagonal_scan(shared, s.log_decay, batch, 5) : sequence_sums(shared, batch.segments);
     const Var competition = strength * inverse(rivals);
     return {multiply_groups(fq, in * sigmoid(level_in)), fk, multiply_groups(v(x, c), competition)};
   }
@@ -134,8 +134,8 @@ struct Flowformer : Heads {
     return naive::linear(core, run.w, "out");
   }
 
-  // All pairs: in[t] and away[s] are rows and columns of the matrix of flows, and what they are once the other side's is
-  // one says how strong a key is and how much a query is given.
+  // All pairs: in[t] and away[s] are rows and columns of the matrix of flows, and what they are once the other side's
+  // is one says how strong a key is and how much a query is given.
   naive::Matrix naive_whole(const naive::Matrix& qs, const naive::Matrix& ks, const naive::Matrix& vs) const {
     const int64_t n = qs.rows;
     const double count = static_cast<double>(n);

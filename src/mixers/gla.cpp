@@ -2,11 +2,12 @@
 // 4:
 //   S_t = diag(a_t) S_{t-1} + k_t v_t^T,   o_t = S_t^T q_t / sqrt(K),   y_t = W_o (rmsnorm(o_t) * silu(W_r x_t))
 // with a_t = sigmoid(W_2 W_1 x_t + b)^(1/16) a number a key channel ("vector"). Other decays are settings: "none" is
-// linear attention (Katharopoulos et al., arXiv:2006.16236, with a norm in place of its denominator), "fixed" is
-// retention (Sun et al., arXiv:2307.08621, a_h = 1 - 2^(-5-h)), with `feature` silu TransNormer (Qin et al.,
+// linear attention (Katharopoulos et al., arXiv:2006.16236, with a norm in place of its denominator unless `divide`),
+// "fixed" is retention (Sun et al., arXiv:2307.08621, a_h = 1 - 2^(-5-h)), with `feature` silu TransNormer (Qin et al.,
 // arXiv:2307.14995), "scalar" a learned number a head and token. `rotary` turns queries and keys by their positions, as
 // cosFormer's second form does (arXiv:2406.16690).
 #include <cmath>
+#include <numeric>
 
 #include "mixers/mixer.h"
 #include "nn/activation.h"
@@ -25,7 +26,7 @@ struct Gla : Mixer {
     int64_t heads = 4, gate_rank = 16, conv = 0;
     double expand_k = 0.5, expand_v = 1, gate_temperature = 16, norm_epsilon = 1e-5;
     std::string decay = "vector", feature = "none";
-    bool rotary = false;
+    bool rotary = false, divide = false;
     Fields fields() {
       return {
           {"heads", &heads, "heads", {.min = 1, .max = 1024}},
@@ -36,6 +37,8 @@ struct Gla : Mixer {
           {"gate_rank", &gate_rank, "rank of the vector decay's map", {.min = 1, .max = 4096}},
           {"gate_temperature", &gate_temperature, "the decay's root", {.min = 1e-3, .max = 1e6}},
           {"rotary", &rotary, "turn queries and keys by their positions"},
+          {"divide", &divide,
+           "divide by the sum of the weights, no norm: a feature that is positive (elu, sigmoid) and nothing turned"},
           {"conv", &conv, "width of short convolutions on queries, keys and values; 0: none", {.min = 0, .max = 8}},
           {"norm_epsilon", &norm_epsilon, "added to the mean square of a head's output", {.min = 0, .max = 1}}};
     }
@@ -46,6 +49,7 @@ struct Gla : Mixer {
             .equation = "S_t = diag(a_t) S_{t-1} + k_t v_t^T, y_t = S_t^T q_t",
             .cost = "O(n d^2 / heads)",
             .settings = {{"linear attention", R"({"decay": "none", "feature": "elu"})"},
+                         {"linear attention, divided", R"({"decay": "none", "feature": "elu", "divide": true})"},
                          {"retention", R"({"decay": "fixed"})"},
                          {"TransNormer", R"({"decay": "fixed", "feature": "silu"})"},
                          {"rotary linear attention", R"({"decay": "none", "feature": "silu", "rotary": true})"},
@@ -61,6 +65,9 @@ struct Gla : Mixer {
             fmt::format("heads = {} for d_model = {}", o.heads, d.d_model)});
     if (o.rotary && key_dim % 2)
       fail({"gla", "an even number of key channels a head to turn", fmt::format("{}", key_dim)});
+    if (o.divide && (o.rotary || (o.feature != "elu" && o.feature != "sigmoid")))
+      fail({"gla", "features elu or sigmoid, not turned, for weights to divide by",
+            fmt::format("feature = {}, rotary = {}", o.feature, o.rotary)});
     if (o.conv == 1) fail({"gla", "conv = 0 or from 2 to 8", "1"});
     q = Linear(d.d_model, o.heads * key_dim, rng.fork("q"));
     k = Linear(d.d_model, o.heads * key_dim, rng.fork("k"));
@@ -78,7 +85,7 @@ struct Gla : Mixer {
       conv_k = ShortConv(o.heads * key_dim, o.conv, false, rng.fork("conv_k"));
       conv_v = ShortConv(o.heads * value_dim, o.conv, false, rng.fork("conv_v"));
     }
-    norm.init(Tensor::full({value_dim}, 1));
+    if (!o.divide) norm.init(Tensor::full({value_dim}, 1));
     norm.decays = false;
   }
 
@@ -100,6 +107,7 @@ struct Gla : Mixer {
   StateSpec state_spec() const override {
     StateSpec s = {{"S", {options.heads, key_dim, value_dim}}};
     if (options.conv) s.insert(s.end(), {conv_q.state("conv_q"), conv_k.state("conv_k"), conv_v.state("conv_v")});
+    if (options.divide) s.push_back({"keys", {1, options.heads * key_dim}});
     return s;
   }
 
@@ -130,13 +138,21 @@ struct Gla : Mixer {
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Gla>("gla", batch);
     const Var qs = keyed(q, conv_q, x, batch, 1), ks = keyed(k, conv_k, x, batch, 2);
-    const Var vs = part(v, conv_v, x, batch, 3);
-    const Var core =
-        gla(qs, ks, vs, log_decay(x, *batch.context), batch, {.heads = options.heads, .scale = scale_of_queries()});
-    return output(x, core, *batch.context);
+    const Var vs = part(v, conv_v, x, batch, 3), g = log_decay(x, *batch.context);
+    const Var core = gla(qs, ks, vs, g, batch, {.heads = options.heads, .scale = scale_of_queries()});
+    if (!options.divide) return output(x, core, *batch.context);
+    const Var weights = scale(sum_groups(qs * kept_keys(ks, g, batch), options.heads), scale_of_queries());
+    return output(x, multiply_groups(core, exp(scale(log(weights), -1))), *batch.context);
+  }
+  // The keys' sum, faded as the state is.
+  Var kept_keys(const Var& ks, const Var& g, const Batch& batch) {
+    const auto spread = [&](const Var& y) { return multiply_groups(Var(Tensor::full(ks.shape(), 1)), y); };
+    const Var wide = !g ? Var(Tensor::zeros(ks.shape())) : g.columns() == options.heads ? spread(g) : g;
+    return diagonal_scan(ks, wide, batch, options.conv ? 4 : 1);
   }
 
   Var output(const Var& x, const Var& core, const Context& c) override {
+    if (options.divide) return out(swiglu(gate(x, c), core), c);
     const Var normed = rmsnorm(core, norm, {.groups = options.heads, .epsilon = static_cast<float>(options.norm_epsilon)});
     return out(swiglu(gate(x, c), normed), c);
   }
@@ -149,6 +165,7 @@ struct Gla : Mixer {
         2 * d * (2 * kw + 3 * vw) + options.heads * key_dim * value_dim * (options.decay == "none" ? 4 : 6);
     if (options.decay == "vector") per_token += 2 * options.gate_rank * (d + kw);
     if (options.decay == "scalar") per_token += 2 * d * options.heads;
+    if (options.divide) per_token += 4 * kw;
     return n * (per_token + 2 * options.conv * (2 * kw + vw));
   }
 
@@ -182,18 +199,25 @@ struct Gla : Mixer {
     };
     naive::Matrix& state = run.state["S"];
     if (!state.rows) state = naive::Matrix(options.heads, key_dim * value_dim);
-    naive::Matrix core(run.x.rows, options.heads * value_dim);
+    naive::Matrix& kept = run.state["keys"];
+    if (!kept.rows) kept = naive::Matrix(1, options.heads * key_dim);
+    naive::Matrix core(run.x.rows, options.heads * value_dim), weights(run.x.rows, options.heads);
     for (int64_t t = 0; t < run.x.rows; ++t)
       for (int64_t h = 0; h < options.heads; ++h)
         for (int64_t p = 0; p < key_dim; ++p) {
           const double a = decay(t, h, p), k_p = ks(t, h * key_dim + p), q_p = qs(t, h * key_dim + p);
+          double& of_keys = kept(0, h * key_dim + p);
+          of_keys = a * of_keys + k_p;
+          weights(t, h) += of_keys * q_p / std::sqrt(static_cast<double>(key_dim));
           for (int64_t j = 0; j < value_dim; ++j) {
             double& s = state(h, p * value_dim + j);
             s = a * s + k_p * vs(t, h * value_dim + j);
             core(t, h * value_dim + j) += s * q_p / std::sqrt(static_cast<double>(key_dim));
           }
         }
-    naive::Matrix y = naive::rmsnorm(core, options.heads, options.norm_epsilon, &run.w.at("norm"));
+    for (int64_t i = 0; options.divide && i < std::ssize(core.a); ++i) core.a[i] /= weights.a[i / value_dim];
+    naive::Matrix y =
+        options.divide ? core : naive::rmsnorm(core, options.heads, options.norm_epsilon, &run.w.at("norm"));
     const naive::Matrix g = naive::linear(run.x, run.w, "gate");
     for (size_t i = 0; i < y.a.size(); ++i) y.a[i] *= naive::silu(g.a[i]);
     return naive::linear(y, run.w, "out");
@@ -217,6 +241,11 @@ struct Gla : Mixer {
                                    ks.data()[j * ks.row_size() + h * key_dim + p] * scale_of_queries());
           }
         }
+    for (int64_t i = 0; options.divide && i < options.heads * n; ++i) {
+      float* row = m.weights.data() + i * n;
+      const float total = std::accumulate(row, row + n, 0.0f);
+      for (int64_t j = 0; j < n; ++j) row[j] /= total;
+    }
     return m;
   }
 

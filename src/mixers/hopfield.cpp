@@ -2,7 +2,8 @@
 // token moves to what it retrieves of the stored patterns K_h, `updates` times, and what is retrieved last is their
 // values:
 //   r <- softmax(beta r K_h^T) K_h   updates - 1 times from r = Q_h,   y = W_o concat_h softmax(beta r K_h^T) V_h
-// One update is softmax attention; `tolerance` ends them early where a state is at rest. The stored patterns are the tokens; hopfield_layer learns them.
+// One update is softmax attention; `tolerance` ends them early where a state is at rest. The stored patterns are the
+// tokens; hopfield_layer learns them.
 #include <cmath>
 
 #include "mixers/heads.h"
@@ -20,7 +21,10 @@ struct Hopfield : Heads {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
               {"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
               {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
-              {"tolerance", &tolerance, "a state that an update moves by no more stays; 0: all updates are made", {.min = 0, .max = 1e3}}};
+              {"tolerance",
+               &tolerance,
+               "a state that an update moves by no more stays; 0: all updates are made",
+               {.min = 0, .max = 1e3}}};
     }
   };
   static Info info() {

@@ -21,7 +21,10 @@ struct HopfieldLayer : Heads {
               {"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
               {"stored", &stored, "patterns that are learned", {.min = 1, .max = 1e6}},
               {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
-              {"tolerance", &tolerance, "a state that an update moves by no more stays; 0: all updates are made", {.min = 0, .max = 1e3}}};
+              {"tolerance",
+               &tolerance,
+               "a state that an update moves by no more stays; 0: all updates are made",
+               {.min = 0, .max = 1e3}}};
     }
   };
   static Info info() {

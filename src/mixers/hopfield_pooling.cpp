@@ -1,5 +1,5 @@
-// Hopfield Networks is All You Need (Ramsauer et al., arXiv:2008.02217), section 3, HopfieldPooling: the state pattern is
-// learned, one a head, and retrieves from the tokens of its whole sequence:
+// Hopfield Networks is All You Need (Ramsauer et al., arXiv:2008.02217), section 3, HopfieldPooling: the state pattern
+// is learned, one a head, and retrieves from the tokens of its whole sequence:
 //   r <- softmax(beta r K_h^T) K_h   updates - 1 times from r = the learned state,   y = W_o concat_h softmax(beta r
 //   K_h^T) V_h
 // Every token is given the sequence's y, so that a model may read it anywhere.
@@ -67,12 +67,9 @@ struct HopfieldPooling : Mixer {
     }
     if (segments.empty()) return Var(Tensor::zeros(x.shape()));
     const Var keys[] = {k(x, c)}, values[] = {v(x, c)};
-    const AttentionOptions one{.heads = options.heads,
-                               .kv_heads = options.heads,
-                               .scale = static_cast<float>(options.beta),
-                               .causal = false};
-    const Var state =
-        settled(gather_rows(asked, first), keys, segments, one, {options.updates, options.tolerance});
+    const AttentionOptions one{
+        .heads = options.heads, .kv_heads = options.heads, .scale = static_cast<float>(options.beta), .causal = false};
+    const Var state = settled(gather_rows(asked, first), keys, segments, one, {options.updates, options.tolerance});
     return gather_rows(out(attention(state, keys, values, segments, one), c), of_row);
   }
   int64_t flops(int64_t n) const override {
@@ -83,8 +80,7 @@ struct HopfieldPooling : Mixer {
   naive::Matrix naive(NaiveRun& run) const override {
     const naive::Matrix keys = naive::linear(run.x, run.w, "k"), values = naive::linear(run.x, run.w, "v");
     const naive::AttentionView view{options.heads, options.beta, false};
-    const naive::Matrix state =
-        naive_settled(run.w.at("asked"), keys, view, {options.updates, options.tolerance});
+    const naive::Matrix state = naive_settled(run.w.at("asked"), keys, view, {options.updates, options.tolerance});
     const naive::Matrix pooled = naive::linear(naive::attention(state, keys, values, view), run.w, "out");
     naive::Matrix y(run.x.rows, pooled.cols);
     for (int64_t t = 0; t < y.rows; ++t)

@@ -1,10 +1,9 @@
 // Latte: Latent Attention for Linear Time Transformers (Dolga et al., arXiv:2402.17512), equations 7 to 12:
 //   y_t = sum_l softmax_l(q_t) sum_{s<=t} softmax_{s<=t}(k_s[l]) v_s
-// Each latent l holds a mean of the values, weighted by a softmax over all tokens so far (of the whole sequence where it
-// reads both ways); a token mixes the latents.
-// One latent a head is attention as a recurrent network with one learned query (Aaren, Feng et al., arXiv:2405.13956:
-// its scores q . W_k x are linear in x), and one channel a head with a sigmoid gate is AFT-simple (Zhai et al.,
-// arXiv:2105.14103, equation 2 with w = 0).
+// Each latent l holds a mean of the values, weighted by a softmax over all tokens so far (of the whole sequence where
+// it reads both ways); a token mixes the latents. One latent a head is attention as a recurrent network with one
+// learned query (Aaren, Feng et al., arXiv:2405.13956: its scores q . W_k x are linear in x), and one channel a head
+// with a sigmoid gate is AFT-simple (Zhai et al., arXiv:2105.14103, equation 2 with w = 0).
 #include <cmath>
 
 #include "mixers/mixer.h"

@@ -57,7 +57,8 @@ naive::Matrix naive_settled(naive::Matrix state, const naive::Matrix& keys, cons
           square += (next(t, c) - state(t, c)) * (next(t, c) - state(t, c));
           state(t, c) = next(t, c);
         }
-        there[static_cast<size_t>(t * view.heads + h)] = retrieval.tolerance > 0 && std::sqrt(square) <= retrieval.tolerance;
+        there[static_cast<size_t>(t * view.heads + h)] =
+            retrieval.tolerance > 0 && std::sqrt(square) <= retrieval.tolerance;
       }
   }
   return state;

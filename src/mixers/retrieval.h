@@ -8,8 +8,9 @@
 namespace sennit::mixers {
 
 struct Retrieval {
-  int64_t updates;   // at most, the last of which reads the values
-  double tolerance;  // a head's state that an update moved by no more is there already and stays; 0: all updates are made
+  int64_t updates;  // at most, the last of which reads the values
+  double
+      tolerance;  // a head's state that an update moved by no more is there already and stays; 0: all updates are made
 };
 
 // r <- softmax(beta r K^T) K from r = `state` [N, heads d], updates - 1 times at most.

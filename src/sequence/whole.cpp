@@ -24,8 +24,7 @@ void add_sums(const Tensor& x, const Segments& segments, Tensor& y) {
     for (int64_t i = b; i < e; ++i) {
       const Segment& s = segments[static_cast<size_t>(i)];
       Tensor sum = Tensor::zeros({width});
-      for (int64_t t = s.begin; t < s.begin + s.length; ++t)
-        add(sum.data(), x.data() + t * width, sum.data(), width);
+      for (int64_t t = s.begin; t < s.begin + s.length; ++t) add(sum.data(), x.data() + t * width, sum.data(), width);
       for (int64_t t = s.begin; t < s.begin + s.length; ++t)
         add(y.data() + t * width, sum.data(), y.data() + t * width, width);
     }
@@ -63,9 +62,7 @@ struct Whole {
   Tensor sums(const Tensor& a, const Tensor& b) const {
     const int64_t tasks = std::ssize(segments) * heads, rows = a.row_size() / heads, width = b.row_size() / heads;
     Tensor y = Tensor::zeros({tasks, rows, width});
-    each_task([&](int64_t i) {
-      multiply(part(a, i, true), part(b, i, false), y.data() + i * rows * width, width);
-    });
+    each_task([&](int64_t i) { multiply(part(a, i, true), part(b, i, false), y.data() + i * rows * width, width); });
     return y;
   }
   // Adds to each row of `to` its row of x times its sequence's matrix, or the matrix's transpose.
@@ -74,8 +71,9 @@ struct Whole {
     each_task([&](int64_t i) {
       const float* m = matrices.data() + i * rows * width;
       const MatrixView right = transposed ? MatrixView{m, width, rows, width, true} : MatrixView{m, rows, width, width};
-      multiply(part(x, i, false), right, to.data() + segments[static_cast<size_t>(i / heads)].begin * stride + i % heads * right.cols,
-               stride, {.accumulate = true});
+      multiply(part(x, i, false), right,
+               to.data() + segments[static_cast<size_t>(i / heads)].begin * stride + i % heads * right.cols, stride,
+               {.accumulate = true});
     });
   }
   template <class Body>

@@ -24,20 +24,29 @@ inline std::vector<Stroke> strokes_of(int digit) {
     return s;
   };
   switch (digit) {
-    case 0: return {arc({}, 0.5, 0.5, 0.26, 0.38, 0, 360)};
-    case 1: return {{{0.36, 0.26}, {0.54, 0.12}, {0.54, 0.88}}};
+    case 0:
+      return {arc({}, 0.5, 0.5, 0.26, 0.38, 0, 360)};
+    case 1:
+      return {{{0.36, 0.26}, {0.54, 0.12}, {0.54, 0.88}}};
     case 2: {
       Stroke s = arc({}, 0.5, 0.32, 0.24, 0.2, -170, 40);
       s.insert(s.end(), {{0.26, 0.86}, {0.78, 0.86}});
       return {s};
     }
-    case 3: return {arc(arc({}, 0.46, 0.31, 0.24, 0.19, -150, 90), 0.46, 0.69, 0.26, 0.19, -90, 150)};
-    case 4: return {{{0.6, 0.12}, {0.24, 0.6}, {0.8, 0.6}}, {{0.62, 0.38}, {0.62, 0.9}}};
-    case 5: return {arc({{0.74, 0.14}, {0.34, 0.14}, {0.3, 0.46}}, 0.48, 0.64, 0.25, 0.22, -120, 140)};
-    case 6: return {arc({{0.64, 0.1}, {0.36, 0.4}}, 0.5, 0.66, 0.22, 0.22, -180, 180)};
-    case 7: return {{{0.24, 0.14}, {0.76, 0.14}, {0.44, 0.88}}};
-    case 8: return {arc({}, 0.5, 0.31, 0.19, 0.19, 90, 450), arc({}, 0.5, 0.69, 0.23, 0.2, -90, 270)};
-    default: return {arc({}, 0.5, 0.34, 0.21, 0.21, 0, 360), {{0.71, 0.34}, {0.68, 0.6}, {0.56, 0.9}}};
+    case 3:
+      return {arc(arc({}, 0.46, 0.31, 0.24, 0.19, -150, 90), 0.46, 0.69, 0.26, 0.19, -90, 150)};
+    case 4:
+      return {{{0.6, 0.12}, {0.24, 0.6}, {0.8, 0.6}}, {{0.62, 0.38}, {0.62, 0.9}}};
+    case 5:
+      return {arc({{0.74, 0.14}, {0.34, 0.14}, {0.3, 0.46}}, 0.48, 0.64, 0.25, 0.22, -120, 140)};
+    case 6:
+      return {arc({{0.64, 0.1}, {0.36, 0.4}}, 0.5, 0.66, 0.22, 0.22, -180, 180)};
+    case 7:
+      return {{{0.24, 0.14}, {0.76, 0.14}, {0.44, 0.88}}};
+    case 8:
+      return {arc({}, 0.5, 0.31, 0.19, 0.19, 90, 450), arc({}, 0.5, 0.69, 0.23, 0.2, -90, 270)};
+    default:
+      return {arc({}, 0.5, 0.34, 0.21, 0.21, 0, 360), {{0.71, 0.34}, {0.68, 0.6}, {0.56, 0.9}}};
   }
 }
 
@@ -55,7 +64,8 @@ inline std::vector<float> drawn(int digit, int64_t side, Rng rng) {
   std::vector<Stroke> strokes = strokes_of(digit);
   for (Stroke& stroke : strokes)
     for (Point& p : stroke) {
-      const double x = wide * (p.x - 0.5 + spread(0.02)), y = high * (p.y - 0.5 + spread(0.02)), leaning = x - slant * y;
+      const double x = wide * (p.x - 0.5 + spread(0.02)), y = high * (p.y - 0.5 + spread(0.02)),
+                   leaning = x - slant * y;
       p = {0.5 + right + std::cos(turn) * leaning - std::sin(turn) * y,
            0.5 + down + std::sin(turn) * leaning + std::cos(turn) * y};
     }

@@ -40,6 +40,24 @@ inline Tensor run_stepwise(Mixer& mixer, const Tensor& x, SequenceState& state) 
   return y;
 }
 
+// By the explicit matrix: every pair of tokens by itself.
+inline Tensor run_square(Mixer& mixer, const Tensor& x) {
+  NoGrad off;
+  const auto m = mixer.implicit(Var(x), {});
+  const int64_t n = x.rows(), heads = m->weights.shape(0), width = m->values.row_size(), dim = width / heads;
+  std::vector<double> sums(static_cast<size_t>(width));
+  Tensor core({n, width});
+  for (int64_t i = 0; i < n; ++i) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int64_t c = 0; c < width; ++c)
+      for (int64_t j = 0; j <= i; ++j)
+        sums[static_cast<size_t>(c)] +=
+            double{m->weights.data()[(c / dim * n + i) * n + j]} * m->values.data()[j * width + c];
+    std::copy(sums.begin(), sums.end(), core.data() + i * width);
+  }
+  return mixer.output(Var(x), Var(core), {}).value();
+}
+
 inline double most_apart(const Tensor& a, const Tensor& b) {  // relative to the largest number
   double most = 0, size = 1e-30;
   for (int64_t i = 0; i < a.elements(); ++i) {

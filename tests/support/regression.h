@@ -1,4 +1,6 @@
 #pragma once
+#include <fmt/format.h>
+
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -6,14 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "mixers/mixer.h"
+#include "blocks/block.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "optimizers/optimizer.h"
 #include "train/gradient_norm.h"
 #include "train/options.h"
 
-// One mixer between two linear maps, trained to follow real numbers.
+// One mixer, or some blocks of it, between two linear maps, trained to follow real numbers.
 namespace sennit::regression {
 
 // Sequences back to back. What is asked: `answers` at the rows `asked`.
@@ -25,7 +27,8 @@ struct Series {
 };
 // Room for `count` sequences of `length`, each asked at every row or at its last one alone.
 inline Series series(int64_t count, int64_t length, int64_t inputs, int64_t outputs, bool everywhere) {
-  Series s{Tensor::zeros({count * length, inputs}), Tensor::zeros({count * (everywhere ? length : 1), outputs}), {}, {}};
+  Series s{
+      Tensor::zeros({count * length, inputs}), Tensor::zeros({count * (everywhere ? length : 1), outputs}), {}, {}};
   for (int64_t i = 0; i < count; ++i) {
     s.segments.push_back({i * length, length, 0, nullptr});
     for (int64_t t = everywhere ? 0 : length - 1; t < length; ++t) s.asked.push_back(i * length + t);
@@ -36,6 +39,7 @@ inline Series series(int64_t count, int64_t length, int64_t inputs, int64_t outp
 struct Settings {
   Json mixer;
   int64_t inputs = 1, outputs = 1, width = 32;
+  int64_t blocks = 0;  // each with a two-layer network; 0: the mixer alone
   int64_t steps = 1000;
   double rate = 1e-2;  // warmed up over a twentieth of the steps, then a cosine
   uint64_t seed = 1;
@@ -48,12 +52,28 @@ class Follower {
       : settings_(settings),
         in_(settings.inputs, settings.width, Rng(settings.seed).fork("in"), {.bias = true}),
         out_(settings.width, settings.outputs, Rng(settings.seed).fork("out"), {.bias = true}),
-        mixer_(mixers::registry().make(settings.mixer, {.d_model = settings.width}, Rng(settings.seed).fork("mixer"), "test")),
         optimizer_(optimizers::registry().make(Json{{"name", "adamw"}, {"weight_decay", 0}}, {}, Rng(), "test")) {
     const auto take = [&](const std::string& part, Module& module) {
       module.parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({part + name, &p}); });
     };
-    take("in.", in_), take("mixer.", *mixer_), take("out.", out_);
+    take("in.", in_), take("out.", out_);
+    const Rng rng = Rng(settings.seed).fork("mixer");
+    if (!settings.blocks) {
+      mixer_ = mixers::registry().make(settings.mixer, {.d_model = settings.width}, rng, "test");
+      take("mixer.", *mixer_);
+    }
+    const Json channel = "mlp", norm = "rmsnorm";
+    for (int64_t b = 0; b < settings.blocks; ++b) {
+      blocks_.push_back(sennit::blocks::registry().make("prenorm",
+                                                        {.d_model = settings.width,
+                                                         .depth = b,
+                                                         .mixer = &settings.mixer,
+                                                         .channel = &channel,
+                                                         .norm = &norm,
+                                                         .where = "test"},
+                                                        rng.fork(static_cast<uint64_t>(b)), "test"));
+      take(fmt::format("blocks.{}.", b), *blocks_.back());
+    }
   }
 
   void train(const std::function<Series(Rng rng)>& draw) {
@@ -65,9 +85,9 @@ class Follower {
       const Var apart = answers(s, context) - Var(s.answers);
       backward(mean(apart * apart));
       const double norm = train::gradient_norm(parameters_);
-      optimizer_->step(parameters_, {.step = step,
-                                     .rate = train::rate_at(schedule, step),
-                                     .gradient_scale = norm > 1 ? 1 / norm : 1});
+      optimizer_->step(
+          parameters_,
+          {.step = step, .rate = train::rate_at(schedule, step), .gradient_scale = norm > 1 ? 1 / norm : 1});
     }
   }
 
@@ -80,10 +100,12 @@ class Follower {
   }
   // Of every row asked.
   Var answers(const Series& s, const Context& context) {
-    const Var rows = mixer_->forward(in_(Var(s.inputs), context), {s.segments, &context, settings_.pattern});
+    const Batch batch{s.segments, &context, settings_.pattern};
+    Var rows = in_(Var(s.inputs), context);
+    if (mixer_) rows = mixer_->forward(rows, batch);
+    for (const auto& block : blocks_) rows = block->forward(rows, batch);
     return out_(gather_rows(rows, s.asked), context);
   }
-  Mixer& mixer() { return *mixer_; }
   int64_t parameter_count() {
     int64_t count = 0;
     for (const auto& q : parameters_) count += q.parameter->value().elements();
@@ -94,6 +116,7 @@ class Follower {
   Settings settings_;
   Linear in_, out_;
   std::unique_ptr<Mixer> mixer_;
+  std::vector<std::unique_ptr<Block>> blocks_;
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<NamedParameter> parameters_;
 };

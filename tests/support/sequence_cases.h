@@ -301,7 +301,10 @@ inline std::vector<Segment> whole_segments(int64_t n) {
 inline Operation sums_case(const std::string& name, bool softmax) {
   constexpr int64_t kChannels = 9;
   return {.name = name,
-          .shapes = [](int64_t n) { return std::vector<Shape>{{n, kChannels}}; },
+          .shapes =
+              [](int64_t n) {
+                return std::vector<Shape>{{n, kChannels}};
+              },
           .apply =
               [=](const Vars& in) {
                 const auto segments = whole_segments(in[0].rows());

@@ -1,5 +1,5 @@
 // What the papers on long convolutions, fixed state spaces and pooling promise: LMU (P023), S4 (P034), Extractors
-// (P062), PoolFormer (P110), Vision Mamba (P138), ATConv (P200), Hyena (P289) and gated associative memory (P282).
+// (P062), PoolFormer (P110), Vision Mamba (P138), ATConv (P200) and Hyena (P289).
 #include <gtest/gtest.h>
 
 #include <complex>
@@ -253,35 +253,6 @@ TEST(SpeedP200, TimeIsLinearAndAThirdOfAttention) {
   };
   EXPECT_LE(seconds(*atconv, 4096) / seconds(*atconv, 1024), 5);
   EXPECT_LE(seconds(*atconv, 4096) / seconds(*softmax, 4096), 1.0 / 3);
-}
-
-TEST(SystemsP282, ATokenReachesTheConvolutionsWidth) {
-  auto mixer = make_mixer({{"name", "gam"}, {"conv", 4}}, 32);
-  const Tensor x = normal_rows(60, 32, 11), before = run_alone(*mixer, x);
-  Tensor changed = x.clone();
-  for (float& v : changed.slice(20, 1).span()) v += 1;
-  const Tensor after = run_alone(*mixer, changed);
-  for (int64_t t = 0; t < 60; ++t) {
-    const bool same = std::equal(before.slice(t, 1).span().begin(), before.slice(t, 1).span().end(),
-                                 after.slice(t, 1).span().begin());
-    EXPECT_EQ(same, t < 20 || t > 23) << t;
-  }
-}
-
-TEST(SystemsP282, TheMemoryAnswersWithinItsRows) {
-  auto mixer = make_mixer({{"name", "gam"}, {"slots", 9}}, 32);
-  for (const char* name : {"conv", "shift"}) parameter_of(*mixer, name).var.value().fill(0);
-  parameter_of(*mixer, "gates.weight").var.value().fill(0);
-  parameter_of(*mixer, "gates.bias").var.value().fill(60);  // open
-  const Tensor& bank = parameter_of(*mixer, "bank").value();
-  const Tensor y = run_alone(*mixer, normal_rows(50, 32, 12));
-  for (int64_t c = 0; c < 32; ++c) {
-    float low = INFINITY, high = -INFINITY;
-    for (int64_t m = 0; m < 9; ++m)
-      low = std::fmin(low, bank.data()[m * 32 + c]), high = std::fmax(high, bank.data()[m * 32 + c]);
-    for (int64_t t = 0; t < 50; ++t)
-      ASSERT_TRUE(y.data()[t * 32 + c] >= low - 1e-6 && y.data()[t * 32 + c] <= high + 1e-6);
-  }
 }
 
 }  // namespace sennit::systems_convolution_mixers_test

@@ -1,4 +1,5 @@
-// Modern Hopfield networks (Ramsauer et al., arXiv:2008.02217): retrieval, energies and fixed points, states at rest, and pooling.
+// Modern Hopfield networks (Ramsauer et al., arXiv:2008.02217): retrieval, energies and fixed points, states at rest,
+// and pooling.
 #include <gtest/gtest.h>
 
 #include "ops/count.h"
@@ -122,7 +123,7 @@ TEST(SystemsP064, TheClassicalNetworkFailsWhereThisOneDoesNot) {
     return static_cast<double>(right) / static_cast<double>(count);
   };
   EXPECT_GE(kept(3), 0.99);
-  EXPECT_LE(kept(24), 0.3);   // 0.375 d
+  EXPECT_LE(kept(24), 0.3);  // 0.375 d
   EXPECT_LE(kept(200), 0.01);
 }
 
@@ -142,7 +143,8 @@ TEST(SystemsP064, UpdatesEndWhereAStateRests) {
 }
 
 TEST(SystemsP064, PoolingGivesASequenceWhatItsLearnedStateRetrieves) {
-  auto pooling = make_mixer("hopfield_pooling", 32), cold = make_mixer({{"name", "hopfield_pooling"}, {"beta", 1e-6}}, 32);
+  auto pooling = make_mixer("hopfield_pooling", 32),
+       cold = make_mixer({{"name", "hopfield_pooling"}, {"beta", 1e-6}}, 32);
   const Tensor x = normal_rows(40, 32, 17), y = run_alone(*pooling, x, nullptr, Pattern::bidirectional);
   Tensor turned = x.clone();
   for (int64_t t = 0; t < 40; ++t) turned.slice(t, 1).copy_from(x.slice((t * 7 + 3) % 40, 1));

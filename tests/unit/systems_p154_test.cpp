@@ -1,4 +1,5 @@
-// The expressive leaky memory neuron (Spieler et al., arXiv:2306.16922): how its memories fade, and what a small one learns.
+// The expressive leaky memory neuron (Spieler et al., arXiv:2306.16922): how its memories fade, and what a small one
+// learns.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -11,7 +12,8 @@
 
 namespace sennit::systems_p154_test {
 
-// Against central differences of the definition in double: relative to the gradient, which is that of the last token's sum.
+// Against central differences of the definition in double: relative to the gradient, which is that of the last token's
+// sum.
 TEST(SystemsP154, GradientsReachThroughAThousandSteps) {
   constexpr int64_t kDim = 8, kRows = 1000;
   auto mixer = make_mixer({{"name", "elm"}, {"memories", 6}, {"longest", 1000}}, kDim);
@@ -91,8 +93,7 @@ TEST(SystemsP154, StepByStepIsTheWholeRunToTheBit) {
   };
   const Tensor whole = run(0, 200, nullptr);
   SequenceState state;
-  for (int64_t t = 0; t < 200; ++t)
-    ASSERT_EQ(most_apart(run(t, 1, &state), whole.slice(t, 1)), 0) << t;
+  for (int64_t t = 0; t < 200; ++t) ASSERT_EQ(most_apart(run(t, 1, &state), whole.slice(t, 1)), 0) << t;
 }
 
 // Three numbers come early, and then nothing for 200 tokens: what was their sum?
@@ -137,9 +138,10 @@ trained::Rows images(int64_t count, Rng rng) {
   return r;
 }
 TEST(SystemsP154, TrainedToReadDigitsPixelByPixel) {
-  trained::Trainee trainee(
-      {{"vocab", 10}, {"d_model", 32}, {"blocks", {{{"mixer", "elm"}, {"memories", 96}, {"longest", 150}, {"channel", "none"}}}}},
-      {.steps = 1500, .rate = 1e-2});
+  trained::Trainee trainee({{"vocab", 10},
+                            {"d_model", 32},
+                            {"blocks", {{{"mixer", "elm"}, {"memories", 96}, {"longest", 150}, {"channel", "none"}}}}},
+                           {.steps = 1500, .rate = 1e-2});
   trainee.train([](int64_t, Rng rng) { return images(32, rng); });
   const double accuracy = trainee.accuracy(images(1000, Rng(96)));
   std::printf("digits of 8 by 8, pixel by pixel: %.1f %%\n", 100 * accuracy);

@@ -1,5 +1,5 @@
-// Long expressive memory (Rusch et al., arXiv:2110.04744) trained: the adding problem over 500 steps, and a stiff pair of
-// differential equations.
+// Long expressive memory (Rusch et al., arXiv:2110.04744) trained: the adding problem over 500 steps, and a stiff pair
+// of differential equations.
 #include <gtest/gtest.h>
 
 #include "support/regression.h"

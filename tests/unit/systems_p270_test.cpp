@@ -1,5 +1,5 @@
-// GateLoop (Katsch, arXiv:2311.01927): its three forms, the older methods that are its special cases, and what decays that
-// depend on the data are for.
+// GateLoop (Katsch, arXiv:2311.01927): its three forms, the older methods that are its special cases, and what decays
+// that depend on the data are for.
 #include <gtest/gtest.h>
 
 #include "base/parallel.h"
@@ -111,7 +111,8 @@ TEST(SystemsP270, ThreeFormsAgreeOverEightThousandTokens) {
         const auto a = static_cast<size_t>(i * kWidth + p), b = static_cast<size_t>(j * kWidth + p);
         const double weight = double{q.data()[a]} * k.data()[b] * std::exp(fades[a] - fades[b]) *
                               std::cos(angles[a] - angles[b]) / std::sqrt(double{kHead});
-        for (int64_t e = 0; e < kHead; ++e) sums[static_cast<size_t>(p / kHead * kHead + e)] += weight * v.data()[j * kWidth + p / kHead * kHead + e];
+        for (int64_t e = 0; e < kHead; ++e)
+          sums[static_cast<size_t>(p / kHead * kHead + e)] += weight * v.data()[j * kWidth + p / kHead * kHead + e];
       }
     for (int64_t e = 0; e < kWidth; ++e) core.data()[r * kWidth + e] = static_cast<float>(sums[static_cast<size_t>(e)]);
   }
@@ -176,9 +177,11 @@ TEST(SystemsP270, SpeedTwoThreadsShareAScan) {
       gla(q, k, v, g, {whole, &c}, {.heads = heads});
     };
   };
-  const Medians m = medians_in_turn(7, with(1), with(2));
+  double one = 1e30, two = 1e30;  // the shortest of all, in turn: what else the machine does only adds
+  for (int round = 0; round < 15; ++round)
+    one = std::min(one, seconds_of(1, with(1))), two = std::min(two, seconds_of(1, with(2)));
   set_thread_count(before);
-  EXPECT_GE(m.first / m.second, 1.6) << m.first << " s on one thread, " << m.second << " s on two";
+  EXPECT_GE(one / two, 1.6) << one << " s on one thread, " << two << " s on two";
 }
 
 }  // namespace sennit::systems_p270_test
