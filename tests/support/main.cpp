@@ -50,7 +50,12 @@ int main(int argc, char** argv) {
   }
   if (!file.empty() || testing::GTEST_FLAG(filter) == "*") {
     testing::GTEST_FLAG(filter) = tests_of(file, kind);
-    if (testing::GTEST_FLAG(filter).empty() && kind == Kind::plain) return std::fprintf(stderr, "%s: no tests in %s\n", argv[0], file.c_str()), 2;
+    if (testing::GTEST_FLAG(filter).empty()) {
+      bool other = kind != Kind::plain;
+      for (const Kind k : {Kind::speed, Kind::trained}) other = other || !tests_of(file, k).empty();
+      if (!other) return std::fprintf(stderr, "%s: no tests in %s\n", argv[0], file.c_str()), 2;
+      return std::printf("[  PASSED  ] 0 tests: all of %s are of another kind.\n", file.c_str()), 0;
+    }
   }
   return RUN_ALL_TESTS();
 }
