@@ -58,6 +58,8 @@ struct Eval {
     if (options.stride > options.length)
       fail({"eval", fmt::format("--stride of at most the length, {}", options.length), std::to_string(options.stride)});
     const LoadedModel loaded = choice.load_with_tokenizer();
+    if (window > 0 && measure::full_blocks(loaded.model->spec()).empty())
+      fail({"eval", "a model with blocks of exact attention", "none", "--window"});
     std::unique_ptr<Scratch> scratch;
     std::string path;
     if (texts.empty()) {
@@ -91,7 +93,6 @@ struct Eval {
   // With windows in all blocks of exact attention but a few.
   std::vector<measure::Placement> placed(Model& model, double goal, const std::function<double(Model&)>& loss) const {
     const std::vector<size_t> blocks = measure::full_blocks(model.spec());
-    if (blocks.empty()) fail({"eval", "a model with blocks of exact attention", "none", "--window"});
     return measure::place_full_blocks(blocks, static_cast<size_t>(most_full), goal, [&](const std::set<size_t>& full) {
       return interrupted() ? goal : loss(*measure::with_windows(model, blocks, full, window));
     });

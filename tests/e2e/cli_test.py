@@ -71,11 +71,18 @@ class Cli(Workspace):
         self.assertLess(by_file["bits_per_byte"], 8)
         strided = answer("eval", self.run_folder, "--length", 32, "--stride", 8)
         self.assertEqual(strided["tokens"], by_file["tokens"])
-        wide = answer("eval", self.run_folder, "--window", 512, "--precision", "f32")
+
+    def test_eval_with_windows(self):
+        model = self.file("softmax.json", {"vocab": 257, "d_model": 32, "blocks": [{"repeat": 2, "mixer": "softmax"}]})
+        run = self.root / "softmax"
+        sennit("train", model, "--data", self.data, "--out", run, "--steps", 10, "--rows", 2, "--length", 64, "--warmup", 2, "--quiet")
+        wide = answer("eval", run, "--window", 512, "--precision", "f32")
         self.assertEqual(wide["spans"], [{"full": [], "loss": wide["loss"]}])
-        near = answer("eval", self.run_folder, "--window", 2, "--full", 1)
-        self.assertEqual([len(p["full"]) for p in near["spans"]], [0, 1])
-        self.assertIn("full attention in no block", sennit("eval", self.run_folder, "--window", 2).stdout)
+        near = answer("eval", run, "--window", 1, "--full", 1)["spans"]
+        self.assertEqual(near[0]["full"], [])
+        self.assertNotEqual(near[0]["loss"], wide["loss"])
+        self.assertIn("full attention in no block", sennit("eval", run, "--window", 2).stdout)
+        self.refused("eval", self.run_folder, "--window", 512, says=["exact attention", "--window"])
 
     def test_inspect(self):
         run = answer("inspect", self.run_folder, "--stats")

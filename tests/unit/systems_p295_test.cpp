@@ -81,7 +81,7 @@ TEST(SystemsP295, TrainedOnText) {
     block.update(part);
     return trained::text_loss({{"d_model", 64}, {"blocks", {block}}}, {.steps = 400, .rate = 5e-3});
   };
-  const double whole = loss({});
+  const double whole = loss(Json::object());
   EXPECT_LT(whole, 2.6);  // letters alone give 3.1
   std::printf("all matrices %.3f nats\n", whole);
   for (const Json& part :
