@@ -1,25 +1,13 @@
 // llama.cpp as a peer of `sennit bench --model FILE.gguf --peers`: node llama_cpp_peer.mjs FILE.gguf THREADS
 // Answers "prompt N" and "decode PROMPT N" with the seconds that reading the prompt, or choosing N tokens after it, took.
 // npm's node-llama-cpp is fetched into the user's cache the first time.
-import {execFileSync} from "node:child_process";
-import {existsSync, mkdirSync, writeFileSync} from "node:fs";
-import {createRequire} from "node:module";
-import {homedir} from "node:os";
-import path from "node:path";
-import readline from "node:readline";
 import {pathToFileURL} from "node:url";
 
-const PACKAGES = ["node-llama-cpp", "@node-llama-cpp/linux-x64"];
-const [modelPath, threads] = process.argv.slice(2);
-const folder = path.join(process.env.XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "sennit", "peers");
+import {answer, fetched, now} from "./npm.mjs";
 
-if (!PACKAGES.every((name) => existsSync(path.join(folder, "node_modules", name, "package.json")))) {
-  mkdirSync(folder, {recursive: true});
-  writeFileSync(path.join(folder, "package.json"), '{"private": true}\n');
-  execFileSync("npm", ["install", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", ...PACKAGES],
-               {cwd: folder, stdio: ["ignore", "ignore", "inherit"]});
-}
-const {getLlama, LlamaLogLevel} = await import(pathToFileURL(createRequire(path.join(folder, "package.json")).resolve("node-llama-cpp")));
+const [modelPath, threads] = process.argv.slice(2);
+const require = fetched(["node-llama-cpp", "@node-llama-cpp/linux-x64"]);
+const {getLlama, LlamaLogLevel} = await import(pathToFileURL(require.resolve("node-llama-cpp")));
 const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: Number(threads)});
 const model = await llama.loadModel({modelPath, useMmap: true});
 
@@ -37,7 +25,6 @@ async function sequenceFor(tokens, flashAttention) {
 }
 
 const prompt = (n) => Array.from({length: n}, (_, i) => (37 * i * i + 11 * i + 5) % 256 + 3);
-const now = () => Number(process.hrtime.bigint()) * 1e-9;
 
 const kinds = {
   async prompt(flash, n) {
@@ -71,8 +58,5 @@ async function seconds(name) {
   return run(flashIsFaster.get(name));
 }
 
-console.log("ready");
-for await (const line of readline.createInterface({input: process.stdin})) {
-  console.log(await seconds(line.trim()));
-}
+await answer(seconds);
 await llama.dispose();

@@ -1,23 +1,10 @@
 // ONNX Runtime as a peer of `sennit bench --peer onnxruntime`: node onnxruntime_peer.mjs THREADS
 // Products in f32 (MatMul), and with weights of 4 bits (MatMulNBits in blocks of 32) for q4_0.
 // npm's onnxruntime-node is fetched into the user's cache the first time.
-import {execFileSync} from "node:child_process";
-import {existsSync, mkdirSync, writeFileSync} from "node:fs";
-import {createRequire} from "node:module";
-import {homedir} from "node:os";
-import path from "node:path";
-import readline from "node:readline";
+import {answer, fetched, now} from "./npm.mjs";
 
-const PACKAGE = "onnxruntime-node";
 const threads = Number(process.argv[2]);
-const folder = path.join(process.env.XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "sennit", "peers", "onnxruntime");
-if (!existsSync(path.join(folder, "node_modules", PACKAGE, "package.json"))) {
-  mkdirSync(folder, {recursive: true});
-  writeFileSync(path.join(folder, "package.json"), '{"private": true}\n');
-  execFileSync("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", PACKAGE],
-               {cwd: folder, stdio: ["ignore", "ignore", "inherit"]});
-}
-const ort = createRequire(path.join(folder, "package.json"))(PACKAGE);
+const ort = fetched(["onnxruntime-node"])("onnxruntime-node");
 
 // Protocol buffers, as far as onnx.proto needs them here.
 const varint = (n) => {
@@ -73,18 +60,14 @@ async function prepare(name) {
 }
 
 const prepared = new Map();
-console.log("ready");
-for await (const line of readline.createInterface({input: process.stdin})) {
-  if (!prepared.has(line)) {
-    prepared.set(line, await prepare(line));
-    if (prepared.get(line)) await prepared.get(line)();
+await answer(async (name) => {
+  if (!prepared.has(name)) {
+    prepared.set(name, await prepare(name));
+    await prepared.get(name)?.();  // once unmeasured
   }
-  const run = prepared.get(line);
-  if (!run) {
-    console.log("none");
-    continue;
-  }
-  const start = process.hrtime.bigint();
+  const run = prepared.get(name);
+  if (!run) return "none";
+  const start = now();
   await run();
-  console.log(Number(process.hrtime.bigint() - start) * 1e-9);
-}
+  return now() - start;
+});

@@ -7,7 +7,7 @@
 #include "decoding/embedding.h"
 #include "decoding/generate.h"
 #include "model/checkpoint.h"
-#include "state/state_file.h"
+#include "state/session_file.h"
 
 namespace sennit {
 
@@ -100,15 +100,10 @@ TextSession TextModel::begin() const {
 }
 
 TextSession TextModel::load_session(const std::string& path) const {
-  std::vector<std::vector<int32_t>> tokens;
-  auto states = load_states(path, impl_->model().state_specs(), model_tag(impl_->model()), &tokens,
-                            impl_->context.cache);
-  if (states.size() != 1 || tokens.size() != 1)
-    fail({"session", "one sequence and its tokens", std::to_string(states.size()), path});
-  if (!tokens[0].empty()) impl_->check(tokens[0], "session");
+  KeptSession kept = sennit::load_session(path, impl_->model(), impl_->context.cache);
   TextSession s = begin();
-  s.impl_->session.restore(std::move(states[0]));
-  s.impl_->tokens = std::move(tokens[0]);
+  s.impl_->session.restore(std::move(kept.state));
+  s.impl_->tokens = std::move(kept.tokens);
   return s;
 }
 
@@ -185,8 +180,7 @@ TextSession TextSession::snapshot() const {
 }
 
 void TextSession::save(const std::string& path) const {
-  Model& model = impl_->model->model();
-  save_states(path, {&impl_->session.state()}, model.state_specs(), model_tag(model), {impl_->tokens});
+  save_session(path, impl_->model->model(), impl_->session.state(), impl_->tokens);
 }
 
 }  // namespace sennit

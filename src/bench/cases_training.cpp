@@ -22,12 +22,11 @@ Json model_file() {
 struct Run {
   Model model{read_model_spec(model_file(), "bench"), Rng(1)};
   std::unique_ptr<Optimizer> optimizer = optimizers::registry().make("adamw", {}, Rng(), "bench");
-  std::vector<NamedParameter> parameters;
+  std::vector<NamedParameter> parameters = named_parameters(model);
   std::vector<int32_t> tokens, targets;
   int64_t step = 0;
 
   Run() {
-    model.parameters([&](const std::string& name, Parameter& p) { parameters.push_back({name, &p}); });
     Rng rng(2);
     for (auto* ids : {&tokens, &targets})
       for (int64_t i = 0; i < kBatch * kContext; ++i) ids->push_back(static_cast<int32_t>(rng.below(kVocab)));

@@ -1,7 +1,6 @@
 #include "cli/loaded.h"
 
 #include "base/error.h"
-#include "state/state_file.h"
 
 namespace sennit::cli {
 
@@ -62,18 +61,6 @@ LoadedModel ModelChoice::load_with_tokenizer() const {
     fail({"checkpoint", "a tokenizer in it, a tokenizer.json or tokenizer.model beside it, or --tokenizer", "none",
           loaded.path});
   return loaded;
-}
-
-KeptSession load_session(const std::string& path, Model& model, CacheFormat cache) {
-  std::vector<std::vector<int32_t>> tokens;
-  std::string note;
-  auto states = load_states(path, model.state_specs(), model_tag(model), &tokens, cache, &note);
-  if (states.size() != 1) fail({"run", "the state of one sequence", std::to_string(states.size()), path});
-  if (tokens.empty()) tokens.resize(1);
-  for (const int32_t t : tokens[0])
-    if (t < 0 || t >= model.spec().vocab)
-      fail({"run", fmt::format("token ids below {}", model.spec().vocab), std::to_string(t), path});
-  return {std::move(states[0]), std::move(tokens[0]), std::move(note)};
 }
 
 }  // namespace sennit::cli

@@ -22,12 +22,4 @@ struct ModelChoice {
   LoadedModel load_with_tokenizer() const;  // throws Error when it has none
 };
 
-// A file that --state-save wrote.
-struct KeptSession {
-  SequenceState state;
-  std::vector<int32_t> tokens;  // read, then those that wait
-  std::string note;
-};
-KeptSession load_session(const std::string& path, Model& model, CacheFormat cache);
-
 }  // namespace sennit::cli

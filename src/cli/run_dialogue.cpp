@@ -13,7 +13,7 @@
 #include "decoding/dialogue.h"
 #include "io/json_file.h"
 #include "io/mapped_file.h"
-#include "state/state_file.h"
+#include "state/session_file.h"
 
 namespace sennit::cli {
 namespace {
@@ -168,8 +168,7 @@ class Talk {
   }
 
   void save(const std::string& path) {
-    save_states(path, {&dialogue_.session().state()}, loaded_.model->state_specs(), model_tag(*loaded_.model),
-                {dialogue_.history()}, dialogue_.said());
+    save_session(path, *loaded_.model, dialogue_.session().state(), dialogue_.history(), dialogue_.said());
   }
 
   RunOptions options_;

@@ -6,7 +6,7 @@
 #include "cli/progress_bar.h"
 #include "cli/run_options.h"
 #include "model/dialogue_settings.h"
-#include "state/state_file.h"
+#include "state/session_file.h"
 
 namespace sennit::cli {
 namespace {
@@ -22,9 +22,9 @@ int run_text(RunOptions o) {
   std::vector<int32_t> history, waiting;
   if (!o.state_load.empty()) {
     KeptSession kept = load_session(o.state_load, *loaded.model, session.state().cache());
-    const int64_t read = std::min(kept.state.position, std::ssize(kept.tokens));
-    history.assign(kept.tokens.begin(), kept.tokens.begin() + read);
-    waiting.assign(kept.tokens.begin() + read, kept.tokens.end());
+    const auto read = kept.tokens.begin() + kept.state.position;
+    history.assign(kept.tokens.begin(), read);
+    waiting.assign(read, kept.tokens.end());
     session.restore(std::move(kept.state));
   }
   const std::string text = o.text();
@@ -52,8 +52,7 @@ int run_text(RunOptions o) {
         return !interrupted();
       });
   bar.finish();
-  if (!o.state_save.empty())
-    save_states(o.state_save, {&session.state()}, loaded.model->state_specs(), model_tag(*loaded.model), {history});
+  if (!o.state_save.empty()) save_session(o.state_save, *loaded.model, session.state(), history);
   output.finish(report, answer,
                 {history.begin() + static_cast<int64_t>(std::min(before, history.size())), history.end()});
   return report.reason == StopReason::cancelled ? 130 : 0;

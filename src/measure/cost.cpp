@@ -72,8 +72,7 @@ InferenceCost inference_cost(Model& model, const Context& context, const std::ve
 
 TrainingCost training_cost(Model& model, Context context, int64_t rows, int64_t length, int tries) {
   context.training = true;
-  std::vector<NamedParameter> parameters;
-  model.parameters([&](const std::string& name, Parameter& p) { parameters.push_back({name, &p}); });
+  const std::vector<NamedParameter> parameters = named_parameters(model);
   const auto optimizer = optimizers::registry().make(Json("adamw"), {}, Rng(), "training cost");
   const auto tokens = random_tokens(rows * length, model.spec().vocab);
   std::vector<Segment> segments;

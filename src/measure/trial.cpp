@@ -7,11 +7,8 @@
 #include "data/packer.h"
 #include "mixers/mixer.h"
 #include "model/model.h"
-#include "optimizers/optimizer.h"
 #include "tensor/allocator.h"
-#include "train/gradient_norm.h"
-#include "train/losses.h"
-#include "train/options.h"
+#include "train/descent.h"
 
 namespace sennit::measure {
 namespace {
@@ -59,8 +56,8 @@ class Trial {
         rng_(static_cast<uint64_t>(options.seed)),
         task_(tasks::registry().make(options.task, {}, rng_, "--task")),
         model_(read_model_spec(file, "trial"), rng_.fork("init"), "trial"),
-        optimizer_(optimizers::registry().make(Json("adamw"), {}, rng_, "trial")) {
-    model_.parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({name, &p}); });
+        descent_(named_parameters(model_),
+                 {.steps = options.steps, .rate = options.rate, .warmup = options.steps / 20}) {
     context_.precision = options.precision;
   }
 
@@ -68,16 +65,11 @@ class Trial {
   double step(int64_t at) {
     const Packed p = pack(*task_, options_.rows, rng_.fork("train").fork(static_cast<uint64_t>(at)));
     context_.training = true;
-    for (const auto& q : parameters_) q.parameter->var.clear_grad();
     std::vector<Var> losses;
     context_.losses = &losses;
     const Var loss = model_.loss(model_.hidden(p.tokens, {p.segments, &context_}), p.targets, context_);
     context_.losses = nullptr;
-    train::backward_all(loss, losses, 1);
-    const double norm = train::gradient_norm(parameters_);
-    const train::Options schedule{.steps = options_.steps, .rate = options_.rate, .warmup = options_.steps / 20};
-    optimizer_->step(parameters_,
-                     {.step = at, .rate = train::rate_at(schedule, at), .gradient_scale = norm > 1 ? 1 / norm : 1});
+    descent_.step(loss, losses, at);
     return loss.value().data()[0];
   }
 
@@ -116,8 +108,7 @@ class Trial {
   Rng rng_;
   std::unique_ptr<Task> task_;
   Model model_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::vector<NamedParameter> parameters_;
+  train::Descent descent_;
   Context context_;
 };
 

@@ -56,7 +56,6 @@ struct Flowformer : Heads {
       }
     return {Var(g), Var(s)};
   }
-  static Var inverse(const Var& x) { return exp(scale(log(x), -1)); }
 
   struct Core {
     Var q, k, v;  // f(q) sigmoid(I') / I, f(k), c v

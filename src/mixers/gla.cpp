@@ -142,7 +142,7 @@ struct Gla : Mixer {
     const Var core = gla(qs, ks, vs, g, batch, {.heads = options.heads, .scale = scale_of_queries()});
     if (!options.divide) return output(x, core, *batch.context);
     const Var weights = scale(sum_groups(qs * kept_keys(ks, g, batch), options.heads), scale_of_queries());
-    return output(x, multiply_groups(core, exp(scale(log(weights), -1))), *batch.context);
+    return output(x, multiply_groups(core, inverse(weights)), *batch.context);
   }
   // The keys' sum, faded as the state is.
   Var kept_keys(const Var& ks, const Var& g, const Batch& batch) {

@@ -15,16 +15,12 @@ namespace {
 
 struct Hopfield : Heads {
   struct Options {
-    int64_t heads = 4, updates = 3;
-    double beta = 0, tolerance = 0;
+    int64_t heads = 4;
+    Retrieval retrieval{.updates = 3};
     Fields fields() {
-      return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
-              {"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
-              {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
-              {"tolerance",
-               &tolerance,
-               "a state that an update moves by no more stays; 0: all updates are made",
-               {.min = 0, .max = 1e3}}};
+      Fields all = retrieval.fields();
+      all.insert(all.begin(), {{"heads", &heads, "heads", {.min = 1, .max = 1024}}});
+      return all;
     }
   };
   static Info info() {
@@ -37,9 +33,8 @@ struct Hopfield : Heads {
   }
 
   Hopfield(const Dims& d, const Options& o, Rng rng) : Heads("hopfield", d, o.heads, rng), options(o) {
-    if (options.beta == 0) options.beta = 1 / std::sqrt(static_cast<double>(dim));
+    options.retrieval.set_beta(dim);
   }
-  Retrieval retrieval() const { return {options.updates, options.tolerance}; }
   StateSpec state_spec() const override {
     return {{.name = "k", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads},
             {.name = "v", .shape = {1, width()}, .growth = Growth::per_token, .heads = heads}};
@@ -47,9 +42,8 @@ struct Hopfield : Heads {
 
   // Queries after all updates but the last, in which they read the values.
   Var retrieved(const Var& x, const SeenRows& seen, bool causal, std::span<const Var> last, const Context& c) {
-    const AttentionOptions one{
-        .heads = heads, .kv_heads = heads, .scale = static_cast<float>(options.beta), .causal = causal};
-    const Var state = settled(q(x, c), seen.part(0), seen.segments, one, retrieval());
+    const AttentionOptions one = options.retrieval.attention(heads, causal);
+    const Var state = settled(q(x, c), seen.part(0), seen.segments, one, options.retrieval);
     return last.empty() ? state : attention(state, seen.part(0), last, seen.segments, one);
   }
   Var forward(const Var& x, const Batch& batch) override {
@@ -62,7 +56,7 @@ struct Hopfield : Heads {
   int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override {
     const int64_t seen = pattern == Pattern::cross ? memory : n;
     return map_flops(n, seen) +
-           4 * options.updates * (pattern == Pattern::causal ? n * (n + 1) / 2 : n * seen) * width();
+           4 * options.retrieval.updates * (pattern == Pattern::causal ? n * (n + 1) / 2 : n * seen) * width();
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -70,8 +64,9 @@ struct Hopfield : Heads {
     const naive::Matrix& source = cross ? *run.memory : run.x;
     naive::Matrix keys = naive::linear(source, run.w, "k"), values = naive::linear(source, run.w, "v");
     if (!cross) keys = naive::with_kept(run.state["k"], keys), values = naive::with_kept(run.state["v"], values);
-    const naive::AttentionView view{heads, options.beta, run.pattern == Pattern::causal, keys.rows - run.x.rows};
-    const naive::Matrix state = naive_settled(naive::linear(run.x, run.w, "q"), keys, view, retrieval());
+    const naive::AttentionView view{heads, options.retrieval.beta, run.pattern == Pattern::causal,
+                                    keys.rows - run.x.rows};
+    const naive::Matrix state = naive_settled(naive::linear(run.x, run.w, "q"), keys, view, options.retrieval);
     return naive::linear(naive::attention(state, keys, values, view), run.w, "out");
   }
 
@@ -80,7 +75,7 @@ struct Hopfield : Heads {
     const Segment whole[] = {{0, x.rows(), 0, nullptr}};
     const SeenRows seen = seen_rows({k(x, c), v(x, c)}, {whole, &c}, 0);
     return softmax_weights(retrieved(x, seen, true, {}, c).value(), seen.part(0)[0].value(), seen.part(1)[0].value(),
-                           options.beta);
+                           options.retrieval.beta);
   }
 
   Options options;

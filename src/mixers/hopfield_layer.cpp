@@ -14,17 +14,13 @@ namespace {
 
 struct HopfieldLayer : Heads {
   struct Options {
-    int64_t heads = 4, updates = 1, stored = 64;
-    double beta = 0, tolerance = 0;
+    int64_t heads = 4, stored = 64;
+    Retrieval retrieval;
     Fields fields() {
-      return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
-              {"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
-              {"stored", &stored, "patterns that are learned", {.min = 1, .max = 1e6}},
-              {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
-              {"tolerance",
-               &tolerance,
-               "a state that an update moves by no more stays; 0: all updates are made",
-               {.min = 0, .max = 1e3}}};
+      Fields all = retrieval.fields();
+      all.insert(all.begin(), {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
+                               {"stored", &stored, "patterns that are learned", {.min = 1, .max = 1e6}}});
+      return all;
     }
   };
   static Info info() {
@@ -37,14 +33,13 @@ struct HopfieldLayer : Heads {
                          {"until it rests", R"({"stored": 9, "updates": 3, "tolerance": 0.1})"}}};
   }
   HopfieldLayer(const Dims& d, const Options& o, Rng rng) : Heads("hopfield_layer", d, o.heads, rng), options(o) {
-    if (options.beta == 0) options.beta = 1 / std::sqrt(static_cast<double>(dim));
+    options.retrieval.set_beta(dim);
     patterns.init(normal_init({o.stored, d.d_model}, 1, rng.fork("patterns")));
   }
   void visit(const ParameterVisitor& p) override {
     Heads::visit(p);
     p("patterns", patterns);
   }
-  Retrieval retrieval() const { return {options.updates, options.tolerance}; }
   StateSpec state_spec() const override { return {}; }
 
   Var forward(const Var& x, const Batch& batch) override {
@@ -52,20 +47,19 @@ struct HopfieldLayer : Heads {
     const Context& c = *batch.context;
     const Var keys[] = {k(patterns, c)}, values[] = {v(patterns, c)};
     const AttentionSegment all[] = {{0, x.rows(), 0, 0, options.stored, 0}};
-    const AttentionOptions one{
-        .heads = heads, .kv_heads = heads, .scale = static_cast<float>(options.beta), .causal = false};
-    const Var state = settled(q(x, c), keys, all, one, retrieval());
+    const AttentionOptions one = options.retrieval.attention(heads, false);
+    const Var state = settled(q(x, c), keys, all, one, options.retrieval);
     return output(x, attention(state, keys, values, all, one), c);
   }
   int64_t flops(int64_t n) const override {
-    return map_flops(n, options.stored) + 4 * options.updates * n * options.stored * width();
+    return map_flops(n, options.stored) + 4 * options.retrieval.updates * n * options.stored * width();
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
     const naive::Matrix &stored = run.w.at("patterns"), keys = naive::linear(stored, run.w, "k"),
                         values = naive::linear(stored, run.w, "v");
-    const naive::AttentionView view{heads, options.beta, false};
-    const naive::Matrix state = naive_settled(naive::linear(run.x, run.w, "q"), keys, view, retrieval());
+    const naive::AttentionView view{heads, options.retrieval.beta, false};
+    const naive::Matrix state = naive_settled(naive::linear(run.x, run.w, "q"), keys, view, options.retrieval);
     return naive::linear(naive::attention(state, keys, values, view), run.w, "out");
   }
 

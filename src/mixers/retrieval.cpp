@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ops/arithmetic.h"
 
@@ -25,20 +26,34 @@ Tensor still_moving(const Tensor& moving, const Tensor& before, const Tensor& af
 
 }  // namespace
 
+Fields Retrieval::fields() {
+  return {{"updates", &updates, "steps of retrieval, at most", {.min = 1, .max = 64}},
+          {"beta", &beta, "the inverse temperature; 0: 1 / sqrt(d_model / heads)", {.min = 0, .max = 1e3}},
+          {"tolerance",
+           &tolerance,
+           "a state that an update moves by no more stays; 0: all updates are made",
+           {.min = 0, .max = 1e3}}};
+}
+
+void Retrieval::set_beta(int64_t dim) {
+  if (beta == 0) beta = 1 / std::sqrt(static_cast<double>(dim));
+}
+
+AttentionOptions Retrieval::attention(int64_t heads, bool causal) const {
+  return {.heads = heads, .kv_heads = heads, .scale = static_cast<float>(beta), .causal = causal};
+}
+
 Var settled(Var state, std::span<const Var> keys, std::span<const AttentionSegment> segments,
             const AttentionOptions& one, const Retrieval& retrieval) {
-  Tensor moving = Tensor::full({state.rows(), one.heads}, 1);
+  Tensor moving;  // of the heads that have not come to rest; undefined: none can
+  if (retrieval.tolerance > 0) moving = Tensor::full({state.rows(), one.heads}, 1);
   for (int64_t i = 1; i < retrieval.updates; ++i) {
-    Var next = attention(state, keys, keys, segments, one);
-    if (retrieval.tolerance > 0) {
-      const Tensor now = still_moving(moving, state.value(), next.value(), retrieval.tolerance);
-      const Var takes(moving);
-      state = multiply_groups(next, takes) + multiply_groups(state, affine(takes, -1, 1));
-      moving = now;
-      if (std::none_of(moving.span().begin(), moving.span().end(), [](float m) { return m != 0; })) break;
-    } else {
-      state = next;
-    }
+    const Var next = attention(state, keys, keys, segments, one), before = std::exchange(state, next);
+    if (!moving) continue;
+    const Var takes(moving);
+    state = multiply_groups(next, takes) + multiply_groups(before, affine(takes, -1, 1));
+    moving = still_moving(moving, before.value(), next.value(), retrieval.tolerance);
+    if (std::none_of(moving.span().begin(), moving.span().end(), [](float m) { return m != 0; })) break;
   }
   return state;
 }

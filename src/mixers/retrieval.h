@@ -8,9 +8,13 @@
 namespace sennit::mixers {
 
 struct Retrieval {
-  int64_t updates;  // at most, the last of which reads the values
-  double
-      tolerance;  // a head's state that an update moved by no more is there already and stays; 0: all updates are made
+  int64_t updates = 1;   // at most, the last of which reads the values
+  double beta = 0;       // the inverse temperature; 0 until set_beta()
+  double tolerance = 0;  // a head's state that an update moved by no more is there already and stays; 0: all are made
+
+  Fields fields();
+  void set_beta(int64_t dim);  // 1 / sqrt(dim) where none was given
+  AttentionOptions attention(int64_t heads, bool causal) const;
 };
 
 // r <- softmax(beta r K^T) K from r = `state` [N, heads d], updates - 1 times at most.

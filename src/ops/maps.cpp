@@ -48,6 +48,8 @@ Var log(const Var& x) {
   });
 }
 
+Var inverse(const Var& x) { return exp(scale(log(x), -1)); }
+
 Var sigmoid(const Var& x) { return map(x, kernels::elementwise().sigmoid, &Elementwise::sigmoid_gradient); }
 Var silu(const Var& x) { return map(x, kernels::elementwise().silu, &Elementwise::silu_gradient); }
 Var gelu(const Var& x) { return map(x, kernels::elementwise().gelu, &Elementwise::gelu_gradient); }

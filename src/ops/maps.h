@@ -8,6 +8,7 @@ namespace sennit {
 // Functions of one element.
 Var exp(const Var& x);
 Var log(const Var& x);
+Var inverse(const Var& x);  // 1 / x for x > 0, by way of the logarithm
 Var sigmoid(const Var& x);
 Var log_sigmoid(const Var& x);
 Var silu(const Var& x);

@@ -1,6 +1,8 @@
 #pragma once
 #include <functional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "base/registry.h"
 #include "nn/module.h"
@@ -16,6 +18,13 @@ struct NamedParameter {
   std::string name;
   Parameter* parameter;
 };
+
+// Those of a module, their names after `prefix`.
+inline std::vector<NamedParameter> named_parameters(Module& module, const std::string& prefix = {}) {
+  std::vector<NamedParameter> all;
+  module.parameters([&](const std::string& name, Parameter& p) { all.push_back({prefix + name, &p}); });
+  return all;
+}
 
 struct OptimizerStep {
   int64_t step;  // from 1

@@ -30,7 +30,7 @@ class QuantizedMatrix {
 // row of y depends on its row of x and on W alone, to the bit: not on m, the number of threads, or the CPU's level.
 void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias = nullptr);
 // The same with the numbers of x and W rounded to bf16, for many rows where such products are fast (AMX): W is unpacked
-// on the way, which costs about what 20 rows do. A row of y depends on its row of x and on W alone at one CPU level.
+// on the way. A row of y depends on its row of x and on W alone at one CPU level.
 void multiply_paired(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias = nullptr);
 
 }  // namespace sennit

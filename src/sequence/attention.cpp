@@ -194,10 +194,6 @@ void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, s
 
 }  // namespace
 
-bool wants_pairs(const Context& context) {
-  return context.precision == Precision::bf16 && !context.exact && isa_level() == IsaLevel::amx;
-}
-
 int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, int64_t block) {
   if (!causal && window == 0 && block == 0) return s.queries * s.keys;
   int64_t pairs = 0;

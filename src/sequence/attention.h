@@ -33,9 +33,6 @@ struct AttentionOptions {
   int64_t power = 2;
   bool paired = false;  // softmax: segments of many queries multiply pairs of bf16 (kernels/paired_attention.h)
 };
-// Whether `paired` is what a context asks for: bf16, bits that may hang on how many queries come at once, and a machine
-// where it is the faster way.
-bool wants_pairs(const Context& context);
 
 // q [N, heads dk], keys [.., kv_heads dk], values [.., kv_heads dv] -> [N, heads dv]. A source of keys and values may be
 // in a cache's format (sequence/cache.h) where nothing is recorded: it is read as it is.

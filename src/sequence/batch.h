@@ -1,6 +1,7 @@
 #pragma once
 #include <span>
 
+#include "base/cpu.h"
 #include "base/rng.h"
 #include "products/precision.h"
 #include "sequence/state.h"
@@ -28,6 +29,12 @@ struct Context {
   std::vector<Var>* losses =
       nullptr;  // auxiliary losses [1], to be added to the task's; not computed where nobody collects
 };
+
+// Whether many rows at once may be multiplied as pairs of bf16 where few are not: bf16, bits that may hang on how many
+// come together, and a machine where it is the faster way (AMX).
+inline bool wants_pairs(const Context& context) {
+  return context.precision == Precision::bf16 && !context.exact && isa_level() == IsaLevel::amx;
+}
 
 // A view: whoever makes it keeps the segments and the context alive. A state appears in at most one segment.
 struct Batch {

@@ -30,7 +30,7 @@ class Run {
     const Rng rng(static_cast<uint64_t>(options_.seed));
     model_ = std::make_unique<Model>(spec_, rng.fork("init"), settings.model_path);
     model_->require_causal("train");
-    model_->parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({name, &p}); });
+    parameters_ = named_parameters(*model_);
     optimizer_ = optimizers::registry().make(Json{{"name", options_.optimizer}, {"weight_decay", options_.weight_decay}}, {}, rng, "--optimizer");
     if (options_.carry && options_.checkpointed) fail({"training", "either carry or checkpointed", "both"});
     if (options_.steps == 0 && options_.minutes == 0) fail({"training", "steps or minutes", "neither"});

@@ -5,15 +5,14 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "blocks/block.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
-#include "optimizers/optimizer.h"
-#include "train/gradient_norm.h"
-#include "train/options.h"
+#include "train/descent.h"
 
 // One mixer, or some blocks of it, between two linear maps, trained to follow real numbers.
 namespace sennit::regression {
@@ -51,10 +50,11 @@ class Follower {
   explicit Follower(const Settings& settings)
       : settings_(settings),
         in_(settings.inputs, settings.width, Rng(settings.seed).fork("in"), {.bias = true}),
-        out_(settings.width, settings.outputs, Rng(settings.seed).fork("out"), {.bias = true}),
-        optimizer_(optimizers::registry().make(Json{{"name", "adamw"}, {"weight_decay", 0}}, {}, Rng(), "test")) {
+        out_(settings.width, settings.outputs, Rng(settings.seed).fork("out"), {.bias = true}) {
+    std::vector<NamedParameter> parameters;
     const auto take = [&](const std::string& part, Module& module) {
-      module.parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({part + name, &p}); });
+      const auto more = named_parameters(module, part);
+      parameters.insert(parameters.end(), more.begin(), more.end());
     };
     take("in.", in_), take("out.", out_);
     const Rng rng = Rng(settings.seed).fork("mixer");
@@ -74,20 +74,17 @@ class Follower {
                                                         rng.fork(static_cast<uint64_t>(b)), "test"));
       take(fmt::format("blocks.{}.", b), *blocks_.back());
     }
+    descent_.emplace(std::move(parameters),
+                     train::Options{.steps = settings.steps, .rate = settings.rate, .warmup = settings.steps / 20},
+                     Json{{"name", "adamw"}, {"weight_decay", 0}});
   }
 
   void train(const std::function<Series(Rng rng)>& draw) {
-    const train::Options schedule{.steps = settings_.steps, .rate = settings_.rate, .warmup = settings_.steps / 20};
     for (int64_t step = 1; step <= settings_.steps; ++step) {
-      for (const auto& q : parameters_) q.parameter->var.clear_grad();
       const Series s = draw(Rng(settings_.seed).fork("train").fork(static_cast<uint64_t>(step)));
       const Context context{.training = true};
       const Var apart = answers(s, context) - Var(s.answers);
-      backward(mean(apart * apart));
-      const double norm = train::gradient_norm(parameters_);
-      optimizer_->step(
-          parameters_,
-          {.step = step, .rate = train::rate_at(schedule, step), .gradient_scale = norm > 1 ? 1 / norm : 1});
+      descent_->step(mean(apart * apart), {}, step);
     }
   }
 
@@ -108,7 +105,7 @@ class Follower {
   }
   int64_t parameter_count() {
     int64_t count = 0;
-    for (const auto& q : parameters_) count += q.parameter->value().elements();
+    for (const auto& q : descent_->parameters()) count += q.parameter->value().elements();
     return count;
   }
 
@@ -117,8 +114,7 @@ class Follower {
   Linear in_, out_;
   std::unique_ptr<Mixer> mixer_;
   std::vector<std::unique_ptr<Block>> blocks_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::vector<NamedParameter> parameters_;
+  std::optional<train::Descent> descent_;
 };
 
 }  // namespace sennit::regression

@@ -12,10 +12,7 @@
 
 #include "data/packer.h"
 #include "model/model.h"
-#include "optimizers/optimizer.h"
-#include "train/gradient_norm.h"
-#include "train/losses.h"
-#include "train/options.h"
+#include "train/descent.h"
 
 // Small models trained for what a test says of them: any rows of tokens and targets, and the bytes of English text.
 namespace sennit::trained {
@@ -45,9 +42,8 @@ class Trainee {
   Trainee(const Json& file, const Settings& settings)
       : settings_(settings),
         model_(read_model_spec(file, "test"), Rng(settings.seed).fork("init"), "test"),
-        optimizer_(optimizers::registry().make(Json("adamw"), {}, Rng(), "test")) {
-    model_.parameters([&](const std::string& name, Parameter& p) { parameters_.push_back({name, &p}); });
-  }
+        descent_(named_parameters(model_),
+                 {.steps = settings.steps, .rate = settings.rate, .warmup = settings.steps / 20}) {}
 
   // One step per call of `rows`, which gets the number of the step and a stream that no other step has.
   void train(const std::function<Rows(int64_t step, Rng rng)>& rows) {
@@ -88,21 +84,15 @@ class Trainee {
   void learn(const Rows& rows, int64_t step) {
     Context context = fresh(true);
     context.rng = context.rng.fork(static_cast<uint64_t>(step));
-    for (const auto& q : parameters_) q.parameter->var.clear_grad();
     std::vector<Var> more;
     context.losses = &more;
     const Var loss = loss_of(rows, context);
-    train::backward_all(loss, more, 1);
-    const double norm = train::gradient_norm(parameters_);
-    const train::Options schedule{.steps = settings_.steps, .rate = settings_.rate, .warmup = settings_.steps / 20};
-    optimizer_->step(parameters_,
-                     {.step = step, .rate = train::rate_at(schedule, step), .gradient_scale = norm > 1 ? 1 / norm : 1});
+    descent_.step(loss, more, step);
   }
 
   Settings settings_;
   Model model_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::vector<NamedParameter> parameters_;
+  train::Descent descent_;
 };
 
 // The bytes of this project's pages: English text that is always at hand. A tenth of it, in one piece, is kept apart.

@@ -160,8 +160,7 @@ TEST(Model, ATrainingStepHasTheSameBitsOnAnyNumberOfThreads) {
       set_thread_count(threads);
       Model model = hybrid();
       auto optimizer = optimizers::registry().make(Json("adamw"), {}, Rng(), "test");
-      std::vector<NamedParameter> parameters;
-      model.parameters([&](const std::string& name, Parameter& p) { parameters.push_back({name, &p}); });
+      const std::vector<NamedParameter> parameters = named_parameters(model);
       for (int64_t step = 1; step <= 2; ++step) {
         packed_step(model, some_tokens(400, 60, static_cast<uint64_t>(step)), {130, 1, 200, 69},
                     {.precision = precision});

@@ -99,7 +99,7 @@ TEST(SpeedP035, PrefillOfAttentionIsFaster) {
 }
 
 trained::Rows far_notes(const trained::Text& text, int64_t count, Rng rng) {
-  return trained::planted(text, count, {.length = 1536, .notes = 1, .distance = 1400, .all = false}, rng);
+  return trained::planted(text, count, {.length = 1600, .notes = 1, .distance = 1500, .all = false}, rng);
 }
 std::unique_ptr<trained::Trainee> trained_to_recall(const trained::Text& text, const std::vector<int64_t>& full) {
   Json blocks = Json::array();
@@ -117,7 +117,7 @@ std::unique_ptr<trained::Trainee> trained_to_recall(const trained::Text& text, c
   return trainee;
 }
 
-// A note 1400 tokens and more before it is asked for, with windows of 128: which of three blocks must see everything?
+// A note 1500 tokens and more before it is asked for, with windows of 128: which of three blocks must see everything?
 TEST(SystemsP035, TrainedToRecallFromFarAway) {
   const trained::Text text;
   const trained::Rows rows = far_notes(text, 100, Rng(9));

@@ -26,17 +26,21 @@ void set_size(Mixer& mixer, float logit) {
 void expect_core(Mixer& mixer, const Tensor& x, const Var& core) {
   EXPECT_LE(most_apart(run_alone(mixer, x), mixer.output(Var(x), core, Context{}).value()), 1e-5);
 }
+// That the mixer is linear attention with this decay [N, heads], or none.
+void expect_linear_attention(Mixer& mixer, const Tensor& x, const Var& log_decay) {
+  const Context c;
+  const Segment whole[] = {{0, x.rows(), 0, nullptr}};
+  expect_core(mixer, x,
+              gla(part(mixer, x, "q.weight"), part(mixer, x, "k.weight"), part(mixer, x, "v.weight"), log_decay,
+                  {whole, &c}, {.heads = kHeads, .scale = 1 / std::sqrt(float{kHeadDim})}));
+}
 
 TEST(SystemsP270, DecaysOfOneAreLinearAttention) {
   NoGrad off;
   const Tensor x = normal_rows(120, kDim, 11);
   auto mixer = make_mixer({{"name", "gateloop"}, {"phase", false}}, kDim);
   set_size(*mixer, 60);
-  const Context c;
-  const Segment whole[] = {{0, 120, 0, nullptr}};
-  expect_core(*mixer, x,
-              gla(part(*mixer, x, "q.weight"), part(*mixer, x, "k.weight"), part(*mixer, x, "v.weight"), {},
-                  {whole, &c}, {.heads = kHeads, .scale = 1 / std::sqrt(float{kHeadDim})}));
+  expect_linear_attention(*mixer, x, {});
 }
 
 TEST(SystemsP270, ConstantRealDecaysAreRetention) {
@@ -44,12 +48,7 @@ TEST(SystemsP270, ConstantRealDecaysAreRetention) {
   const Tensor x = normal_rows(120, kDim, 13);
   auto mixer = make_mixer({{"name", "gateloop"}, {"phase", false}}, kDim);
   set_size(*mixer, 3);
-  const Context c;
-  const Segment whole[] = {{0, 120, 0, nullptr}};
-  const Var fade(Tensor::full({120, kHeads}, static_cast<float>(-std::log1p(std::exp(-3.0)))));
-  expect_core(*mixer, x,
-              gla(part(*mixer, x, "q.weight"), part(*mixer, x, "k.weight"), part(*mixer, x, "v.weight"), fade,
-                  {whole, &c}, {.heads = kHeads, .scale = 1 / std::sqrt(float{kHeadDim})}));
+  expect_linear_attention(*mixer, x, Var(Tensor::full({120, kHeads}, static_cast<float>(-std::log1p(std::exp(-3.0))))));
 }
 
 // Constant turns of size one: queries and keys are real numbers, that is pairs with 0, and turn as in RoFormer.
