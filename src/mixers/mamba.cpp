@@ -11,24 +11,27 @@ struct Mamba : Mixer {
   struct Options {
     int64_t state = 16, conv = 4, dt_rank = 0;
     double expand = 2;
+    bool selective = true;
     Fields fields() {
       return {{"state", &state, "numbers a channel keeps", {.min = 1, .max = 1024}},
               {"conv", &conv, "width of the short convolution", {.min = 2, .max = 8}},
               {"expand", &expand, "inner width / d_model", {.min = 0.01, .max = 16}},
-              {"dt_rank", &dt_rank, "rank of the step's map; 0: d_model / 16", {.min = 0, .max = 4096}}};
+              {"dt_rank", &dt_rank, "rank of the step's map; 0: d_model / 16", {.min = 0, .max = 4096}},
+              {"selective", &selective, "steps, B and C follow the token; else they are learned and the same for all"}};
     }
   };
   static Info info() {
     return {.title = "Mamba (selective state space)",
             .paper = "arXiv:2312.00752",
             .equation = "h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t, y_t = C_t h_t + D x_t",
-            .cost = "O(n d N), N the state size"};
+            .cost = "O(n d N), N the state size",
+            .settings = {{"nothing selected", R"({"selective": false})"}}};
   }
 
   Mamba(const Dims& d, const Options& o, Rng rng) : inner(inner_width("mamba", d.d_model, o.expand)) {
     in_x = Linear(d.d_model, inner, rng.fork("in_x"));
     in_z = Linear(d.d_model, inner, rng.fork("in_z"));
-    core = Selective({inner, o.state, o.conv, o.dt_rank ? o.dt_rank : (d.d_model + 15) / 16}, rng);
+    core = Selective({inner, o.state, o.conv, o.dt_rank ? o.dt_rank : (d.d_model + 15) / 16, o.selective}, rng);
     out = Linear(inner, d.d_model, rng.fork("out"), {.scale = d.out_scale});
   }
 

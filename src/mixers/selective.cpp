@@ -4,6 +4,7 @@
 
 #include "nn/init.h"
 #include "ops/arithmetic.h"
+#include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
 
@@ -18,25 +19,39 @@ int64_t inner_width(const char* name, int64_t d_model, double expand) {
 
 Selective::Selective(const Sizes& s, Rng rng) : sizes(s) {
   conv = ShortConv(s.inner, s.conv, true, rng.fork("conv"));
-  x_dt = Linear(s.inner, s.dt_rank, rng.fork("x_dt"));
-  x_b = Linear(s.inner, s.state, rng.fork("x_b"));
-  x_c = Linear(s.inner, s.state, rng.fork("x_c"));
-  dt = Linear(s.dt_rank, s.inner, rng.fork("dt"),
-              {.bias = true, .deviation = 1 / std::sqrt(static_cast<double>(s.dt_rank))});
   // Steps from 1e-3 to 1e-1 evenly in their logarithm; A_n = -n (S4D-real).
   Tensor step = uniform_init({s.inner}, std::log(1e-3), std::log(1e-1), rng.fork("step")), a({s.inner, s.state});
   for (float& x : step.span()) x = static_cast<float>(std::log(std::expm1(std::exp(double{x}))));
   for (int64_t i = 0; i < a.elements(); ++i) a.data()[i] = std::log(static_cast<float>(i % s.state + 1));
-  dt.bias.init(step);
   log_a.init(a);
   skip.init(Tensor::full({s.inner}, 1));
-  dt.bias.decays = log_a.decays = skip.decays = false;
+  log_a.decays = skip.decays = false;
+  if (s.selects) {
+    x_dt = Linear(s.inner, s.dt_rank, rng.fork("x_dt"));
+    x_b = Linear(s.inner, s.state, rng.fork("x_b"));
+    x_c = Linear(s.inner, s.state, rng.fork("x_c"));
+    dt = Linear(s.dt_rank, s.inner, rng.fork("dt"),
+                {.bias = true, .deviation = 1 / std::sqrt(static_cast<double>(s.dt_rank))});
+    dt.bias.init(step);
+    dt.bias.decays = false;
+  } else {
+    fixed_dt.init(step.reshape({1, s.inner}));
+    fixed_b.init(normal_init({1, s.state}, 1, rng.fork("fixed_b")));
+    fixed_c.init(normal_init({1, s.state}, 1, rng.fork("fixed_c")));
+    fixed_dt.decays = fixed_b.decays = fixed_c.decays = false;
+  }
 }
 
 void Selective::visit(const ParameterVisitor& p) {
-  for (auto [name, m] :
-       {std::pair<const char*, Module*>{"conv", &conv}, {"x_dt", &x_dt}, {"x_b", &x_b}, {"x_c", &x_c}, {"dt", &dt}})
-    p(name, *m);
+  p("conv", conv);
+  if (sizes.selects) {
+    for (auto [name, m] : {std::pair<const char*, Module*>{"x_dt", &x_dt}, {"x_b", &x_b}, {"x_c", &x_c}, {"dt", &dt}})
+      p(name, *m);
+  } else {
+    p("fixed_dt", fixed_dt);
+    p("fixed_b", fixed_b);
+    p("fixed_c", fixed_c);
+  }
   p("log_a", log_a);
   p("skip", skip);
 }
@@ -45,22 +60,36 @@ StateSpec Selective::state() const {
   return {{"h", {sizes.inner, sizes.state}}, conv.state("conv")};
 }
 
+Selective::Choices Selective::choices(const Var& x, const Context& c) {
+  if (sizes.selects) return {softplus(dt(x_dt(x, c), c)), x_b(x, c), x_c(x, c)};
+  const std::vector<int64_t> first(static_cast<size_t>(x.rows()), 0);
+  return {gather_rows(softplus(fixed_dt.var), first), gather_rows(fixed_b, first), gather_rows(fixed_c, first)};
+}
+
 Var Selective::operator()(const Var& projected, const Batch& batch, size_t field) {
-  const Context& c = *batch.context;
-  const Var x = conv(projected, batch, field + 1);
-  const Var step = softplus(dt(x_dt(x, c), c)), a = scale(exp(log_a), -1), b = x_b(x, c), cs = x_c(x, c);
-  return selective_scan({.x = x, .dt = step, .a = a, .b = b, .c = cs, .d = skip.var}, batch, field);
+  const Var x = conv(projected, batch, field + 1), a = scale(exp(log_a), -1);
+  const Choices chosen = choices(x, *batch.context);
+  return selective_scan({.x = x, .dt = chosen.dt, .a = a, .b = chosen.b, .c = chosen.c, .d = skip.var}, batch, field);
 }
 
 int64_t Selective::flops(int64_t n) const {
-  return n * sizes.inner * (2 * (2 * sizes.dt_rank + 2 * sizes.state + sizes.conv) + 7 * sizes.state);
+  const int64_t maps = sizes.selects ? 2 * sizes.dt_rank + 2 * sizes.state : 0;
+  return n * sizes.inner * (2 * (maps + sizes.conv) + 7 * sizes.state);
 }
 
 naive::Matrix Selective::naive(const naive::Matrix& projected, const naive::Weights& w, const std::string& prefix,
                                naive::Matrix& h, naive::Matrix& past) const {
   const naive::Matrix x = naive::short_conv(projected, w, prefix + "conv", past);
-  const naive::Matrix step = naive::linear(naive::linear(x, w, prefix + "x_dt"), w, prefix + "dt");
-  const naive::Matrix b = naive::linear(x, w, prefix + "x_b"), c = naive::linear(x, w, prefix + "x_c");
+  const auto fixed = [&](const char* name) {
+    const naive::Matrix& row = w.at(prefix + name);
+    naive::Matrix all(x.rows, row.cols);
+    for (size_t i = 0; i < all.a.size(); ++i) all.a[i] = row.a[i % row.a.size()];
+    return all;
+  };
+  const naive::Matrix step = sizes.selects ? naive::linear(naive::linear(x, w, prefix + "x_dt"), w, prefix + "dt")
+                                           : fixed("fixed_dt"),
+                      b = sizes.selects ? naive::linear(x, w, prefix + "x_b") : fixed("fixed_b"),
+                      c = sizes.selects ? naive::linear(x, w, prefix + "x_c") : fixed("fixed_c");
   if (!h.rows) h = naive::Matrix(sizes.inner, sizes.state);
   naive::Matrix y(x.rows, sizes.inner);
   for (int64_t t = 0; t < x.rows; ++t)
@@ -79,7 +108,8 @@ ImplicitMatrix Selective::implicit(const Var& projected, const Context& c) {
   const int64_t n = projected.rows(), inner = sizes.inner, states = sizes.state;
   const Segment whole[] = {{0, n, 0, nullptr}};
   const Tensor x = conv(projected, {whole, &c}, 1).value();
-  const Tensor step = softplus(dt(x_dt(Var(x), c), c)).value(), b = x_b(Var(x), c).value(), cs = x_c(Var(x), c).value();
+  const Choices chosen = choices(Var(x), c);
+  const Tensor &step = chosen.dt.value(), &b = chosen.b.value(), &cs = chosen.c.value();
   ImplicitMatrix m{Tensor::zeros({inner, n, n}), x};
   for (int64_t i = 0; i < inner; ++i)
     for (int64_t j = 0; j < n; ++j) {

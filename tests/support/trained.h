@@ -12,6 +12,7 @@
 
 #include "data/packer.h"
 #include "model/model.h"
+#include "tasks/task.h"
 #include "train/descent.h"
 
 // Small models trained for what a test says of them: any rows of tokens and targets, and the bytes of English text.
@@ -28,6 +29,16 @@ struct Rows {
     targets.insert(targets.end(), wanted.begin(), wanted.end());
   }
 };
+
+// `count` sequences of a task.
+inline Rows sequences(const Task& task, int64_t count, Rng rng) {
+  Rows rows;
+  for (int64_t i = 0; i < count; ++i) {
+    const TaskSequence s = task.sequence(rng.fork(static_cast<uint64_t>(i)));
+    rows.add(s.tokens, s.targets);
+  }
+  return rows;
+}
 
 struct Settings {
   int64_t steps = 1000;

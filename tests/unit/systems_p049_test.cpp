@@ -10,6 +10,7 @@
 #include "sequence/attention.h"
 #include "sequence/recurrences.h"
 #include "support/timing.h"
+#include "support/trained.h"
 
 namespace sennit::systems_p049_test {
 
@@ -131,6 +132,29 @@ TEST(SpeedP049, FasterThanSoftmaxOnLongSequences) {
     attention(q, std::span(&k, 1), std::span(&v, 1), all, {.heads = heads, .kv_heads = heads, .scale = 0.125f});
   });
   EXPECT_LT(linear, softmax);
+}
+
+TEST(SystemsP049, TrainedOnTextItsGatesHelp) {
+  const auto file = [](const Json& mixer) {
+    const Json block = {{"mixer", mixer}, {"channel", "mlp"}};
+    return Json{{"vocab", 256}, {"d_model", 64}, {"blocks", {block, block}}};
+  };
+  const trained::Text text;
+  const auto trainee = [&](const Json& mixer) {
+    auto made = std::make_unique<trained::Trainee>(file(mixer), trained::Settings{.steps = 600});
+    made->train([&](int64_t, Rng rng) { return text.drawn(4, 256, rng); });
+    return made;
+  };
+  const auto gated = trainee("gla"), sum = trainee({{"name", "gla"}, {"decay", "none"}}),
+             attention = trainee("softmax");
+  const trained::Rows near = text.kept(256, 64), far = text.kept(2048, 8);  // the same bytes
+  const double ours = gated->loss(near), long_ours = gated->loss(far), ungated = sum->loss(near),
+               softmax = attention->loss(near);
+  std::printf("nats a byte: gated %.3f (2048 bytes: %.3f), ungated %.3f, softmax %.3f\n", ours, long_ours, ungated,
+              softmax);
+  EXPECT_LE(ours, ungated - 0.05);
+  EXPECT_LE(ours, softmax + 0.08);
+  EXPECT_LE(long_ours, ours + 0.05);
 }
 
 }  // namespace sennit::systems_p049_test

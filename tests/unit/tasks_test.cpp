@@ -57,6 +57,31 @@ TEST(Recall, AReaderOfTheFirstPairsAnswersEverything) {
   }
 }
 
+TEST(SelectiveCopying, AListOfWhatIsNoBlankAnswersEverything) {
+  for (const int64_t count : {1, 16, 64}) {
+    const auto t = task({{"name", "selective_copying"}, {"count", count}, {"length", 128}, {"symbols", 8}});
+    std::vector<int64_t> at(64);
+    for (uint64_t i = 0; i < 400; ++i) {
+      const TaskSequence s = t->sequence(Rng(5).fork(i));
+      std::vector<int32_t> noted, said;
+      for (size_t j = 0; j < s.tokens.size(); ++j) {
+        if (s.tokens[j] < 8) noted.push_back(s.tokens[j]);
+        if (s.tokens[j] < 8 && j < 64) ++at[j];
+        EXPECT_EQ(s.tokens[j] == 9, s.targets[j] != data::kIgnored);
+        if (s.tokens[j] == 9) said.push_back(s.targets[j]);
+      }
+      EXPECT_EQ(noted, said);
+      EXPECT_EQ(std::ssize(said), count);
+    }
+    if (count == 64) {
+      EXPECT_EQ(std::count(at.begin(), at.end(), 400), 64);  // no room for blanks
+    }
+    if (count == 16) {  // 16 of 112 places, each as often: 57 of 400, give or take 5 deviations
+      for (const int64_t times : at) EXPECT_NEAR(static_cast<double>(times), 400 * 16 / 112.0, 35);
+    }
+  }
+}
+
 TEST(Recall, DistancesFollowThePowerLaw) {
   const auto mean_place = [](double power) {
     const auto t = task({{"name", "recall"}, {"pairs", 1}, {"length", 402}, {"power", power}});
