@@ -38,7 +38,6 @@ SENNIT_INLINE Codes high_half(Codes c) {
   return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(15))};
 }
 // Adds four products a row.
-template <int kBits>
 SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
   int four;
   __builtin_memcpy(&four, x, 4);
@@ -73,13 +72,12 @@ SENNIT_INLINE Floats decoded(Floats q, Floats scale, Floats minimum) {
 SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
   store(units, pair({even.v}, {odd.v}));
 }
-template <int kBits>
 constexpr int kTile = 6;  // rows of x at a time
 
 #elif defined(SENNIT_LEVEL_avx2)
 
-// Of 8 bits: rows 0-7 and 8-15, in 32 bits. Of 4 bits: pairs of columns of the same rows, in 16 bits, where those of a
-// whole block fit: 8 * 2 * 15 * 127 < 2^15.
+// Rows 0-7 and 8-15: of pairs of columns, in 16 bits, where those of a whole block fit if codes have 4 bits (8 * 2 * 15 *
+// 127 < 2^15), and then in 32. Codes of 8 bits are read as their low and their high half in two passes.
 struct Sums {
   __m256i v[2];
 };
@@ -111,33 +109,30 @@ SENNIT_INLINE Codes high_half(Codes c) {
 SENNIT_INLINE void settle(__m256i& sum) {
   asm volatile("" : "+x"(sum));
 }
-template <int kBits>
 SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
   int four;
   __builtin_memcpy(&four, x, 4);
   for (int h = 0; h < 2; ++h) {
-    if constexpr (kBits == 4) {
-      s.v[h] = _mm256_add_epi16(s.v[h], _mm256_maddubs_epi16(c.v[h], _mm256_set1_epi32(four)));
-      settle(s.v[h]);
-    } else {
-      const __m256i columns = _mm256_set1_epi32(four), codes = c.v[h];
-      const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(columns, 8), 8), odd = _mm256_srai_epi16(columns, 8);
-      s.v[h] = _mm256_add_epi32(s.v[h], _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(255)), even));
-      s.v[h] = _mm256_add_epi32(s.v[h], _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), odd));
-    }
+    s.v[h] = _mm256_add_epi16(s.v[h], _mm256_maddubs_epi16(c.v[h], _mm256_set1_epi32(four)));
+    settle(s.v[h]);
   }
   return s;
+}
+SENNIT_INLINE Sums whole_of(Sums low) {
+  for (__m256i& v : low.v) v = _mm256_madd_epi16(v, _mm256_set1_epi16(1));
+  return low;
+}
+SENNIT_INLINE Sums add_high(Sums whole, Sums high) {
+  for (int h = 0; h < 2; ++h)
+    whole.v[h] = _mm256_add_epi32(whole.v[h], _mm256_madd_epi16(high.v[h], _mm256_set1_epi16(16)));
+  return whole;
 }
 SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)))}};
 }
-template <int kBits>
-SENNIT_INLINE Floats floats_of(Sums s) {
-  Floats f;
-  for (int h = 0; h < 2; ++h)
-    f.v[h] = _mm256_cvtepi32_ps(kBits == 4 ? _mm256_madd_epi16(s.v[h], _mm256_set1_epi16(1)) : s.v[h]);
-  return f;
+SENNIT_INLINE Floats to_floats(Sums s) {
+  return {{_mm256_cvtepi32_ps(s.v[0]), _mm256_cvtepi32_ps(s.v[1])}};
 }
 SENNIT_INLINE Floats times(Floats a, float b) {
   return {{_mm256_mul_ps(a.v[0], _mm256_set1_ps(b)), _mm256_mul_ps(a.v[1], _mm256_set1_ps(b))}};
@@ -167,8 +162,12 @@ SENNIT_INLINE Floats decoded(Floats q, Floats scale, Floats minimum) {
 SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
   for (int h = 0; h < 2; ++h) store(units + 8 * h, pair({even.v[h]}, {odd.v[h]}));
 }
-template <int kBits>
-constexpr int kTile = kBits == 4 ? 6 : 2;
+// The registers are for the sums of the next pass: g++ would rather move those.
+SENNIT_INLINE void put_away(Sums& whole) {
+  asm volatile("" : "+m"(whole));
+}
+constexpr int kTile = 6;  // rows of x at a time
+constexpr bool kHalves = true;
 
 #else
 
@@ -200,7 +199,6 @@ SENNIT_INLINE Codes high_half(Codes c) {
   for (uint8_t& b : c.v) b = static_cast<uint8_t>(b >> 4);
   return c;
 }
-template <int kBits>
 SENNIT_INLINE Sums add_group(Sums s, const Codes& c, const int8_t* x) {
   for (int r = 0; r < kQuantizedRows; ++r)
     for (int j = 0; j < 4; ++j) s.v[r] += c.v[4 * r + j] * x[j];
@@ -247,16 +245,19 @@ SENNIT_INLINE Floats decoded(Floats q, const Floats& scale, const Floats& minimu
 SENNIT_INLINE void put_pairs(const Floats& even, const Floats& odd, float* units) {
   for (int r = 0; r < kQuantizedRows; ++r) store(units + r, pair({even.v[r]}, {odd.v[r]}));
 }
-template <int kBits>
 constexpr int kTile = 1;
 
 #endif
 
-#if !defined(SENNIT_LEVEL_avx2)
-template <int>
-SENNIT_INLINE Floats floats_of(const Sums& s) {
-  return to_floats(s);
+#if !defined(SENNIT_LEVEL_avx2)  // the sums are whole as they are
+constexpr bool kHalves = false;
+SENNIT_INLINE Sums whole_of(const Sums& s) {
+  return s;
 }
+SENNIT_INLINE Sums add_high(const Sums& whole, const Sums&) {
+  return whole;
+}
+SENNIT_INLINE void put_away(Sums&) {}
 #endif
 
 template <int kBits>
@@ -264,6 +265,15 @@ SENNIT_INLINE Codes group_codes(const uint8_t* block, int g) {
   if constexpr (kBits == 8) return load_codes(block + 64 * g);
   const Codes both = load_codes(block + 64 * (g % 4));
   return g < 4 ? low_half(both) : high_half(both);
+}
+// How often the codes of a block are read, and what is seen of them.
+template <int kBits>
+constexpr int kPasses = kHalves && kBits == 8 ? 2 : 1;
+template <int kBits>
+SENNIT_INLINE Codes codes_of(const uint8_t* block, int g, int pass) {
+  const Codes codes = group_codes<kBits>(block, g);
+  if constexpr (kPasses<kBits> == 1) return codes;
+  return pass == 0 ? low_half(codes) : high_half(codes);
 }
 
 // Adds to `sums` what the whole-number sums of one part of a block amount to; `at` is the row's block.
@@ -288,20 +298,28 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       Sums whole[R];
+#pragma GCC unroll 2
+      for (int pass = 0; pass < kPasses<kBits>; ++pass) {
+        Sums some[R];
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) whole[r] = no_sums();
+        for (int r = 0; r < R; ++r) some[r] = no_sums();
 #pragma GCC unroll 8
-      for (int g = part * kRun; g < (part + 1) * kRun; ++g) {
-        const Codes codes = group_codes<kBits>(panel, g);
+        for (int g = part * kRun; g < (part + 1) * kRun; ++g) {
+          const Codes codes = codes_of<kBits>(panel, g, pass);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-          whole[r] = add_group<kBits>(whole[r], codes, t.x.q + ((i + r) * t.blocks + b) * kQuantizedColumns + 4 * g);
+          for (int r = 0; r < R; ++r)
+            some[r] = add_group(some[r], codes, t.x.q + ((i + r) * t.blocks + b) * kQuantizedColumns + 4 * g);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          whole[r] = pass == 0 ? whole_of(some[r]) : add_high(whole[r], some[r]);
+          if (kPasses<kBits> == 2 && R > 2) put_away(whole[r]);
+        }
       }
       const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
-        sums[r] =
-            add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], floats_of<kBits>(whole[r]), scale, minimum);
+        sums[r] = add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], to_floats(whole[r]), scale, minimum);
     }
   }
   for (int r = 0; r < R; ++r) put(sums[r], y[r]);
@@ -323,110 +341,12 @@ SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, const uint8_t* panel, in
   if constexpr (R > 1) tile_of_rows<kBits, kParts, R - 1>(t, panel, i, j);
 }
 
-#if defined(SENNIT_LEVEL_avx2)
-
-// Many rows of x with codes of 8 bits: kSlab blocks of a panel are widened to 16 bits, so that the products of two
-// columns with 8 rows are one instruction and their sum another. Sums between slabs wait in y.
-constexpr int kSlab = 16, kWideRows = 6, kPairs = kQuantizedColumns / 2;
-
-// [pair of columns][row][2]
-struct alignas(32) WideBlock {
-  int16_t w[kPairs][kQuantizedRows][2];
-};
-
-SENNIT_INLINE void widen(const uint8_t* block, WideBlock& to) {
-  for (int g = 0; g < kGroups; ++g)
-    for (int h = 0; h < 2; ++h) {  // rows 0 to 7 and 8 to 15
-      const uint8_t* from = block + 64 * g + 32 * h;
-      const __m256 low =
-          _mm256_castsi256_ps(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-      const __m256 high =
-          _mm256_castsi256_ps(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16))));
-      const __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)),
-                    odd = _mm256_castps_si256(_mm256_shuffle_ps(low, high, 0xDD));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to.w[2 * g][8 * h]), _mm256_permute4x64_epi64(even, 0xD8));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to.w[2 * g + 1][8 * h]), _mm256_permute4x64_epi64(odd, 0xD8));
-    }
-}
-
-template <int kParts>
-[[gnu::noinline]] void wide_tile(const QuantizedTask& t, const WideBlock* wide, const uint8_t* panel, int64_t first,
-                                 int64_t count, int64_t i, int64_t j) {
-  constexpr int64_t kBytes = QuantizedLayout{8, kParts}.block_bytes();
-  alignas(32) int16_t x[kWideRows][kQuantizedColumns];
-  Floats sums[kWideRows];
-  for (int r = 0; r < kWideRows; ++r) {
-    const float* y = t.y + (i + r) * t.y_stride + j;
-    sums[r] = first == 0 ? no_floats() : Floats{{_mm256_loadu_ps(y), _mm256_loadu_ps(y + 8)}};
-  }
-  for (int64_t b = 0; b < count; ++b) {
-    const uint8_t* scales = panel + (first + b) * kBytes + 64 * 8;
-    for (int r = 0; r < kWideRows; ++r)
-      for (int h = 0; h < 2; ++h)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(x[r] + 16 * h),
-                           _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
-                               t.x.q + ((i + r) * t.blocks + first + b) * kQuantizedColumns + 16 * h))));
-    for (int part = 0; part < kParts; ++part) {
-      __m256i whole[kWideRows][2] = {};
-#pragma GCC unroll 4
-      for (int q = 0; q < kPairs / kParts; ++q) {
-        const int p = part * kPairs / kParts + q;
-        const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(wide[b].w[p][0]));
-        const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(wide[b].w[p][8]));
-#pragma GCC unroll 8
-        for (int r = 0; r < kWideRows; ++r) {
-          int two;
-          __builtin_memcpy(&two, x[r] + 2 * p, 4);
-          const __m256i pair = _mm256_set1_epi32(two);
-          whole[r][0] = _mm256_add_epi32(whole[r][0], _mm256_madd_epi16(w0, pair));
-          settle(whole[r][0]);
-          whole[r][1] = _mm256_add_epi32(whole[r][1], _mm256_madd_epi16(w1, pair));
-          settle(whole[r][1]);
-        }
-      }
-      const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
-#pragma GCC unroll 8
-      for (int r = 0; r < kWideRows; ++r)
-        sums[r] =
-            add_part<kParts>(t, (i + r) * t.blocks + first + b, part, sums[r],
-                             {{_mm256_cvtepi32_ps(whole[r][0]), _mm256_cvtepi32_ps(whole[r][1])}}, scale, minimum);
-    }
-  }
-  const bool last = first + count == t.blocks;
-  for (int r = 0; r < kWideRows; ++r) {
-    for (int h = 0; h < 2 && last; ++h)
-      sums[r].v[h] = _mm256_add_ps(sums[r].v[h], t.bias ? _mm256_loadu_ps(t.bias + j + 8 * h) : _mm256_setzero_ps());
-    put(sums[r], t.y + (i + r) * t.y_stride + j);
-  }
-}
-
-// Multiplies as many rows of x with the panel as are whole tiles; returns how many.
-template <int kParts>
-int64_t wide_rows(const QuantizedTask& t, const uint8_t* panel, int64_t j) {
-  constexpr int64_t kBytes = QuantizedLayout{8, kParts}.block_bytes();
-  const int64_t rows = t.m / kWideRows * kWideRows;
-  WideBlock wide[kSlab];
-  for (int64_t first = 0; rows > 0 && first < t.blocks; first += kSlab) {
-    const int64_t count = t.blocks - first < kSlab ? t.blocks - first : kSlab;
-    for (int64_t b = 0; b < count; ++b) widen(panel + (first + b) * kBytes, wide[b]);
-    for (int64_t i = 0; i < rows; i += kWideRows) wide_tile<kParts>(t, wide, panel, first, count, i, j);
-  }
-  return rows;
-}
-
-#endif
-
 template <int kBits, int kParts>
 void multiply_all(const QuantizedTask& t) {
   constexpr int64_t kBytes = QuantizedLayout{kBits, kParts}.block_bytes();
   for (int64_t j = 0; j < t.n; j += kQuantizedRows) {
     const uint8_t* panel = t.panels + j / kQuantizedRows * t.blocks * kBytes;
-    int64_t i = 0;
-#if defined(SENNIT_LEVEL_avx2)
-    if constexpr (kBits == 8)
-      if (t.n - j >= kQuantizedRows) i = wide_rows<kParts>(t, panel, j);
-#endif
-    for (; i < t.m; i += kTile<kBits>) tile_of_rows<kBits, kParts, kTile<kBits>>(t, panel, i, j);
+    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kBits, kParts, kTile>(t, panel, i, j);
   }
 }
 
