@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "support/temp_folder.h"
@@ -168,11 +168,15 @@ TEST(ChatTemplate, HostileTemplatesEndSoon) {
       "{% set ns = namespace() %}{% set ns.l = [ns] %}",
       "{% set l = [1] %}{{ l.append(l) }}{{ l }}",
       "{% set l = 'x' * 3000000 %}{% for i in range(1000) %}{{ l | replace('x', l) }}{% endfor %}"};
+#if defined(__SANITIZE_THREAD__)
+  constexpr double kSlower = 10;
+#else
+  constexpr double kSlower = 1;
+#endif
   for (const std::string& source : cases) {
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // the processor's time, for others may use the machine too
     EXPECT_NE(error_of([&] { rendered(source); }), "") << source.substr(0, 100);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    EXPECT_LT(took.count(), 5.0) << source.substr(0, 100);
+    EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 5 * kSlower) << source.substr(0, 100);
   }
 }
 
