@@ -29,7 +29,7 @@ TEST(SystemsP260, TheErrorIsBoundedByTheWeightThatWasLeftOut) {
       const Prompt p = planted_stripes::random_prompt(n, 2, 1, 16, sharpness);
       const Stripes stripes =
           sampled_stripes(p.q, p.k, p.segment(), p.options(), {.window = 0.05, .sampled = 0.1, .mass = mass});
-      const Tensor fast = p.sparse(striped(stripes));
+      const Tensor fast = p.sparse(striped(stripes)), mass_kept = p.kept_mass(striped(stripes));
       double most_off = 0, size = 0, tightest = 0;
       for (int64_t h = 0; h < 2; ++h)
         for (int64_t i = 0; i < n; ++i) {
@@ -46,6 +46,7 @@ TEST(SystemsP260, TheErrorIsBoundedByTheWeightThatWasLeftOut) {
               largest = std::fmax(largest, std::fabs(v));
             }
           }
+          ASSERT_NEAR(mass_kept.data()[h * n + i], kept / total, 1e-5) << h << ", " << i;
           const double bound = 2 * (1 - kept / total) * largest;
           for (int64_t c = 0; c < 16; ++c) {
             const double d = dense[static_cast<size_t>(c)] / total, s = sparse[static_cast<size_t>(c)] / kept;
