@@ -72,8 +72,8 @@ inline double relative_error(const Tensor& a, const Tensor& want) {
   return std::sqrt(off / size);
 }
 
-// One head of 64 numbers. Every query likes one direction, in which the heavy keys stand; with `near` > 0 queries and
-// keys also turn with their place in a plane, so that a query likes the keys at less than about `near` places.
+// One head of 64 numbers. Every query likes one direction, in which the heavy keys stand; with `near` > 0 also the keys
+// of its own run of that many places.
 struct Planted {
   Prompt prompt;
   std::vector<int32_t> heavy;  // ascending
@@ -83,10 +83,9 @@ inline Planted planted_prompt(int64_t n, std::vector<int32_t> heavy, int64_t nea
   for (int64_t i = 0; i < n; ++i) {
     float *q = p.prompt.q.data() + i * 64, *k = p.prompt.k.data() + i * 64;
     q[0] = 8, k[0] = 0;
-    for (int64_t pair = 0; near > 0 && pair < 8; ++pair) {  // a sum of turns: a peak at distance 0
-      const double angle = static_cast<double>(i) * std::pow(1.37, -pair) * M_PI * 4 / static_cast<double>(near);
-      q[1 + 2 * pair] = k[1 + 2 * pair] = static_cast<float>(3 * std::cos(angle));
-      q[2 + 2 * pair] = k[2 + 2 * pair] = static_cast<float>(3 * std::sin(angle));
+    for (int64_t c = 1; near > 0 && c < 48; ++c) {  // signs of the run, which others share by chance
+      const float sign = Rng(9).uniform_at(static_cast<uint64_t>(i / near * 64 + c)) < 0.5 ? -1.5f : 1.5f;
+      q[c] += sign, k[c] += sign;
     }
   }
   for (const int32_t j : p.heavy) p.prompt.k.data()[j * 64] = weight;
