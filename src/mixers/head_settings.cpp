@@ -96,7 +96,7 @@ naive::Matrix AttentionHeads::naive_plain(const NaiveRun& run, const naive::Matr
 
 naive::Matrix AttentionHeads::naive_turned(naive::Matrix y, int64_t count, int64_t first) const {
   for (int64_t i = 0; i < y.rows; ++i)
-    for (int64_t h = 0; h < count; ++h) position->naive_turn(&y(i, h * head_dim), first + i);
+    for (int64_t h = 0; h < count; ++h) position->naive_turn(&y(i, h * head_dim), first + i, h, count);
   return y;
 }
 

@@ -173,7 +173,7 @@ struct Seer : ChoosingMixer {
     std::vector<double> y(dim, 0.0);
     for (int64_t r = 0; r < dim; ++r)
       for (size_t c = 0; c < in.size(); ++c) y[r] += run.w.at(weight)(group * dim + r, c) * in[c];
-    position->naive_turn(y.data(), place);
+    position->naive_turn(y.data(), place, group, heads.kv_heads);
     return y;
   }
 

@@ -58,6 +58,7 @@ struct Softmax : Mixer {
                          {"sigmoid", R"({"score": "sigmoid", "position": "alibi"})"},
                          {"power softmax", R"({"score": "power", "power": 4})"},
                          {"diagonal blocks", R"({"block": 9, "position": "none"})"},
+                         {"Fourier positions", R"({"position": {"name": "fope", "length": 20, "noise": 0.3}})"},
                          {"no position", R"({"position": "none"})"}}};
   }
 

@@ -24,8 +24,10 @@ class Position {
   virtual Var turn(const Var& x, std::span<const Segment>, int64_t /*heads*/) const { return x; }
   // A slope a head: the score of tokens at distance n falls by slope * n. Empty: none.
   virtual std::vector<float> slopes() const { return {}; }
-  // The definition of turn() for one row of one head at a position.
-  virtual void naive_turn(double* /*row*/, int64_t /*position*/) const {}
+  // The definition of turn() for one row of head `head` of `heads` at a position.
+  virtual void naive_turn(double* /*row*/, int64_t /*position*/, int64_t /*head*/, int64_t /*heads*/) const {}
+  // Whether turned rows keep their lengths, and scores depend on how far apart two tokens stand alone.
+  virtual bool relative() const { return true; }
 };
 
 namespace positions {

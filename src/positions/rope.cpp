@@ -83,7 +83,7 @@ struct Rope : Position {
                    .magnitude = magnitude});
   }
 
-  void naive_turn(double* row, int64_t position) const override {
+  void naive_turn(double* row, int64_t position, int64_t, int64_t) const override {
     for (int64_t i = 0; i < dims / 2; ++i) {
       const double plain = std::pow(options.base, -2.0 * static_cast<double>(i) / static_cast<double>(dims));
       const double angle = static_cast<double>(position) * (options.scaling.kind == "none" ? plain : frequencies[i]);

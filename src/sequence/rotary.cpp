@@ -11,10 +11,6 @@
 namespace sennit {
 namespace {
 
-struct Angles {
-  Tensor cos, sin;  // [N, dims / 2]
-};
-
 constexpr int64_t kRun = 64;  // positions a run
 
 // Where a pair points after an angle, in double precision.
@@ -27,7 +23,7 @@ Direction direction(double angle) {
 
 // Angle p w of position p = run kRun + rest by the sum of two angles: few cosines, and what a row gets hangs on its
 // position alone.
-Angles angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOptions& o) {
+PairFactors angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOptions& o) {
   const int64_t pairs = o.dims / 2;
   Pooled<double> turns(static_cast<size_t>(pairs));
   for (int64_t i = 0; i < pairs; ++i)
@@ -39,7 +35,7 @@ Angles angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOp
   Pooled<Direction> rests(rows < kRun ? 0 : kRun * pairs);  // of fewer rows each is computed where it is needed
   for (int64_t at = 0; at < std::ssize(rests); ++at) rests[at] = turned(at / pairs, at % pairs);
 
-  Angles a{Tensor::zeros({rows, pairs}), Tensor::zeros({rows, pairs})};
+  PairFactors a{Tensor::zeros({rows, pairs}), Tensor::zeros({rows, pairs})};
   for (const Segment& s : segments)
     parallel_for(s.length, kRun, [&](int64_t begin, int64_t end) {
       Pooled<Direction> wholes(static_cast<size_t>(pairs));
@@ -59,14 +55,23 @@ Angles angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOp
   return a;
 }
 
-void turn(Tensor& x, const Angles& a, const RotaryOptions& o, bool inverse) {
-  const int64_t pairs = o.dims / 2, d = x.row_size();
-  count_flops(3 * x.rows() * o.heads * o.dims);
+void multiply_in_place(Tensor& x, std::span<const PairFactors> factors, int64_t heads, bool interleaved, bool inverse) {
+  const int64_t pairs = factors[0].cos.row_size(), d = x.row_size(), run = heads / std::ssize(factors);
+  count_flops(6 * x.rows() * heads * pairs);
   const auto& table = kernels::rotary();
   parallel_for(x.rows(), 16, [&](int64_t b, int64_t e) {
-    const kernels::RotaryTask task{.x = x.data() + b * d, .rows = e - b, .row_stride = d, .heads = o.heads, .head_dim = d / o.heads,
-                                   .cos = a.cos.data() + b * pairs, .sin = a.sin.data() + b * pairs, .pairs = pairs, .inverse = inverse};
-    (o.interleaved ? table.interleaved : table.halves)(task);
+    for (size_t f = 0; f < factors.size(); ++f) {
+      const kernels::RotaryTask task{.x = x.data() + b * d + static_cast<int64_t>(f) * run * (d / heads),
+                                     .rows = e - b,
+                                     .row_stride = d,
+                                     .heads = run,
+                                     .head_dim = d / heads,
+                                     .cos = factors[f].cos.data() + b * pairs,
+                                     .sin = factors[f].sin.data() + b * pairs,
+                                     .pairs = pairs,
+                                     .inverse = inverse};
+      (interleaved ? table.interleaved : table.halves)(task);
+    }
   });
 }
 
@@ -76,14 +81,22 @@ Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions&
   SENNIT_CHECK(o.frequencies.empty() || std::ssize(o.frequencies) == o.dims / 2, "{} frequencies", o.frequencies.size());
   SENNIT_CHECK(o.heads > 0 && x.columns() % o.heads == 0 && o.dims % 2 == 0 && o.dims <= x.columns() / o.heads, "rotary: {} of {} by {} heads",
                o.dims, x.shape().str(), o.heads);
-  const Angles a = angles_of(x.rows(), segments, o);
+  const PairFactors a = angles_of(x.rows(), segments, o);
+  return multiply_pairs(x, {&a, 1}, o.heads, o.interleaved);
+}
+
+Var multiply_pairs(const Var& x, std::span<const PairFactors> factors, int64_t heads, bool interleaved) {
+  SENNIT_CHECK(heads > 0 && !factors.empty() && heads % std::ssize(factors) == 0, "{} factors for {} heads",
+               factors.size(), heads);
   Tensor y = x.value().clone();
-  turn(y, a, o, false);
-  return record(std::move(y), {x}, [a, o](std::span<const Tensor> dy, Gradients& into) {
-    Tensor dx = dy[0].clone();
-    turn(dx, a, o, true);
-    into.add(0, std::move(dx));
-  });
+  multiply_in_place(y, factors, heads, interleaved, false);
+  return record(std::move(y), {x},
+                [kept = Pooled<PairFactors>(factors.begin(), factors.end()), heads, interleaved](
+                    std::span<const Tensor> dy, Gradients& into) {
+                  Tensor dx = dy[0].clone();
+                  multiply_in_place(dx, kept, heads, interleaved, true);
+                  into.add(0, std::move(dx));
+                });
 }
 
 }  // namespace sennit

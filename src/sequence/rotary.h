@@ -17,4 +17,11 @@ struct RotaryOptions {
 };
 Var rotary(const Var& x, std::span<const Segment> segments, const RotaryOptions& options);
 
+// The same with any two factors for each pair (a, b) of a row, (a c - b s, a s + b c): a turn where c^2 + s^2 = 1.
+struct PairFactors {
+  Tensor cos, sin;  // c and s, [N, pairs]
+};
+// Heads of x [N, heads d] share `factors` by equal runs, one entry a run.
+Var multiply_pairs(const Var& x, std::span<const PairFactors> factors, int64_t heads, bool interleaved = false);
+
 }  // namespace sennit

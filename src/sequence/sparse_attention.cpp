@@ -231,6 +231,17 @@ Var sparse_attention(const Var& q, std::span<const Var> keys, std::span<const Va
       })[0];
 }
 
+Tensor log_sums(const Var& q, std::span<const Var> keys, std::span<const Var> values,
+                std::span<const AttentionSegment> segments, const SparseAttentionOptions& options, TileSource source) {
+  const Plan plan = plan_of(q, keys, values, segments, options, std::move(source));
+  Pooled<Tensor> k, v;
+  for (const Var& x : keys) k.push_back(x.value());
+  for (const Var& x : values) v.push_back(x.value());
+  Tensor o({q.rows(), plan.heads * plan.dv}), stat({plan.heads, q.rows()});
+  count_flops(2 * forward(plan, q.value(), k, v, o, stat) * (plan.dk + plan.dv));
+  return stat;
+}
+
 Tensor block_maxima(const Tensor& q, const Tensor& keys, const Tensor& values, const AttentionSegment& segment,
                     const SparseAttentionOptions& options, int64_t block) {
   const int64_t blocks = (segment.keys + block - 1) / block, heads = options.heads;

@@ -75,6 +75,11 @@ Var sparse_attention(const Var& q, std::span<const Var> keys, std::span<const Va
                      std::span<const AttentionSegment> segments, const SparseAttentionOptions& options,
                      TileSource source);
 
+// ln sum_j exp(scale q_i . k_j) over the keys shown: [heads, N], -inf where there are none. What part of all weight
+// some tiles hold is exp of the difference to another source's. Not differentiated.
+Tensor log_sums(const Var& q, std::span<const Var> keys, std::span<const Var> values,
+                std::span<const AttentionSegment> segments, const SparseAttentionOptions& options, TileSource source);
+
 // The largest weight that each query gives to a key of each block of `block` keys under full causal attention,
 // collected in the same pass over tiles: [N, heads, blocks] of one segment, 0 where it sees nothing of a block. Not
 // differentiated. `block` is a multiple of 64 or divides it.

@@ -22,7 +22,7 @@ naive::Matrix defined(const Position& position, naive::Matrix x) {
   for (const Segment& s : some_segments())
     for (int64_t t = 0; t < s.length; ++t)
       for (int64_t h = 0; h < x.cols / kPositionDim; ++h)
-        position.naive_turn(&x(s.begin + t, h * kPositionDim), s.position + t);
+        position.naive_turn(&x(s.begin + t, h * kPositionDim), s.position + t, h, x.cols / kPositionDim);
   return x;
 }
 
@@ -55,6 +55,7 @@ std::string rows_are_alone(const PositionCase& c) {
 // The score of a query and a key, less the slope's share, depends on how far apart they stand alone.
 std::string scores_depend_on_the_distance(const PositionCase& c) {
   const auto position = c.make();
+  if (!position->relative()) return "";
   Rng rng = Rng(3).fork(c.name);
   for (int trial = 0; trial < 50; ++trial) {
     const Tensor rows = random_rows(2, kPositionDim, rng.fork(static_cast<uint64_t>(trial)));
@@ -63,8 +64,8 @@ std::string scores_depend_on_the_distance(const PositionCase& c) {
     for (const int64_t shift : {0, 1, 17, 3000}) {
       std::vector<double> q(rows.data(), rows.data() + kPositionDim),
           k(rows.data() + kPositionDim, rows.data() + 2 * kPositionDim);
-      position->naive_turn(q.data(), shift + distance);
-      position->naive_turn(k.data(), shift);
+      position->naive_turn(q.data(), shift + distance, 1, kPositionHeads);
+      position->naive_turn(k.data(), shift, 1, kPositionHeads);
       double score = 0;
       for (int64_t i = 0; i < kPositionDim; ++i) score += q[i] * k[i], most += std::fabs(q[i] * k[i]);
       if (shift == 0)
@@ -78,12 +79,13 @@ std::string scores_depend_on_the_distance(const PositionCase& c) {
 
 std::string norms_are_kept(const PositionCase& c) {
   const auto position = c.make();
+  if (!position->relative()) return "";
   for (const int64_t at : {0, 1, 100, 100000}) {
     const Tensor x = random_rows(1, kPositionDim, Rng(4).fork(c.name));
     std::vector<double> row(x.data(), x.data() + kPositionDim);
     double before = 0, after = 0;
     for (const double v : row) before += v * v;
-    position->naive_turn(row.data(), at);
+    position->naive_turn(row.data(), at, 1, kPositionHeads);
     for (const double v : row) after += v * v;
     if (std::fabs(after - before) > 1e-12 * before)
       return fmt::format("length {} becomes {} at position {}", before, after, at);
@@ -161,6 +163,8 @@ std::vector<PositionCase> registered_positions() {
   for (const auto& name : positions::registry().names()) add(Json{{"name", name}});
   add(Json{{"name", "rope"}, {"interleaved", true}});
   add(Json{{"name", "rope"}, {"fraction", 0.5}, {"base", 500}});
+  add(Json{{"name", "fope"}, {"length", 40}});
+  add(Json{{"name", "fope"}, {"length", 40}, {"noise", 0.3}});
   return cases;
 }
 

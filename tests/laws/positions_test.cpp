@@ -22,7 +22,7 @@ struct Turning : Position {
     return rotary(x, moved,
                   {.heads = heads, .dims = kPositionDim, .interleaved = fault == Fault::halves_for_neighbours});
   }
-  void naive_turn(double* row, int64_t position) const override {
+  void naive_turn(double* row, int64_t position, int64_t, int64_t) const override {
     for (int64_t i = 0; i < kPositionDim / 2; ++i) {
       const double at = static_cast<double>(position), power = fault == Fault::absolute ? at * at / 100 : at;
       const double angle = power * std::pow(10000, -2.0 * static_cast<double>(i) / kPositionDim),
