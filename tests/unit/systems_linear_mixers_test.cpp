@@ -1,4 +1,4 @@
-// What the papers on linear attention promise: BASED (P163), HLA (P209) and AFT (P305).
+// What the papers on linear attention promise: BASED (P163) and AFT (P305).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -75,20 +75,6 @@ TEST(SystemsP163, FeaturesAreTheTaylorKernelWhichIsPositive) {
 TEST(SystemsP163, AStateOfConstantSize) {
   EXPECT_EQ(state_bytes("based", 20), state_bytes("based", 500));
 }
-TEST(SystemsP209, AStateOfConstantSize) {
-  EXPECT_EQ(state_bytes("hla", 20), state_bytes("hla", 500));
-}
-// Against the sum as it is written, of n^3 terms.
-TEST(SystemsP209, TheStreamIsTheMaskedProductOfMasks) {
-  for (const bool decay : {false, true}) {
-    auto mixer = make_mixer({{"name", "hla"}, {"heads", 2}, {"decay", decay}}, 32, 7);
-    const Tensor x = normal_rows(100, 32, 8);
-    EXPECT_LE(most_apart(run_alone(*mixer, x), run_square(*mixer, x)), 1e-4);
-    SequenceState state;
-    EXPECT_LE(most_apart(run_stepwise(*mixer, x, state), run_alone(*mixer, x)), 1e-5);
-  }
-}
-
 // Chunked, stepwise and as the square of weights, for the scaling study's three linear mixers and for TransNormer's own.
 void expect_three_forms(const Json& part) {
   auto mixer = make_mixer(part, 32);
