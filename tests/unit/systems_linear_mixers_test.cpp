@@ -1,4 +1,4 @@
-// What the papers on linear attention promise: BASED (P163) and AFT (P305).
+// What the papers on linear attention promise: BASED (P163).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -17,20 +17,6 @@ int64_t state_bytes(const std::string& name, int64_t n) {
   return state.bytes();
 }
 
-// Only differences of logits matter, and large ones overflow nothing.
-void expect_no_shift(const Json& part) {
-  auto mixer = make_mixer(part, 32);
-  Tensor x = normal_rows(90, 32, 3);
-  for (int64_t t = 0; t < 90; ++t) x.data()[t * 32] = 1;  // a column of ones: its weights are shifts
-  const Tensor before = run_alone(*mixer, x);
-  Tensor& k = parameter_of(*mixer, "k.weight").var.value();
-  for (int64_t i = 0; i < k.rows(); ++i) k.data()[i * 32] += 200;
-  EXPECT_LE(most_apart(run_alone(*mixer, x), before), 3e-5);
-}
-TEST(SystemsP305, AShiftOfTheKeysChangesNothing) {
-  expect_no_shift({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}});
-}
-
 void expect_weights_that_sum_to_one(const Json& part) {
   NoGrad off;
   auto mixer = make_mixer(part, 32);
@@ -47,9 +33,6 @@ void expect_weights_that_sum_to_one(const Json& part) {
       }
       ASSERT_NEAR(sum, 1, 2e-6);
     }
-}
-TEST(SystemsP305, RowsOfTheImplicitMatrixSumToOne) {
-  expect_weights_that_sum_to_one({{"name", "latte"}, {"latents", 1}, {"channelwise", true}});
 }
 TEST(SystemsP163, RowsOfTheImplicitMatrixSumToOne) {
   expect_weights_that_sum_to_one({{"name", "based"}});
@@ -91,19 +74,6 @@ TEST(SystemsP256, ChunksStepsAndTheSquareAgree) {
 }
 TEST(SystemsP060, LinearAndQuadraticOrdersAgree) {
   expect_three_forms(kTransNormer);
-}
-
-TEST(SystemsP305, WithoutDistancesTheConvolutionIsTheSimpleForm) {
-  auto conv = make_mixer({{"name", "aft"}, {"window", 7}}, 32);
-  auto simple = make_mixer({{"name", "latte"}, {"latents", 1}, {"channelwise", true}, {"gate", true}}, 32);
-  parameter_of(*conv, "distances").var.value().fill(0);
-  const std::pair<const char*, const char*> same[] = {{"k", "k"}, {"v", "v"}, {"out", "out"}, {"q", "gate"}};
-  for (const auto& [a, b] : same)
-    parameter_of(*simple, std::string(b) + ".weight")
-        .var.value()
-        .copy_from(parameter_of(*conv, std::string(a) + ".weight").value());
-  const Tensor x = normal_rows(150, 32, 13);
-  EXPECT_LE(most_apart(run_alone(*conv, x), run_alone(*simple, x)), 1e-5);
 }
 
 }  // namespace sennit::systems_linear_mixers_test
