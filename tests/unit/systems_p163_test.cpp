@@ -1,5 +1,5 @@
-// BASED (Arora et al., arXiv:2402.18668): a positive kernel in three forms that agree, tokens that cost the same
-// however late they come, and recall that is bought with state.
+// BASED (Arora et al., arXiv:2402.18668): a positive kernel in three forms that agree, and tokens that cost the same
+// however late they come.
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
