@@ -43,8 +43,11 @@ struct Core {
 
   void set_read(const Tensor& read) {
     second = read;
-    backwards = Tensor({read.row_size(), read.rows()});
-    for (int64_t s = 0; s < read.rows(); ++s)
+    backwards = Tensor({read.row_size(), read.rows()});  // filled where some token looks
+    int64_t from = read.rows(), to = 0;
+    for (const Segment& s : segments)
+      from = std::min(from, std::max<int64_t>(0, s.position + 1 - window)), to = std::max(to, s.position + s.length);
+    for (int64_t s = from; s < to; ++s)
       for (int64_t c = 0; c < read.row_size(); ++c)
         backwards.data()[(c + 1) * read.rows() - 1 - s] = read.data()[s * read.row_size() + c];
   }
