@@ -48,8 +48,16 @@ void backward(const AftTask& a, const float* y, const float* lse, const float* d
     });
 }
 
+void pairs(const float* reader, const float* read, int64_t stride, int64_t rank, int64_t window, float* w) {
+  for_lanes(window, [&](int64_t j, int64_t lanes) {
+    vf sum = set(0);
+    for (int64_t r = 0; r < rank; ++r) sum = fma(set(reader[r]), load_n(read + r * stride + j, lanes), sum);
+    store_n(w + j, sum, lanes);
+  });
+}
+
 }  // namespace
 
-const Aft aft_table = {.forward = forward, .backward = backward};
+const Aft aft_table = {.forward = forward, .backward = backward, .pairs = pairs};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

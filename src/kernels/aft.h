@@ -23,6 +23,8 @@ struct Aft {
     float *k, *v, *far_logit, *far_value, *w;
   };
   void (*backward)(const AftTask&, const float* y, const float* lse, const float* dy, const Gradients& into);
+  // The weights of one token's pairs: w_j = sum_{r<rank} reader_r read[r stride + j], j < window.
+  void (*pairs)(const float* reader, const float* read, int64_t stride, int64_t rank, int64_t window, float* w);
 };
 
 SENNIT_KERNEL_TABLE(Aft, aft)

@@ -94,4 +94,23 @@ TEST(AftKernel, GradientsAreThoseOfCentralDifferences) {
   });
 }
 
+TEST(AftKernel, WeightsOfPairsAgreeWithDouble) {
+  for_each_level([](IsaLevel) {
+    Rng rng(3);
+    for (const int64_t rank : {1, 5, 16})
+      for (const int64_t window : {1, 8, 21}) {
+        const int64_t stride = window + 3;
+        const Fenced reader = Fenced::normal(rng, rank), read = Fenced::normal(rng, (rank - 1) * stride + window);
+        Fenced w(window, NAN);
+        kernels::aft().pairs(reader.data(), read.data(), stride, rank, window, w.data());
+        ASSERT_TRUE(w.intact());
+        for (int64_t j = 0; j < window; ++j) {
+          double want = 0;
+          for (int64_t r = 0; r < rank; ++r) want += double{reader[r]} * read[r * stride + j];
+          ASSERT_NEAR(w[j], want, 3e-6);
+        }
+      }
+  });
+}
+
 }  // namespace sennit::aft_kernel_test

@@ -1,5 +1,5 @@
-// What the papers on other forms of attention promise: URPE (P006), kernels with relative positions (P007),
-// adaptive filters (P223), Linformer (P249), and attention with fewer matrices (P295).
+// What the papers on other forms of attention promise: URPE (P006), adaptive filters (P223),
+// Linformer (P249), and attention with fewer matrices (P295).
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -52,58 +52,6 @@ TEST(SystemsP006, GainsTellEqualTokensApart) {
     else
       EXPECT_LE(apart, 1e-6);
   }
-}
-
-TEST(SystemsP007, TransformsAreTheSum) {
-  NoGrad off;
-  auto mixer = make_mixer({{"name", "nprf"}, {"length", 1024}, {"features", 4}}, 32);
-  const Tensor x = normal_rows(700, 32, 5);
-  const Context fast, exact{.exact = true};
-  const Segment whole[] = {{0, 700, 0, nullptr}};
-  for (const Pattern p : {Pattern::causal, Pattern::bidirectional})
-    EXPECT_LE(most_apart(mixer->forward(Var(x), {whole, &fast, p}).value(),
-                         mixer->forward(Var(x), {whole, &exact, p}).value()),
-              1e-4);
-}
-
-// Weights are non-negative and sum to one, and come nearer to the softmax of unit queries and keys with more features.
-TEST(SystemsP007, MoreFeaturesEstimateTheSoftmaxBetter) {
-  NoGrad off;
-  double wrong[2];
-  for (const bool many : {false, true}) {
-    std::vector<double> errors;
-    for (uint64_t seed = 1; seed <= 6; ++seed) {
-      auto mixer = make_mixer({{"name", "nprf"}, {"features", many ? 4096 : 512}}, 32, seed);
-      parameter_of(*mixer, "bias").var.value().fill(0);
-      const Tensor x = normal_rows(40, 32, 6);
-      const auto m = mixer->implicit(Var(x), {});
-      const Tensor q = matmul(Var(x), parameter_of(*mixer, "q.weight").var, {.transpose_b = true}).value();
-      const Tensor k = matmul(Var(x), parameter_of(*mixer, "k.weight").var, {.transpose_b = true}).value();
-      for (int64_t h = 0; h < 4; ++h)
-        for (int64_t i = 0; i < 40; ++i) {
-          std::vector<double> exact(i + 1);
-          double sum = 0, said = 0;
-          for (int64_t j = 0; j <= i; ++j) {
-            double s = 0, qq = 0, kk = 0;
-            for (int64_t c = h * 8; c < h * 8 + 8; ++c) {
-              const double a = q.data()[i * 32 + c], b = k.data()[j * 32 + c];
-              s += a * b, qq += a * a, kk += b * b;
-            }
-            sum += exact[j] = std::exp(std::sqrt(8.0) * s / std::sqrt(qq * kk));
-          }
-          for (int64_t j = 0; j <= i; ++j) {
-            const double w = m->weights.data()[(h * 40 + i) * 40 + j];
-            ASSERT_GE(w, 0);
-            said += w;
-            errors.push_back(std::fabs(w * sum / exact[j] - 1));
-          }
-          ASSERT_NEAR(said, 1, 1e-5);
-        }
-    }
-    std::nth_element(errors.begin(), errors.begin() + std::ssize(errors) / 2, errors.end());
-    wrong[many] = errors[errors.size() / 2];
-  }
-  EXPECT_NEAR(wrong[0] / wrong[1], 2.8, 1);  // sqrt(4096 / 512)
 }
 
 // With q = 0 and k = 0 a token counts by its age alone: 1 / s_l, s from the differential equation s' = -2 a s +
