@@ -4,7 +4,6 @@
 
 #include "nn/init.h"
 #include "ops/arithmetic.h"
-#include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
 
@@ -35,9 +34,9 @@ Selective::Selective(const Sizes& s, Rng rng) : sizes(s) {
     dt.bias.init(step);
     dt.bias.decays = false;
   } else {
-    fixed_dt.init(step.reshape({1, s.inner}));
-    fixed_b.init(normal_init({1, s.state}, 1, rng.fork("fixed_b")));
-    fixed_c.init(normal_init({1, s.state}, 1, rng.fork("fixed_c")));
+    fixed_dt.init(step);
+    fixed_b.init(normal_init({s.state}, 1, rng.fork("fixed_b")));
+    fixed_c.init(normal_init({s.state}, 1, rng.fork("fixed_c")));
     fixed_dt.decays = fixed_b.decays = fixed_c.decays = false;
   }
 }
@@ -62,8 +61,10 @@ StateSpec Selective::state() const {
 
 Selective::Choices Selective::choices(const Var& x, const Context& c) {
   if (sizes.selects) return {softplus(dt(x_dt(x, c), c)), x_b(x, c), x_c(x, c)};
-  const std::vector<int64_t> first(static_cast<size_t>(x.rows()), 0);
-  return {gather_rows(softplus(fixed_dt.var), first), gather_rows(fixed_b, first), gather_rows(fixed_c, first)};
+  const auto every_token = [&](const Var& row) {
+    return add_row(Var(Tensor::zeros({x.rows(), row.value().elements()})), row);
+  };
+  return {every_token(softplus(fixed_dt.var)), every_token(fixed_b), every_token(fixed_c)};
 }
 
 Var Selective::operator()(const Var& projected, const Batch& batch, size_t field) {

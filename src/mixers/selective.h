@@ -38,7 +38,7 @@ struct Selective : Module {
   Linear x_dt, x_b, x_c, dt;
   ShortConv conv;
   Parameter log_a, skip;
-  Parameter fixed_dt, fixed_b, fixed_c;  // one row each, where nothing is selected
+  Parameter fixed_dt, fixed_b, fixed_c;  // [inner], [state] twice, where nothing is selected
 };
 
 // round(expand d_model); throws Error when nothing is left.

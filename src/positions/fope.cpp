@@ -13,6 +13,7 @@
 #include "base/parallel.h"
 #include "positions/position.h"
 #include "sequence/rotary.h"
+#include "tensor/pooled.h"
 
 namespace sennit::positions {
 namespace {
@@ -58,12 +59,12 @@ struct Fope : Position {
     int64_t end = 0;
     for (const Segment& s : segments) end = std::max(end, s.position + s.length);
     const auto known = table_of(end);
-    std::vector<PairFactors> factors;
+    Pooled<PairFactors> factors;
     for (int64_t f = 0; f < options.series; ++f)
       factors.push_back({Tensor::full({x.rows(), pairs}, 1), Tensor::zeros({x.rows(), pairs})});
     for (const Segment& s : segments)
       parallel_for(s.length, 64, [&](int64_t first, int64_t last) {
-        std::vector<float> computed(static_cast<size_t>(row_floats()));
+        Pooled<float> computed(static_cast<size_t>(row_floats()));
         for (int64_t t = first; t < last; ++t) {
           const int64_t place = s.position + t, at = place * row_floats();
           const bool ready = at < std::ssize(*known);
