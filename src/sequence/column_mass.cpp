@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "ops/count.h"
 
@@ -44,6 +45,18 @@ void ColumnMass::add(const Stride& queries, int64_t near, double* sums, float* s
       for (int64_t j = 0; j < far; ++j) sums[j] += row[j] / total;
     }
   }
+}
+
+std::vector<int32_t> heaviest(std::span<const double> weights, double wanted) {
+  std::vector<int32_t> places(weights.size());
+  std::iota(places.begin(), places.end(), 0);
+  std::sort(places.begin(), places.end(), [&](int32_t a, int32_t b) { return weights[a] > weights[b]; });
+  size_t kept = 0;
+  for (double sum = 0; kept < places.size() && sum < wanted && weights[places[kept]] > 0; ++kept)
+    sum += weights[places[kept]];
+  places.resize(kept);
+  std::sort(places.begin(), places.end());
+  return places;
 }
 
 }  // namespace sennit

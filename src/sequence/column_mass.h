@@ -1,4 +1,7 @@
 #pragma once
+#include <span>
+#include <vector>
+
 #include "sequence/sparse_attention.h"
 
 namespace sennit {
@@ -25,5 +28,8 @@ class ColumnMass {
   int64_t q_stride_, k_stride_, dim_, keys_, offset_;
   float scale_;
 };
+
+// The heaviest places that together weigh `wanted`, as few as can be, or all that weigh anything; ascending.
+std::vector<int32_t> heaviest(std::span<const double> weights, double wanted);
 
 }  // namespace sennit

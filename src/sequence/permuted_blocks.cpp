@@ -27,19 +27,16 @@ std::vector<float> block_means(int64_t n, int64_t block, int64_t dim, Row&& row_
 
 // Scores to softmax weights, and the highest of the first `open` that hold `mass` together with the others; ascending.
 std::vector<int32_t> heaviest_blocks(std::vector<double> scores, int64_t open, double mass) {
-  std::vector<int32_t> taken(static_cast<size_t>(open));
-  std::iota(taken.begin(), taken.end(), 0);
-  if (mass == 1) return taken;
+  if (mass == 1) {
+    std::vector<int32_t> all(static_cast<size_t>(open));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
   const double top = *std::max_element(scores.begin(), scores.end());
-  double total = 0, held = 0;
-  for (double& s : scores) total += s = std::exp(s - top);
-  for (size_t b = static_cast<size_t>(open); b < scores.size(); ++b) held += scores[b];
-  std::sort(taken.begin(), taken.end(), [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
-  size_t count = 0;
-  for (; count < taken.size() && held < mass * total; ++count) held += scores[taken[count]];
-  taken.resize(count);
-  std::sort(taken.begin(), taken.end());
-  return taken;
+  for (double& s : scores) s = std::exp(s - top);
+  const double total = std::accumulate(scores.begin(), scores.end(), 0.0),
+               held = std::accumulate(scores.begin() + open, scores.end(), 0.0);
+  return heaviest(std::span(scores).first(static_cast<size_t>(open)), mass * total - held);
 }
 
 }  // namespace
@@ -92,6 +89,8 @@ void PermutedBlocks::choose(Head& head, int64_t index, const Operands& of) const
   const auto k = block_means(n_, block, dim, [&](int64_t i) {
     return of.keys.data() + (of.segment.key_begin + head.order[static_cast<size_t>(i)]) * of.keys.row_size() + kv * dim;
   });
+  const auto first_token = std::find(head.order.begin(), head.order.end(), 0) - head.order.begin();
+  const auto sink = static_cast<int32_t>(first_token / block);
   head.readers.resize(static_cast<size_t>(blocks));
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t open = blocks_before(i);
@@ -102,8 +101,6 @@ void PermutedBlocks::choose(Head& head, int64_t index, const Operands& of) const
                        std::inner_product(q.begin() + i * dim, q.begin() + (i + 1) * dim, k.begin() + b * dim, 0.0));
     count_flops(2 * (i + 1) * dim);
     std::vector<int32_t> taken = heaviest_blocks(std::move(scores), open, settings_.mass);
-    const auto first_token = std::find(head.order.begin(), head.order.end(), 0) - head.order.begin();
-    const auto sink = static_cast<int32_t>(first_token / block);
     if (!std::binary_search(taken.begin(), taken.end(), sink)) taken.push_back(sink);
     for (const int32_t b : taken) head.readers[static_cast<size_t>(b)].push_back(static_cast<int32_t>(i));
   }

@@ -14,19 +14,6 @@ void check_part(const char* name, double value) {
     fail({"sampled stripes", fmt::format("`{}` above 0 and at most 1", name), fmt::format("{}", value)});
 }
 
-// The heaviest columns that hold what is wanted, or all that weigh anything; ascending.
-std::vector<int32_t> heaviest(const std::vector<double>& sums, double wanted) {
-  std::vector<int32_t> columns(sums.size());
-  std::iota(columns.begin(), columns.end(), 0);
-  std::sort(columns.begin(), columns.end(), [&](int32_t a, int32_t b) { return sums[a] > sums[b]; });
-  size_t kept = 0;
-  for (double sum = 0; kept < columns.size() && sum < wanted && sums[columns[kept]] > 0; ++kept)
-    sum += sums[columns[kept]];
-  columns.resize(kept);
-  std::sort(columns.begin(), columns.end());
-  return columns;
-}
-
 }  // namespace
 
 double Stripes::density(const AttentionSegment& segment) const {

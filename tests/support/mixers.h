@@ -85,4 +85,28 @@ inline bool same_numbers(const Tensor& a, const Tensor& b) {
   return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
 }
 
+// Bytes that a sequence of n tokens leaves behind.
+inline int64_t state_bytes(const Json& part, int64_t n) {
+  auto mixer = make_mixer(part, 32);
+  SequenceState state;
+  run_alone(*mixer, normal_rows(n, 32, 1), &state);
+  return state.bytes();
+}
+
+// That the rows of a mixer's implicit matrices are weights: none below 0, and 1 together.
+inline void expect_rows_of_weights(const Json& part) {
+  NoGrad off;
+  const int64_t n = 60;
+  auto mixer = make_mixer(part, 32);
+  const Tensor w = mixer->implicit(Var(normal_rows(n, 32, 4)), {})->weights;
+  for (int64_t i = 0; i < w.shape(0) * n; ++i) {
+    double sum = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      ASSERT_GE(w.data()[i * n + j], 0);
+      sum += w.data()[i * n + j];
+    }
+    ASSERT_NEAR(sum, 1, 2e-6);
+  }
+}
+
 }  // namespace sennit

@@ -17,13 +17,6 @@ namespace sennit::systems_convolution_mixers_test {
 
 using Complex = std::complex<double>;
 
-int64_t state_bytes(const Json& part, int64_t n) {
-  auto mixer = make_mixer(part, 32);
-  SequenceState state;
-  run_alone(*mixer, normal_rows(n, 32, 1), &state);
-  return state.bytes();
-}
-
 // b^* A^k b and b^* A^k p do not depend on the basis.
 TEST(SystemsP034, TheStartIsHippo) {
   for (const int64_t modes : {1, 4, 16, 32}) {

@@ -27,17 +27,7 @@ TEST(SystemsP163, FeaturesAreTheTaylorKernelWhichIsPositive) {
 }
 
 TEST(SystemsP163, RowsOfTheImplicitMatrixSumToOne) {
-  NoGrad off;
-  auto mixer = make_mixer("based", 32);
-  const Tensor w = mixer->implicit(Var(normal_rows(60, 32, 4)), {})->weights;
-  for (int64_t i = 0; i < w.shape(0) * 60; ++i) {
-    double sum = 0;
-    for (int64_t j = 0; j < 60; ++j) {
-      ASSERT_GE(w.data()[i * 60 + j], 0);
-      sum += w.data()[i * 60 + j];
-    }
-    ASSERT_NEAR(sum, 1, 2e-6);
-  }
+  expect_rows_of_weights("based");
 }
 
 // Outputs and all gradients: of one pass, of chunks with a state, and of tokens one by one.
@@ -71,12 +61,6 @@ TEST(SystemsP163, ParallelChunkedAndRecurrentFormsAgree) {
   EXPECT_LE(most_apart(run_square(*mixer, rows), whole[0]), 1e-4);
 }
 
-int64_t state_bytes(const Json& part, int64_t n) {
-  auto mixer = make_mixer(part, 32);
-  SequenceState state;
-  run_alone(*mixer, normal_rows(n, 32, 1), &state);
-  return state.bytes();
-}
 TEST(SystemsP163, AStateOfConstantSize) {
   EXPECT_EQ(state_bytes("based", 20), state_bytes("based", 500));
 }
