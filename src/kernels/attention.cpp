@@ -128,12 +128,15 @@ void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& score
 
 struct ForwardScratch {
   float *keys, *values, *weights;  // [key_dim, kKeys], [kKeys, value_dim], [kRows, kKeys]
-  Running* running;                // [kRows]
+  float* sums;                     // [kRows, value_dim]: of a later span
+  Running *running, *of_span;      // [kRows]
   ForwardScratch(const AttentionTask& t, float* scratch)
       : keys(scratch),
         values(keys + t.key_dim * kKeys),
         weights(values + t.value_dim * kKeys),
-        running(reinterpret_cast<Running*>(weights + kRows * kKeys)) {}
+        sums(weights + kRows * kKeys),
+        running(reinterpret_cast<Running*>(sums + kRows * t.value_dim)),
+        of_span(running + kRows) {}
 };
 
 // A block of values: where they stand, or widened.
@@ -142,7 +145,7 @@ struct Values {
   int64_t stride;
 };
 
-// Rows [first, first + rows) against one block of keys, of which each sees something.
+// Rows [first, first + rows), o of the first, against one block of keys, of which each sees something.
 void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, Values values,
                    float* o, int64_t o_stride, float* keys, float* weights, Running* running) {
   multiply({.a = t.q + first * t.q_stride,
@@ -162,7 +165,7 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
     for (int64_t g = 0; g < group; ++g) {
       const Scores scores = scores_of(t, first + r + g, first_key);
       ranges[g] = scores.range;
-      weigh(t, pass, first + r + g, scores, weights + (r + g) * kKeys, running[r + g], o + (first + r + g) * o_stride);
+      weigh(t, pass, first + r + g, scores, weights + (r + g) * kKeys, running[r + g], o + (r + g) * o_stride);
     }
     if (pass == Pass::measuring) continue;
     add_values({.a = weights + r * kKeys,
@@ -170,7 +173,7 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
                 .a_step = 1,
                 .b = values.data,
                 .b_stride = values.stride,
-                .c = o + (first + r) * o_stride,
+                .c = o + r * o_stride,
                 .c_stride = o_stride,
                 .rows = group,
                 .columns = t.value_dim,
@@ -189,23 +192,25 @@ void forward_few(const AttentionTask& t, Pass pass, int64_t first, int64_t rows,
              weights, kKeys);
   for (int64_t r = 0; r < rows; ++r) {
     const Scores scores = scores_of(t, first + r, first_key);
-    float *const row = weights + r * kKeys, *const sums = o + (first + r) * o_stride;
+    float *const row = weights + r * kKeys, *const sums = o + r * o_stride;
     weigh(t, pass, first + r, scores, row, running[r], sums);
     if (pass != Pass::measuring)
       add_cached(row, {t.v, t.v_stride, t.format, first_key}, scores.range.begin, scores.range.end, t.value_dim, sums);
   }
 }
 
-void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, float* o, int64_t o_stride,
-               const ForwardScratch& s) {
-  const int64_t end = seen(t, first + rows - 1).end;
-  for (int64_t j = seen(t, first).begin / kKeys * kKeys; j < end; j += kKeys) {
+// All keys, or those of a span, which begins and ends with a block.
+void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, Range span, float* o, int64_t o_stride,
+               Running* running, const ForwardScratch& s) {
+  const int64_t end = smaller(span.end, seen(t, first + rows - 1).end);
+  for (int64_t j = larger(span.begin, seen(t, first).begin / kKeys * kKeys); j < end; j += kKeys) {
     int64_t from = 0, to = rows;  // the rows that see something of the block
     while (from < to && seen(t, first + from).end <= j) ++from;
     while (from < to && seen(t, first + to - 1).begin >= j + kKeys) --to;
     if (from == to) continue;
+    float* const sums = o + from * o_stride;
     if (to - from <= kFewRows) {
-      forward_few(t, pass, first + from, to - from, j, o, o_stride, s.weights, s.running + from);
+      forward_few(t, pass, first + from, to - from, j, sums, o_stride, s.weights, running + from);
       continue;
     }
     const int64_t keys = smaller(kKeys, t.keys - j);
@@ -215,7 +220,83 @@ void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, f
       if (pass != Pass::measuring) widen_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values);
       values = {s.values, t.value_dim};
     }
-    forward_block(t, pass, first + from, to - from, j, values, o, o_stride, s.keys, s.weights, s.running + from);
+    forward_block(t, pass, first + from, to - from, j, values, sums, o_stride, s.keys, s.weights, running + from);
+  }
+}
+
+bool splits(const AttentionTask& t) {
+  return t.map == ScoreMap::softmax && t.window == 0 && t.block == 0;
+}
+
+int64_t spans(const AttentionTask& t) {
+  const int64_t end = t.queries > 0 && splits(t) ? seen(t, t.queries - 1).end : 0;
+  return larger(1, (end + kAttentionSpan - 1) / kAttentionSpan);
+}
+
+void start_rows(int64_t rows, int64_t value_dim, float* o, int64_t o_stride, Running* running) {
+  for (int64_t r = 0; r < rows; ++r) {
+    running[r] = {kNothing, 0};
+    for_lanes(value_dim, [&](int64_t i, int64_t n) { store_n(o + r * o_stride + i, zero(), n); });
+  }
+}
+
+// Rows [first, first + rows) of one span, from nothing.
+void walk_span(const AttentionTask& t, int64_t first, int64_t rows, int64_t span, float* o, int64_t o_stride,
+               Running* running, const ForwardScratch& s) {
+  start_rows(rows, t.value_dim, o, o_stride, running);
+  walk_keys(t, Pass::running, first, rows, {span * kAttentionSpan, (span + 1) * kAttentionSpan}, o, o_stride, running,
+            s);
+}
+
+// Adds what later keys gave to a row.
+void merge(Running& sum, float* o, Running later, const float* later_o, int64_t value_dim) {
+  if (later.top == kNothing && later.total == 0) return;
+  const float top = later.top > sum.top ? later.top : sum.top, kept = exp_of(sum.top - top),
+              added = exp_of(later.top - top);
+  sum = {top, sum.total * kept + later.total * added};
+  for_lanes(value_dim, [&](int64_t i, int64_t n) {
+    store_n(o + i, fma(load_n(later_o + i, n), set(added), load_n(o + i, n) * set(kept)), n);
+  });
+}
+
+float finish_softmax(const AttentionTask& t, Running r, float* o) {
+  if (r.total != 0) scale_row(o, 1 / r.total, t.value_dim);
+  return log_sum(r);
+}
+
+void forward_softmax(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
+                     const ForwardScratch& s) {
+  walk_span(t, first, rows, 0, o, o_stride, s.running, s);
+  const int64_t end = seen(t, first + rows - 1).end;
+  for (int64_t span = 1; span * kAttentionSpan < end; ++span) {
+    walk_span(t, first, rows, span, s.sums, t.value_dim, s.of_span, s);
+    for (int64_t r = 0; r < rows; ++r)
+      merge(s.running[r], o + r * o_stride, s.of_span[r], s.sums + r * t.value_dim, t.value_dim);
+  }
+  for (int64_t r = 0; r < rows; ++r) stat[r] = finish_softmax(t, s.running[r], o + r * o_stride);
+}
+
+void forward_span(const AttentionTask& t, int64_t begin, int64_t end, int64_t span, float* sums, float* scratch) {
+  const ForwardScratch s(t, scratch);
+  const int64_t row = t.value_dim + 2;
+  walk_span(t, begin, end - begin, span, sums, row, s.of_span, s);
+  for (int64_t r = 0; r < end - begin; ++r) {
+    sums[r * row + t.value_dim] = s.of_span[r].top;
+    sums[r * row + t.value_dim + 1] = s.of_span[r].total;
+  }
+}
+
+void fold_spans(const AttentionTask& t, int64_t begin, int64_t end, const float* sums, float* o, int64_t o_stride,
+                float* stat) {
+  const int64_t row = t.value_dim + 2, rows = end - begin, parts = spans(t);
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto of = [&](int64_t span) { return sums + (span * rows + r) * row; };
+    const auto running = [&](int64_t span) { return Running{of(span)[t.value_dim], of(span)[t.value_dim + 1]}; };
+    float* const to = o + (begin + r) * o_stride;
+    for_lanes(t.value_dim, [&](int64_t i, int64_t n) { store_n(to + i, load_n(of(0) + i, n), n); });
+    Running sum = running(0);
+    for (int64_t span = 1; span < parts; ++span) merge(sum, to, running(span), of(span), t.value_dim);
+    stat[begin + r] = finish_softmax(t, sum, to);
   }
 }
 
@@ -227,33 +308,36 @@ float finish_powers(const AttentionTask& t, Running r, float* o) {
   return r.total == 0 ? 0 : r.top * exp_of(log_of(total) / static_cast<float>(t.power));
 }
 
+// The same of other maps, and of queries that see a window: all keys in one walk. o and stat are those of the first
+// row.
 void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
                   const ForwardScratch& s) {
-  for (int64_t r = 0; r < rows; ++r) {
-    s.running[r] = {t.map == ScoreMap::power ? 0 : kNothing, 0};
-    for_lanes(t.value_dim, [&](int64_t i, int64_t n) { store_n(o + (first + r) * o_stride + i, zero(), n); });
-  }
+  const Range all{0, t.keys};
+  start_rows(rows, t.value_dim, o, o_stride, s.running);
+  if (t.map == ScoreMap::power)
+    for (int64_t r = 0; r < rows; ++r) s.running[r].top = 0;
   if (t.map == ScoreMap::clipped) {
-    walk_keys(t, Pass::measuring, first, rows, o, o_stride, s);
+    walk_keys(t, Pass::measuring, first, rows, all, o, o_stride, s.running, s);
     for (int64_t r = 0; r < rows; ++r) s.running[r].top = log_sum(s.running[r]);
   }
   if (t.map == ScoreMap::sigmoid)
     for (int64_t r = 0; r < rows; ++r) s.running[r].top = t.count_bias * log_of(keys_seen(t, first + r));
   const bool mapped = t.map == ScoreMap::clipped || t.map == ScoreMap::sigmoid;
-  walk_keys(t, mapped ? Pass::mapping : Pass::running, first, rows, o, o_stride, s);
+  walk_keys(t, mapped ? Pass::mapping : Pass::running, first, rows, all, o, o_stride, s.running, s);
   for (int64_t r = 0; r < rows; ++r) {
-    float *row = o + (first + r) * o_stride, total = s.running[r].total;
-    stat[first + r] = mapped                     ? s.running[r].top
-                      : t.map == ScoreMap::power ? finish_powers(t, s.running[r], row)
-                                                 : log_sum(s.running[r]);
-    if (t.map == ScoreMap::softmax && total != 0) scale_row(row, 1 / total, t.value_dim);
+    float* const row = o + r * o_stride;
+    stat[r] = mapped                     ? s.running[r].top
+              : t.map == ScoreMap::power ? finish_powers(t, s.running[r], row)
+                                         : finish_softmax(t, s.running[r], row);
   }
 }
 
 void forward(const AttentionTask& t, int64_t begin, int64_t end, float* o, int64_t o_stride, float* stat,
              float* scratch) {
   const ForwardScratch s(t, scratch);
-  for (int64_t i = begin; i < end; i += kRows) forward_rows(t, i, smaller(kRows, end - i), o, o_stride, stat, s);
+  for (int64_t i = begin; i < end; i += kRows)
+    (splits(t) ? forward_softmax : forward_rows)(t, i, smaller(kRows, end - i), o + i * o_stride, o_stride, stat + i,
+                                                 s);
 }
 
 struct BackwardScratch {
@@ -341,11 +425,17 @@ void backward(const AttentionTask& t, const float* o, const float* d_o, int64_t 
 }
 
 int64_t scratch_floats(const AttentionTask& t) {
-  return (t.key_dim + t.value_dim) * kKeys + 2 * kRows * kKeys + larger(2 * kRows, t.queries);
+  const int64_t blocks = (t.key_dim + t.value_dim) * kKeys + kRows * kKeys;
+  return blocks + larger(kRows * (t.value_dim + 4), kRows * kKeys + t.queries);
 }
 
 }  // namespace
 
-const Attention attention_table = {.scratch_floats = scratch_floats, .forward = forward, .backward = backward};
+const Attention attention_table = {.scratch_floats = scratch_floats,
+                                   .forward = forward,
+                                   .spans = spans,
+                                   .forward_span = forward_span,
+                                   .fold_spans = fold_spans,
+                                   .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -47,8 +47,14 @@ struct AttentionTask {
 // Query rows that a call of `forward` works on at a time: ranges of a multiple of it waste nothing.
 inline constexpr int64_t kAttentionRows = 96;
 
+// The softmax of a long row is summed over spans of this many keys, each with a running maximum of its own, and the
+// spans' sums are merged in order: (m, l, o) and (m', l', o') to M = max(m, m'), e^(m-M) l + e^(m'-M) l' and the same
+// of o (Sanovar et al., "Lean Attention", arXiv:2405.10480, section IV). So the spans of one row can go to many
+// threads.
+inline constexpr int64_t kAttentionSpan = 1024;
+
 struct Attention {
-  int64_t (*scratch_floats)(const AttentionTask& task);  // enough for either call
+  int64_t (*scratch_floats)(const AttentionTask& task);  // enough for any call
 
   // Rows [begin, end) of o (row i at o + i * o_stride) and stat[i], which backward wants: ln Z_i of softmax and
   // clipped, what sigmoid takes from the scores, the power's root of the sum of powers. o = 0 where a query sees
@@ -56,6 +62,15 @@ struct Attention {
   // counted from key 0, and what is masked takes no part.
   void (*forward)(const AttentionTask& task, int64_t begin, int64_t end, float* o, int64_t o_stride, float* stat,
                   float* scratch);
+
+  // How many spans of keys the task's rows are summed over; 1 where keys are not split: other maps, windows, blocks.
+  int64_t (*spans)(const AttentionTask& task);
+  // What one span gives to rows [begin, end), up to kAttentionRows: for each its o, undivided, then m and l. And what
+  // forward returns, to the bit, from those of all spans: sums[spans][end - begin][value_dim + 2].
+  void (*forward_span)(const AttentionTask& task, int64_t begin, int64_t end, int64_t span, float* sums,
+                       float* scratch);
+  void (*fold_spans)(const AttentionTask& task, int64_t begin, int64_t end, const float* sums, float* o,
+                     int64_t o_stride, float* stat);
 
   // Adds the gradients of all queries to dq, dk, dv, given d_o (rows as those of o) and what forward returned:
   // dv_j += sum_i w_ij do_i, dw_ij = do_i . v_j, ds from dw (of softmax: w (dw - do_i . o_i)), dq_i += scale sum_j

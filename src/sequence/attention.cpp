@@ -108,52 +108,121 @@ class PackedKeys {
   Tensor packed_;
 };
 
-// How many heads of a group read a block of keys together where each has one query: all that leave every thread some.
-int64_t heads_together(const Plan& plan) {
+// Queries [begin, end) of a head of a segment, or the one query of `heads` neighbours that share keys and values, which
+// then are the task's rows.
+struct Rows {
+  size_t segment;
+  int64_t head, heads, begin, end;
+};
+
+kernels::AttentionTask task_of(const Plan& plan, const Rows& rows, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values) {
+  const AttentionSegment& a = plan.segments[rows.segment];
+  auto task = plan.task(a, rows.head, q, keys[a.source], values[a.source]);
+  if (rows.heads > 1) task.queries = rows.heads, task.q_stride = plan.s.dk, task.together = true;
+  return task;
+}
+
+// How many heads of a group go together where each has one query: all that leave every thread some of `spans`.
+int64_t heads_together(const Plan& plan, int64_t spans) {
   if (recording() || !plan.slopes.empty()) return 1;
-  const int64_t others = plan.s.kv_heads * std::ssize(plan.segments),
-                parts = std::clamp<int64_t>((thread_count() + others - 1) / std::max<int64_t>(1, others), 1, plan.s.group());
+  const int64_t others = std::max<int64_t>(1, plan.s.kv_heads * spans),
+                parts = std::clamp<int64_t>((thread_count() + others - 1) / others, 1, plan.s.group());
   return (plan.s.group() + parts - 1) / parts;
 }
 
-// Heads of a group, each with the one query of segment `a`, as one task.
-void forward_group(const Plan& plan, const AttentionSegment& a, int64_t head, int64_t heads, const Tensor& q, const Tensor& k, const Tensor& v,
-                   Tensor& o, float* scratch) {
-  auto task = plan.task(a, head, q, k, v);
-  task.queries = heads, task.q_stride = plan.s.dk, task.together = true;
-  const int64_t need = kernels::attention().scratch_floats(task);
-  kernels::attention().forward(task, 0, heads, o.data() + a.query_begin * o.row_size() + head * plan.s.dv, plan.s.dv, scratch + need, scratch);
-}
-
-void forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse) {
-  const PackedKeys packed(plan, q, keys, values, false);
-  Pooled<Tile> tiles;
-  const int64_t together = heads_together(plan);
-  for (size_t i = 0; i < plan.segments.size(); ++i)
-    for (int64_t h = 0; h < plan.s.heads; h += plan.segments[i].queries == 1 ? std::min(together, plan.s.group() - h % plan.s.group()) : 1)
-      for (int64_t b = 0; b < plan.segments[i].queries; b += kQueryTile)
-        tiles.push_back({i, h, b, std::min(b + kQueryTile, plan.segments[i].queries)});
-  int64_t need = 0;
-  for (const AttentionSegment& a : plan.segments) {
-    const auto task = plan.task(a, 0, q, keys[a.source], values[a.source]);
-    need = std::max(need, plan.paired(a) ? kernels::paired_attention().forward_floats(task) : kernels::attention().scratch_floats(task));
+// The forward pass: one item for each tile of queries, and where they are few, for each span of the keys that they see.
+class Forward {
+ public:
+  Forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse)
+      : plan_(plan), q_(q), keys_(keys), values_(values), o_(o), lse_(lse), packed_(plan, q, keys, values, false) {
+    deal();
   }
-  need += 2 * plan.s.group();  // where heads go together: their statistics, and room for more queries
-  each_with_scratch(std::ssize(tiles), need, [&](int64_t i, float* scratch) {
-    const Tile& tile = tiles[i];
-    const AttentionSegment& a = plan.segments[tile.segment];
-    if (const int64_t heads = std::min(together, plan.s.group() - tile.head % plan.s.group()); heads > 1 && a.queries == 1)
-      return forward_group(plan, a, tile.head, heads, q, keys[a.source], values[a.source], o, scratch);
-    const auto task = plan.task(a, tile.head, q, keys[a.source], values[a.source]);
-    float *to = o.data() + a.query_begin * o.row_size() + tile.head * plan.s.dv,
-          *stat = lse.data() + tile.head * lse.row_size() + a.query_begin;
-    if (plan.paired(a))
-      kernels::paired_attention().forward(task, panel_kernels(Precision::bf16), packed.of(tile.segment, tile.head / plan.s.group()), tile.begin,
-                                          tile.end, to, o.row_size(), stat, scratch);
-    else
-      kernels::attention().forward(task, tile.begin, tile.end, to, o.row_size(), stat, scratch);
-  });
-}
+  void run() {
+    Tensor sums({sums_});
+    each_with_scratch(std::ssize(items_), scratch_, [&](int64_t i, float* scratch) { run(items_[i], sums.data(), scratch); });
+    if (sums_ == 0) return;
+    each_with_scratch(std::ssize(split_), 2 * plan_.s.group() + kFewQueries, [&](int64_t i, float* scratch) {
+      const Split& s = split_[i];
+      const auto to = output(s.rows, scratch);
+      kernels::attention().fold_spans(task(s.rows), to.begin, to.end, sums.data() + s.sums, to.o, to.o_stride, to.stat);
+    });
+  }
+
+ private:
+  static constexpr int64_t kFewQueries = 16;  // whose keys are worth splitting
+  struct Split {
+    Rows rows;
+    int64_t sums;  // where those of its spans begin
+  };
+  struct Item {
+    Rows rows;
+    int64_t span, sums;  // -1: all keys
+  };
+  struct Output {
+    int64_t begin, end;
+    float *o, *stat;  // of the task's row 0
+    int64_t o_stride;
+  };
+
+  kernels::AttentionTask task(const Rows& rows) const { return task_of(plan_, rows, q_, keys_, values_); }
+  bool few(const AttentionSegment& a) const { return a.queries <= kFewQueries && !plan_.paired(a); }
+  int64_t spans(size_t segment) const {
+    return few(plan_.segments[segment]) ? kernels::attention().spans(task({segment, 0, 1, 0, 0})) : 1;
+  }
+
+  void deal() {
+    int64_t spans_of_all = 0;
+    for (size_t i = 0; i < plan_.segments.size(); ++i) spans_of_all += spans(i);
+    const int64_t group = plan_.s.group(), together = heads_together(plan_, spans_of_all);
+    for (size_t i = 0; i < plan_.segments.size(); ++i) {
+      const int64_t queries = plan_.segments[i].queries, parts = spans(i), first = std::ssize(split_);
+      for (int64_t h = 0, heads; h < plan_.s.heads; h += heads) {
+        heads = queries == 1 ? std::min(together, group - h % group) : 1;
+        for (int64_t b = 0; b < queries; b += kQueryTile) add({i, h, heads, b, std::min(b + kQueryTile, queries)}, parts);
+      }
+      // Heads side by side: their keys and values stand in the same rows.
+      for (int64_t span = 0; span < parts; ++span)
+        for (int64_t k = first; k < std::ssize(split_); ++k)
+          items_.push_back({split_[k].rows, span, split_[k].sums + span * sums_of(split_[k].rows)});
+    }
+  }
+  int64_t sums_of(const Rows& rows) const { return std::max(rows.heads, rows.end - rows.begin) * (plan_.s.dv + 2); }
+  void add(const Rows& rows, int64_t spans) {
+    const auto t = task(rows);
+    scratch_ = std::max(scratch_, 2 * plan_.s.group() + (plan_.paired(plan_.segments[rows.segment]) ? kernels::paired_attention().forward_floats(t)
+                                                                                                     : kernels::attention().scratch_floats(t)));
+    if (spans == 1) return items_.push_back({rows, -1, 0});
+    split_.push_back({rows, sums_});
+    sums_ += spans * sums_of(rows);
+  }
+
+  // Heads that go together leave no statistic: it goes to scratch.
+  Output output(const Rows& rows, float* unused) const {
+    const AttentionSegment& a = plan_.segments[rows.segment];
+    float* const o = o_.data() + a.query_begin * o_.row_size() + rows.head * plan_.s.dv;
+    if (rows.heads > 1) return {0, rows.heads, o, unused, plan_.s.dv};
+    return {rows.begin, rows.end, o, lse_.data() + rows.head * lse_.row_size() + a.query_begin, o_.row_size()};
+  }
+  void run(const Item& item, float* sums, float* scratch) const {
+    const Rows& rows = item.rows;
+    const auto t = task(rows);
+    const auto to = output(rows, scratch + scratch_ - 2 * plan_.s.group());
+    if (item.span >= 0) return kernels::attention().forward_span(t, to.begin, to.end, item.span, sums + item.sums, scratch);
+    if (!plan_.paired(plan_.segments[rows.segment]))
+      return kernels::attention().forward(t, to.begin, to.end, to.o, to.o_stride, to.stat, scratch);
+    kernels::paired_attention().forward(t, panel_kernels(Precision::bf16), packed_.of(rows.segment, rows.head / plan_.s.group()), to.begin,
+                                        to.end, to.o, to.o_stride, to.stat, scratch);
+  }
+
+  const Plan& plan_;
+  const Tensor& q_;
+  std::span<const Tensor> keys_, values_;
+  Tensor &o_, &lse_;
+  PackedKeys packed_;
+  Pooled<Item> items_;
+  Pooled<Split> split_;
+  int64_t sums_ = 0, scratch_ = 0;
+};
 
 struct Slots {
   std::span<Tensor*> dk, dv;  // one for each source
@@ -230,7 +299,7 @@ Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> valu
   const int64_t flops = 2 * pairs * s.heads * (s.dk + s.dv);
   count_flops(flops);
   Tensor o({q.rows(), s.heads * s.dv}), lse({s.heads, q.rows()});
-  forward(plan, q.value(), k, v, o, lse);
+  Forward(plan, q.value(), k, v, o, lse).run();
   if (!recording()) return Var(std::move(o));
 
   std::vector<Var> inputs = {q};

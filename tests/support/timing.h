@@ -17,12 +17,13 @@ double seconds_of(int rounds, Body&& body) {
   return best;
 }
 
-// Times two bodies in turn, `rounds` times each, so that both meet the same machine: their medians, in seconds.
-struct Medians {
+// Times two bodies in turn, `rounds` times each, so that both meet the same machine: their medians, and their shortest
+// runs.
+struct Seconds {
   double first, second;
 };
 template <class First, class Second>
-Medians medians_in_turn(int rounds, First&& first, Second&& second) {
+Seconds medians_in_turn(int rounds, First&& first, Second&& second) {
   std::vector<double> a, b;
   for (int i = 0; i < rounds; ++i) {
     a.push_back(seconds_of(1, first));
@@ -31,6 +32,13 @@ Medians medians_in_turn(int rounds, First&& first, Second&& second) {
   std::sort(a.begin(), a.end());
   std::sort(b.begin(), b.end());
   return {a[a.size() / 2], b[b.size() / 2]};
+}
+template <class First, class Second>
+Seconds least_in_turn(int rounds, First&& first, Second&& second) {
+  Seconds least{1e30, 1e30};
+  for (int i = 0; i < rounds; ++i)
+    least = {std::min(least.first, seconds_of(1, first)), std::min(least.second, seconds_of(1, second))};
+  return least;
 }
 
 }  // namespace sennit

@@ -118,7 +118,7 @@ TEST(SpeedP061, AStepTakesLessThanHalf) {
   Json dense_options = options;
   dense_options["name"] = "softmax";
   const auto dense = make_mixer(dense_options, d), sparse = make_mixer(with(options), d);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       15, [&] { step(*dense); }, [&] { step(*sparse); });
   std::printf("dense %.4f s, subsampled %.4f s\n", m.first, m.second);
   EXPECT_LE(m.second, 0.4 * m.first);

@@ -138,7 +138,7 @@ double gain_of_tiles(int64_t n, int rounds) {
     o.clear();
     backward(form(o), dy);
   };
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       rounds, [&] { step(written_down); }, [&] { step(tiled); });
   std::printf("%ld tokens: %.3f s with scores, %.3f s tiled, %.2f times\n", n, m.first, m.second, m.first / m.second);
   return m.first / m.second;
@@ -156,7 +156,7 @@ TEST(SystemsP126, SpeedOfAQuarterOfTheBlocks) {
   int64_t shown = std::count(mask.shown.begin(), mask.shown.end(), true), all = mask.rows * (mask.rows + 1) / 2;
   const double density = static_cast<double>(shown) / static_cast<double>(all);
   EXPECT_GE(density, 0.25);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       7, [&] { tiled(o); }, [&] { in_blocks(o, mask); });
   std::printf("all %.4f s, %.1f %% of the blocks %.4f s, %.2f times\n", m.first, 100 * density, m.second,
               m.first / m.second);

@@ -125,11 +125,11 @@ TEST(SpeedP201, PrefillIsFasterThanDenseAndNearlyLinear) {
   const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, d),
              moba = make_mixer(with({{"heads", 1}, {"block", 512}, {"top", 3}}), d);
   const Tensor x = normal_rows(n, d, 2), half = normal_rows(n / 2, d, 2);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x); }, [&] { run_alone(*moba, x); });
   std::printf("dense %.3f s, moba %.3f s\n", m.first, m.second);
   EXPECT_GE(m.first / m.second, 2.5);
-  const Medians growth = medians_in_turn(
+  const Seconds growth = medians_in_turn(
       5, [&] { run_alone(*moba, half); }, [&] { run_alone(*moba, x); });
   std::printf("8k %.3f s, 16k %.3f s\n", growth.first, growth.second);
   EXPECT_LE(growth.second / growth.first, 2.6);

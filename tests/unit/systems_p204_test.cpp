@@ -149,7 +149,7 @@ TEST(SpeedP204, PrefillWithTheGateAndSteps) {
   const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, d),
              seer = make_mixer(with({{"heads", 1}, {"top", 14}}), d);
   const Tensor x = normal_rows(n, d, 2), one = normal_rows(1, d, 3), longer = normal_rows(2 * n, d, 4);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x); }, [&] { run_alone(*seer, x); });
   std::printf("prefill: dense %.3f s, seer %.3f s\n", m.first, m.second);
   EXPECT_LE(m.second, m.first / 3);
@@ -160,7 +160,7 @@ TEST(SpeedP204, PrefillWithTheGateAndSteps) {
   const auto steps = [&](Mixer& mixer, SequenceState& state) {
     for (int i = 0; i < 64; ++i) run_alone(mixer, one, &state);
   };
-  const Medians s = medians_in_turn(
+  const Seconds s = medians_in_turn(
       15, [&] { steps(*dense, a); }, [&] { steps(*tenth, b); });
   std::printf("64 steps at 32768: dense %.4f s, seer %.4f s\n", s.first, s.second);
   EXPECT_LE(s.second, 0.2 * s.first);

@@ -89,7 +89,7 @@ TEST(SpeedP205, AFifthOfDenseTime) {
   const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, kWidth);
   const auto sparse = make_mixer(with({{"heads", 1}, {"stride", 128}, {"arrange", "merged"}}), kWidth);
   const Tensor x = normal_rows(n, kWidth, 2);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x); }, [&] { run_alone(*sparse, x); });
   std::printf("dense %.3f s, sparse %.3f s\n", m.first, m.second);
   EXPECT_LE(m.second, m.first / 5);

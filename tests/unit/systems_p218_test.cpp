@@ -109,13 +109,13 @@ TEST(SpeedP218, ASixthOfDenseTimeAndCloseToAWindow) {
   const int64_t n = 32768, d = 64;
   const Tensor x = normal_rows(n, d, 2);
   const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, d), power = make_mixer(with({{"heads", 1}}), d);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x); }, [&] { run_alone(*power, x); });
   std::printf("dense %.3f s, power %.3f s\n", m.first, m.second);
   EXPECT_LE(m.second, m.first / 6);
   // As many blocks as the longest row sees: sink, window of 2, and 9 powers of which one is in the window.
   const auto near = make_mixer({{"name", "softmax"}, {"heads", 1}, {"window", 11 * 64}}, d);
-  const Medians w = medians_in_turn(
+  const Seconds w = medians_in_turn(
       7, [&] { run_alone(*near, x); }, [&] { run_alone(*power, x); });
   std::printf("window %.3f s, power %.3f s\n", w.first, w.second);
   EXPECT_LE(w.second, 1.3 * w.first);

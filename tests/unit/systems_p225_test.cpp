@@ -105,7 +105,7 @@ TEST(SpeedP225, SortingAndChoosingPayWhereHeavyKeysAreScattered) {
   const int64_t n = 16384;
   const Prompt p = planted_stripes::planted_prompt(n, one_a_block(n, 64), 0, 28).prompt;
   Tensor out;
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       5, [&] { out = p.dense(); }, [&] { out = p.sparse(chosen(p, {}).tiles()); });
   const PermutedBlocks blocks = chosen(p, {});
   const double error = planted_stripes::relative_error(p.sparse(blocks.tiles()), p.dense());

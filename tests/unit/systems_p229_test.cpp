@@ -90,7 +90,7 @@ TEST(SpeedP229, PrefillAndSteps) {
   const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, d),
              sparse = make_mixer(with({{"heads", 1}, {"dense", 0}}), d);
   const Tensor x = normal_rows(n, d, 2), one = normal_rows(1, d, 3);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x); }, [&] { run_alone(*sparse, x); });
   std::printf("prefill: dense %.3f s, infllm_v2 %.3f s\n", m.first, m.second);
   EXPECT_LE(m.second, m.first / 3);
@@ -100,7 +100,7 @@ TEST(SpeedP229, PrefillAndSteps) {
   const auto steps = [&](Mixer& mixer, SequenceState& state) {
     for (int i = 0; i < 64; ++i) run_alone(mixer, one, &state);
   };
-  const Medians s = medians_in_turn(
+  const Seconds s = medians_in_turn(
       15, [&] { steps(*dense, a); }, [&] { steps(*sparse, b); });
   std::printf("64 steps: dense %.4f s, infllm_v2 %.4f s\n", s.first, s.second);
   EXPECT_LE(s.second, s.first / 4);

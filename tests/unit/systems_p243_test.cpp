@@ -127,12 +127,12 @@ TEST(SpeedP243, AnEighthOfDenseTimeAndLinear) {
   const int64_t n = 16384, d = 64;
   const auto dense = make_mixer({{"name", "softmax"}, {"heads", 1}}, d), sparse = make_mixer(with({{"heads", 1}}), d);
   const Tensor x = normal_rows(n, d, 2), longer = normal_rows(2 * n, d, 2), shorter = normal_rows(n / 2, d, 2);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x, nullptr, Pattern::bidirectional); },
       [&] { run_alone(*sparse, x, nullptr, Pattern::bidirectional); });
   std::printf("dense %.3f s, bigbird %.3f s\n", m.first, m.second);
   EXPECT_LE(m.second, m.first / 8);
-  const Medians growth = medians_in_turn(
+  const Seconds growth = medians_in_turn(
       5, [&] { run_alone(*sparse, shorter); }, [&] { run_alone(*sparse, longer); });
   std::printf("8k %.3f s, 32k %.3f s\n", growth.first, growth.second);
   EXPECT_GE(growth.second / growth.first, 3.6);

@@ -94,7 +94,7 @@ TEST(SpeedP260, PlantedStripesAreFoundInHalfTheTimeOfDense) {
   const double least = *std::min_element(mass.span().begin(), mass.span().end()),
                error = planted_stripes::relative_error(p.sparse(striped(stripes)), p.dense());
   Tensor out;
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       5, [&] { out = p.dense(); }, [&] { out = p.sparse(striped(sample())); });
   std::printf("%zu columns, density %.3f, weight kept %.4f at least, error %.4f; dense %.3f s, sampled %.3f s (%.2f)\n",
               stripes.columns[0].size(), stripes.density(p.segment()), least, error, m.first, m.second,

@@ -71,7 +71,7 @@ TEST(SystemsP021, SpeedBesideTheSoftmax) {
       o.scale = 0.125f;
       attend(q, k, v, o);
     };
-    const Medians m = medians_in_turn(
+    const Seconds m = medians_in_turn(
         25, [&] { run(ScoreMap::softmax); }, [&] { run(ScoreMap::sigmoid); });
     std::printf("softmax %.2f ms, sigmoid %.2f ms: %.3f of it\n", 1e3 * m.first, 1e3 * m.second, m.second / m.first);
     EXPECT_LE(m.second, 0.95 * m.first);

@@ -46,7 +46,7 @@ class SpeedSparse : public testing::TestWithParam<size_t> {};
 TEST_P(SpeedSparse, AFifthOfExactAttentionsTime) {
   const auto dense = one_head({{"name", "softmax"}}), sparse = one_head(tenths()[GetParam()]);
   const Tensor x = normal_rows(kTokens, kWidth, 2);
-  const Medians m = medians_in_turn(
+  const Seconds m = medians_in_turn(
       3, [&] { run_alone(*dense, x); }, [&] { run_alone(*sparse, x); });
   std::printf("exact %.3f s, %s %.3f s: %.3f of it\n", m.first, tenths()[GetParam()]["name"].get<std::string>().c_str(),
               m.second, m.second / m.first);
