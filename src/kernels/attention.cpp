@@ -233,30 +233,12 @@ int64_t spans(const AttentionTask& t) {
   return larger(1, (end + kAttentionSpan - 1) / kAttentionSpan);
 }
 
-void start_rows(int64_t rows, int64_t value_dim, float* o, int64_t o_stride, Running* running) {
-  for (int64_t r = 0; r < rows; ++r) {
-    running[r] = {kNothing, 0};
-    for_lanes(value_dim, [&](int64_t i, int64_t n) { store_n(o + r * o_stride + i, zero(), n); });
-  }
-}
-
 // Rows [first, first + rows) of one span, from nothing.
 void walk_span(const AttentionTask& t, int64_t first, int64_t rows, int64_t span, float* o, int64_t o_stride,
                Running* running, const ForwardScratch& s) {
-  start_rows(rows, t.value_dim, o, o_stride, running);
+  for (int64_t r = 0; r < rows; ++r) start_row(running[r], o + r * o_stride, t.value_dim);
   walk_keys(t, Pass::running, first, rows, {span * kAttentionSpan, (span + 1) * kAttentionSpan}, o, o_stride, running,
             s);
-}
-
-// Adds what later keys gave to a row.
-void merge(Running& sum, float* o, Running later, const float* later_o, int64_t value_dim) {
-  if (later.top == kNothing && later.total == 0) return;
-  const float top = later.top > sum.top ? later.top : sum.top, kept = exp_of(sum.top - top),
-              added = exp_of(later.top - top);
-  sum = {top, sum.total * kept + later.total * added};
-  for_lanes(value_dim, [&](int64_t i, int64_t n) {
-    store_n(o + i, fma(load_n(later_o + i, n), set(added), load_n(o + i, n) * set(kept)), n);
-  });
 }
 
 float finish_softmax(const AttentionTask& t, Running r, float* o) {
@@ -293,9 +275,9 @@ void fold_spans(const AttentionTask& t, int64_t begin, int64_t end, const float*
     const auto of = [&](int64_t span) { return sums + (span * rows + r) * row; };
     const auto running = [&](int64_t span) { return Running{of(span)[t.value_dim], of(span)[t.value_dim + 1]}; };
     float* const to = o + (begin + r) * o_stride;
-    for_lanes(t.value_dim, [&](int64_t i, int64_t n) { store_n(to + i, load_n(of(0) + i, n), n); });
-    Running sum = running(0);
-    for (int64_t span = 1; span < parts; ++span) merge(sum, to, running(span), of(span), t.value_dim);
+    Running sum;
+    start_row(sum, to, t.value_dim);
+    for (int64_t span = 0; span < parts; ++span) merge(sum, to, running(span), of(span), t.value_dim);
     stat[begin + r] = finish_softmax(t, sum, to);
   }
 }
@@ -313,9 +295,10 @@ float finish_powers(const AttentionTask& t, Running r, float* o) {
 void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
                   const ForwardScratch& s) {
   const Range all{0, t.keys};
-  start_rows(rows, t.value_dim, o, o_stride, s.running);
-  if (t.map == ScoreMap::power)
-    for (int64_t r = 0; r < rows; ++r) s.running[r].top = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    start_row(s.running[r], o + r * o_stride, t.value_dim);
+    if (t.map == ScoreMap::power) s.running[r].top = 0;
+  }
   if (t.map == ScoreMap::clipped) {
     walk_keys(t, Pass::measuring, first, rows, all, o, o_stride, s.running, s);
     for (int64_t r = 0; r < rows; ++r) s.running[r].top = log_sum(s.running[r]);

@@ -164,6 +164,31 @@ struct Running {
   float top, total;
 };
 
+inline void start_row(Running& running, float* o, int64_t value_dim) {
+  running = {kNothing, 0};
+  for_lanes(value_dim, [&](int64_t i, int64_t n) { store_n(o + i, zero(), n); });
+}
+
+inline bool empty(Running r) {
+  return r.top == kNothing && r.total == 0;
+}
+
+// Adds what later keys gave to a row.
+inline void merge(Running& sum, float* o, Running later, const float* later_o, int64_t value_dim) {
+  if (empty(later)) return;
+  if (empty(sum)) {
+    sum = later;
+    for_lanes(value_dim, [&](int64_t i, int64_t n) { store_n(o + i, load_n(later_o + i, n), n); });
+    return;
+  }
+  const float top = later.top > sum.top ? later.top : sum.top, kept = exp_of(sum.top - top),
+              added = exp_of(later.top - top);
+  sum = {top, sum.total * kept + later.total * added};
+  for_lanes(value_dim, [&](int64_t i, int64_t n) {
+    store_n(o + i, fma(load_n(later_o + i, n), set(added), load_n(o + i, n) * set(kept)), n);
+  });
+}
+
 // Turns a row of products into exponentials and brings what was summed before to the new maximum.
 inline void weigh_exponentials(const Scores& scores, float* row, Running& running, float* o, int64_t value_dim) {
   vf highest_lane = set(kNothing);

@@ -96,7 +96,8 @@ struct Scratch {
   float *sum_keys, *sum_values;    // [kKeys, key_dim], [kKeys, value_dim]: gradients of keys that stand apart
   float *some_queries, *some_outs, *some_do;  // [kRows, key_dim], [kRows, value_dim] twice
   float *weights, *slopes;                    // [kRows, kKeys]
-  Running* running;                           // [end - begin]
+  Running *running, *earlier;                 // [end - begin]: of a span of keys, and of those before it
+  float* sums;                                // [end - begin, value_dim]: of those before it
   float* delta;                               // [end - begin]
 
   Scratch(const SparseAttentionTask& t, float* scratch)
@@ -112,12 +113,14 @@ struct Scratch {
         weights(some_do + kRows * t.value_dim),
         slopes(weights + kRows * kKeys),
         running(reinterpret_cast<Running*>(slopes + kRows * kKeys)),
-        delta(reinterpret_cast<float*>(running + (t.end - t.begin))) {}
+        earlier(running + (t.end - t.begin)),
+        sums(reinterpret_cast<float*>(earlier + (t.end - t.begin))),
+        delta(sums + (t.end - t.begin) * t.value_dim) {}
 };
 
 int64_t scratch_floats(const SparseAttentionTask& t) {
   return 3 * kKeys * (t.key_dim + t.value_dim) + kRows * (t.key_dim + 2 * t.value_dim) + 2 * kRows * kKeys +
-         3 * (t.end - t.begin);
+         (t.value_dim + 5) * (t.end - t.begin);
 }
 
 int64_t in_lanes(int64_t n) {
@@ -177,18 +180,38 @@ int64_t forward_tile(const SparseAttentionTask& t, const KeyTile& tile, float* o
   return pairs;
 }
 
+// Adds what the tiles of a span gave to what those before it did, and starts anew.
+void end_span(const SparseAttentionTask& t, float* o, int64_t o_stride, const Scratch& s) {
+  for (int64_t i = t.begin, r = 0; i < t.end; ++i, ++r) {
+    if (empty(s.running[r])) continue;
+    merge(s.earlier[r], s.sums + r * t.value_dim, s.running[r], o + i * o_stride, t.value_dim);
+    start_row(s.running[r], o + i * o_stride, t.value_dim);
+  }
+}
+
 int64_t forward(const SparseAttentionTask& t, float* o, int64_t o_stride, float* stat, float* scratch) {
   const Scratch s(t, scratch);
-  for (int64_t i = t.begin; i < t.end; ++i) {
-    s.running[i - t.begin] = {kNothing, 0};
-    for_lanes(t.value_dim, [&](int64_t c, int64_t n) { store_n(o + i * o_stride + c, zero(), n); });
+  for (int64_t i = t.begin, r = 0; i < t.end; ++i, ++r) {
+    start_row(s.running[r], o + i * o_stride, t.value_dim);
+    s.earlier[r] = {kNothing, 0};
   }
-  int64_t pairs = 0;
-  for (int64_t i = 0; i < t.tile_count; ++i) pairs += forward_tile(t, t.tiles[i], o, o_stride, s);
-  for (int64_t i = t.begin; i < t.end; ++i) {
-    const Running r = s.running[i - t.begin];
-    stat[i] = log_sum(r);
-    if (r.total != 0) scale_row(o + i * o_stride, 1 / r.total, t.value_dim);
+  int64_t pairs = 0, span = 0;
+  for (int64_t i = 0; i < t.tile_count; ++i) {
+    const int64_t here = row_at(t.tiles[i].keys, t.key_list, 0) / kAttentionSpan;
+    if (here != span) end_span(t, o, o_stride, s);
+    span = here;
+    pairs += forward_tile(t, t.tiles[i], o, o_stride, s);
+  }
+  for (int64_t i = t.begin, r = 0; i < t.end; ++i, ++r) {
+    float* const row = o + i * o_stride;
+    if (!empty(s.earlier[r])) {
+      merge(s.earlier[r], s.sums + r * t.value_dim, s.running[r], row, t.value_dim);
+      s.running[r] = s.earlier[r];
+      copy_row(s.sums + r * t.value_dim, row, t.value_dim);
+    }
+    const Running sum = s.running[r];
+    stat[i] = log_sum(sum);
+    if (sum.total != 0) scale_row(row, 1 / sum.total, t.value_dim);
   }
   return pairs;
 }

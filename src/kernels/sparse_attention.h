@@ -24,8 +24,8 @@ struct KeyTile {
 
 // Attention of one head over one segment, o_i = sum_j softmax_j(s_ij) v_j with s_ij = scale q_i . k_j
 // - alibi |i + offset - j|, over the keys that the tiles show to query i, each key in one tile at most. Tiles are taken
-// in their order with a running maximum, as in kernels/attention.h: a query whose tiles are whole blocks of kTileKeys
-// keys gets the bits of dense attention over these keys.
+// in their order with a running maximum, and summed over spans of keys, as in kernels/attention.h: a query whose tiles
+// are whole blocks of kTileKeys keys, from the first on, gets the bits of dense attention over these keys.
 struct SparseAttentionTask {
   const float* q = nullptr;               // [queries, key_dim], [keys, key_dim], [keys, value_dim]; rows q_stride, ...
   const void *k = nullptr, *v = nullptr;  // units apart: floats, or what `format` keeps them in

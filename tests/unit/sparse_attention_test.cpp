@@ -197,7 +197,7 @@ TEST(SparseAttention, GradientsAreThoseOfTheDefinition) {
 
 // All keys in whole blocks of 64 or more: dense attention to the bit, forward; smaller blocks sum in another order.
 TEST(SparseAttention, EverythingChosenIsDenseAttention) {
-  const int64_t n = 1500;
+  const int64_t n = 2100;
   const Tensor q = draw(n, 2 * 64, 1), k = draw(n, 64, 2), v = draw(n, 64, 3), d = draw(n, 2 * 64, 4);
   const std::vector<AttentionSegment> segments = {{0, n, 0, 0, n, 0}};
   for (const bool causal : {true, false})
