@@ -20,6 +20,7 @@ if(SENNIT_SANITIZE)
 endif()
 if(SENNIT_FUZZ)
   target_compile_options(sennit_flags INTERFACE $<${watched}:-fsanitize=fuzzer-no-link>)  # coverage of the library itself
+  target_compile_definitions(sennit_flags INTERFACE SENNIT_SCALAR_ONLY)
 endif()
 
 set_property(GLOBAL PROPERTY SENNIT_ROOMS "")
@@ -35,6 +36,24 @@ function(sennit_room name)
   target_link_libraries(sennit_${name} PRIVATE sennit_flags fmt::fmt nlohmann_json::nlohmann_json)
   target_compile_options(sennit_${name} PRIVATE $<$<CONFIG:Release>:$<IF:$<BOOL:${ROOM_COLD}>,-O1,-O2>>)
   set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS sennit_${name})
+endfunction()
+
+# sennit_library(name): of the rooms so far.
+function(sennit_library name)
+  get_property(rooms GLOBAL PROPERTY SENNIT_ROOMS)
+  set(objects "")
+  foreach(room ${rooms})
+    list(APPEND objects $<TARGET_OBJECTS:${room}>)
+  endforeach()
+  add_library(${name} STATIC ${objects})
+  target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_compile_features(${name} PUBLIC cxx_std_20)
+  target_link_libraries(${name} PUBLIC fmt::fmt Threads::Threads
+    PRIVATE sentencepiece sentencepiece_train pcre2-8 ICU::uc SQLite::SQLite3 $<BUILD_INTERFACE:sennit_flags>)
+  if(SENNIT_SANITIZE)  # who links an instrumented library needs its runtime, from an installed tree too
+    target_link_options(${name} PUBLIC -fsanitize=${SENNIT_SANITIZE})
+  endif()
 endfunction()
 
 # sennit_registry(out room): writes a source that calls register_<file>() for each file of a socket's room, so that a
@@ -84,7 +103,7 @@ function(sennit_kernels)
   # g++ 12 takes the deliberately undefined inputs of its own intrinsics for mistakes (GCC bug 105593).
   list(APPEND flags_avx512 $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized$<SEMICOLON>-Wno-maybe-uninitialized>)
   set(levels scalar)
-  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND NOT SENNIT_FUZZ)  # which is of readers
     list(APPEND levels avx2 avx512)
   endif()
   foreach(level ${levels})
@@ -106,7 +125,7 @@ function(sennit_kernels)
     set_target_properties(${room} PROPERTIES UNITY_BUILD OFF)
     target_include_directories(${room} PUBLIC ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(${room} PRIVATE sennit_flags)
-    # Fuzzing is of readers; kernels are watched in the presets dev and tsan. clang takes minutes for some of them.
+    # Kernels are watched in the presets dev and tsan. clang takes minutes for some of them.
     set_target_properties(${room} PROPERTIES SENNIT_UNWATCHED "${SENNIT_FUZZ}")
     set_property(GLOBAL APPEND PROPERTY SENNIT_ROOMS ${room})
   endforeach()

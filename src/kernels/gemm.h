@@ -45,7 +45,7 @@ SENNIT_KERNEL_TABLE_AMX(Gemm, gemm)
 namespace scalar {
 extern const PanelKernels gemm_single;
 }
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SENNIT_SCALAR_ONLY)
 namespace avx2 {
 extern const PanelKernels gemm_single;
 }

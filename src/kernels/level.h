@@ -4,7 +4,7 @@
 // Every src/kernels/<name>.cpp is compiled once per instruction-set level, each time in a namespace of its own, and
 // fills one table of functions. SENNIT_KERNEL_TABLE(Type, name) in its header declares the tables and a function
 // name() that returns the one in use. A file <name>.amx.cpp replaces the AVX-512 table where AMX is there:
-// SENNIT_KERNEL_TABLE_AMX.
+// SENNIT_KERNEL_TABLE_AMX. A build with SENNIT_SCALAR_ONLY has the scalar level alone.
 namespace sennit::kernels {
 
 template <class Table>
@@ -20,7 +20,7 @@ const Table& pick(const Table& scalar, const Table& avx2, const Table& avx512, c
 
 }  // namespace sennit::kernels
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SENNIT_SCALAR_ONLY)
 #define SENNIT_KERNEL_TABLE(Type, name)                                                                           \
   namespace scalar { extern const Type name##_table; }                                                            \
   namespace avx2 { extern const Type name##_table; }                                                              \

@@ -37,36 +37,36 @@ struct Head {
     q = x.q.value().data() + k, k1 = x.k1.value().data() + k, k2 = x.k2.value().data() + k;
     v1 = x.v1.value().data() + v, v2 = x.v2.value().data() + v;
   }
-  // Scores of query i and all pairs [n, n]; `turned` holds dk numbers.
-  void scores(int64_t i, float* turned, float* to) const {
-    for (int64_t j = 0; j < n; ++j) {
-      for (int64_t p = 0; p < dk; ++p) turned[p] = scale * q[i * k_stride + p] * k1[j * k_stride + p];
-      for (int64_t l = 0; l < n; ++l) {
-        float sum = 0;
-        for (int64_t p = 0; p < dk; ++p) sum += turned[p] * k2[l * k_stride + p];
-        to[j * n + l] = sum;
-      }
+  // Scores of query i and the pairs of key j [n]; `turned` holds dk numbers.
+  void scores(int64_t i, int64_t j, float* turned, float* to) const {
+    for (int64_t p = 0; p < dk; ++p) turned[p] = scale * q[i * k_stride + p] * k1[j * k_stride + p];
+    for (int64_t l = 0; l < n; ++l) {
+      float sum = 0;
+      for (int64_t p = 0; p < dk; ++p) sum += turned[p] * k2[l * k_stride + p];
+      to[l] = sum;
     }
   }
 };
 
-// What backward wants of a query: ln of the sum of its exponentials.
+// What backward wants of a query: ln of the sum of its exponentials. A running maximum, as in kernels/attention.h.
 double forward_query(const Head& h, int64_t i, float* y, float* scratch) {
-  float *const scores = scratch, *const inner = scratch + h.n * h.n;
-  h.scores(i, inner, scores);
-  const float top = *std::max_element(scores, scores + h.n * h.n);
+  float *const scores = scratch, *const inner = scratch + h.n;
   double total = 0;
+  float top = -INFINITY;
   Pooled<double> sums(static_cast<size_t>(h.dv));
   for (int64_t j = 0; j < h.n; ++j) {  // the sum over l in float, that over j in double
+    h.scores(i, j, inner, scores);
+    const float highest = std::max(top, *std::max_element(scores, scores + h.n)), kept = std::exp(top - highest);
+    top = highest;
     float weight = 0;
     std::fill_n(inner, h.dv, 0.0f);
     for (int64_t l = 0; l < h.n; ++l) {
-      const float e = std::exp(scores[j * h.n + l] - top);
+      const float e = std::exp(scores[l] - top);
       weight += e;
       for (int64_t c = 0; c < h.dv; ++c) inner[c] += e * h.v2[l * h.v_stride + c];
     }
-    total += weight;
-    for (int64_t c = 0; c < h.dv; ++c) sums[c] += double{h.v1[j * h.v_stride + c]} * inner[c];
+    total = total * kept + weight;
+    for (int64_t c = 0; c < h.dv; ++c) sums[c] = sums[c] * kept + double{h.v1[j * h.v_stride + c]} * inner[c];
   }
   for (int64_t c = 0; c < h.dv; ++c) y[c] = static_cast<float>(sums[c] / total);
   return top + std::log(total);
@@ -80,14 +80,14 @@ struct HeadGradients {
 // p_jl = exp(s_jl - stat), and ds_jl = p_jl (sum_c dy_c v1_jc v2_lc - sum_c dy_c y_c).
 void backward_query(const Head& h, int64_t i, const float* y, const float* dy, double stat, const HeadGradients& d,
                     float* scratch) {
-  float *const scores = scratch, *const given = scratch + h.n * h.n;
-  h.scores(i, given, scores);
+  float *const scores = scratch, *const given = scratch + h.n;
   float own = 0;
   for (int64_t c = 0; c < h.dv; ++c) own += dy[c] * y[c];
   for (int64_t j = 0; j < h.n; ++j) {
+    h.scores(i, j, given, scores);
     for (int64_t c = 0; c < h.dv; ++c) given[c] = dy[c] * h.v1[j * h.v_stride + c];
     for (int64_t l = 0; l < h.n; ++l) {
-      const float p = static_cast<float>(std::exp(scores[j * h.n + l] - stat));
+      const float p = static_cast<float>(std::exp(scores[l] - stat));
       float slope = -own;
       for (int64_t c = 0; c < h.dv; ++c) {
         const float v = h.v2[l * h.v_stride + c];
@@ -109,7 +109,7 @@ void backward_query(const Head& h, int64_t i, const float* y, const float* dy, d
 int64_t scratch_floats(const KroneckerOperands& x, std::span<const Segment> segments) {
   int64_t longest = 0;
   for (const Segment& s : segments) longest = std::max(longest, s.length);
-  return longest * longest + std::max(x.q.columns(), x.v1.columns());
+  return longest + std::max(x.q.columns(), x.v1.columns());
 }
 int64_t pair_flops(std::span<const Segment> segments, int64_t width) {
   int64_t sum = 0;

@@ -19,7 +19,7 @@ struct KroneckerOptions {
   float scale;  // 1 / dk in the paper
 };
 
-// Exact: O(n^3 d) operations and O(n^2) scratch a thread for a segment of n tokens. [N, heads dv]
+// Exact: O(n^3 d) operations and O(n) scratch a thread for a segment of n tokens. [N, heads dv]
 Var kronecker_attention(const KroneckerOperands& x, std::span<const Segment> segments, const KroneckerOptions& options);
 
 // With the exponential's polynomial of that degree, section 5: the weights are then sums of products of monomials of

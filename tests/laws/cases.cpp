@@ -4,6 +4,7 @@ namespace sennit::laws {
 namespace {
 
 constexpr double kViolences[] = {1, 4, 40};  // what parameters are multiplied by, at most
+constexpr int64_t kMostFlops = 1 << 26;      // of a sample: a cubic cost ends at 65 tokens
 
 }  // namespace
 
@@ -23,6 +24,7 @@ std::string over_lengths(const MixerCase& c, Pattern pattern, const SampleBody& 
       Choices choices;
       mixer->choices = &choices;
       const int64_t memory = lengths()[static_cast<size_t>(rng.fork("memory").below(std::ssize(lengths())))];
+      if (!affordable(*mixer, pattern, n, memory, kMostFlops)) break;
       const Sample sample = random_sample(c, pattern, n, memory, rng);
       const naive::Matrix definition = run_naive(*mixer, sample);
       try {

@@ -46,6 +46,11 @@ double sensitivity(Mixer& mixer, const Sample& sample, const naive::Matrix& defi
 // multiple of what the definition makes of the last digits of its operands. Else such a multiple.
 double budget(const MixerCase& c, Mixer& mixer, const Sample& sample, const naive::Matrix& definition);
 
+// Whether a sample takes up to `most` operations, by the cost that the mixer declares: longer ones are left out.
+inline bool affordable(const Mixer& mixer, Pattern pattern, int64_t n, int64_t memory, int64_t most) {
+  return mixer.pattern_flops(pattern, n, memory) <= most;
+}
+
 inline const std::vector<int64_t>& lengths() {
   static const std::vector<int64_t> all = {1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200};
   return all;

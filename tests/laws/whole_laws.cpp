@@ -154,11 +154,14 @@ std::string threads_change_nothing(const MixerCase& c, Pattern pattern) {
   return broken;
 }
 
+constexpr int64_t kMostFlops = int64_t{1} << 32;  // of one pass
+
 std::string costs_as_declared(const MixerCase& c, Pattern pattern) {
   NoGrad off;
   auto mixer = c.make(Rng(41));
   for (const int64_t n : {64, 256, 512}) {
     const int64_t m = pattern == Pattern::cross ? 3 * n / 4 : 0;
+    if (!affordable(*mixer, pattern, n, m, kMostFlops)) break;
     const Sample sample = random_sample(c, pattern, n, m, Rng(42));
     operation_count() = {};
     run_whole(*mixer, sample, {});
@@ -182,9 +185,11 @@ std::string costs_as_declared(const MixerCase& c, Pattern pattern) {
     run_whole(*mixer, sample, {});
     return static_cast<double>(memory_counters().peak - base);
   };
-  peak(512);
-  const double small = peak(512), large = peak(2048);
-  return large <= 4.4 * small ? "" : fmt::format("{} bytes for 512 tokens, {} for 2048", small, large);
+  int64_t n = 512;
+  while (!affordable(*mixer, pattern, 4 * n, 4 * n, kMostFlops)) n /= 2;
+  peak(n);
+  const double small = peak(n), large = peak(4 * n);
+  return large <= 4.4 * small ? "" : fmt::format("{} bytes for {} tokens, {} for four times as many", small, n, large);
 }
 
 std::string implicit_matrix(const MixerCase& c, Pattern pattern) {
