@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -42,16 +43,20 @@ std::atomic<int>& threads() {
   return n;
 }
 
-// Looks for a change of `value` for some microseconds, then sleeps until there is one: short gaps between parallel parts
-// cost no system call, and a busy machine is not kept busy by waiting.
+// Looks for a change of `value` for a moment, longer than the gaps between the parallel parts of a decode step: to sleep and be
+// woken costs more. Then sleeps until there is one, so that a busy machine is not kept busy by waiting.
 template <class T>
 void wait_while(const std::atomic<T>& value, T same) {
-  for (int i = 0; i < 2000; ++i) {
-    if (value.load(std::memory_order_acquire) != same) return;
+  constexpr auto kMoment = std::chrono::microseconds(200);
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int i = 0; i < 50; ++i) {
+      if (value.load(std::memory_order_acquire) != same) return;
 #if defined(__x86_64__)
-    _mm_pause();
+      _mm_pause();
 #endif
-  }
+    }
+  } while (std::chrono::steady_clock::now() - start < kMoment);
   while (value.load(std::memory_order_acquire) == same) value.wait(same, std::memory_order_acquire);
 }
 
