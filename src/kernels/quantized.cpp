@@ -76,8 +76,8 @@ constexpr int kTile = 6;  // rows of x at a time
 
 #elif defined(SENNIT_LEVEL_avx2)
 
-// Rows 0-7 and 8-15: of pairs of columns, in 16 bits, where those of a whole block fit if codes have 4 bits (8 * 2 * 15 *
-// 127 < 2^15), and then in 32. Codes of 8 bits are read as their low and their high half in two passes.
+// Rows 0-7 and 8-15: of pairs of columns, in 16 bits, where those of a whole block fit if codes have 4 bits (8 * 2 * 15
+// * 127 < 2^15), and then in 32. Codes of 8 bits are read as their low and their high half in two passes.
 struct Sums {
   __m256i v[2];
 };
@@ -268,7 +268,7 @@ SENNIT_INLINE Codes group_codes(const uint8_t* block, int g) {
 }
 // How often the codes of a block are read, and what is seen of them.
 template <int kBits>
-constexpr int kPasses = kHalves && kBits == 8 ? 2 : 1;
+constexpr int kPasses = kHalves&& kBits == 8 ? 2 : 1;
 template <int kBits>
 SENNIT_INLINE Codes codes_of(const uint8_t* block, int g, int pass) {
   const Codes codes = group_codes<kBits>(block, g);
@@ -276,24 +276,37 @@ SENNIT_INLINE Codes codes_of(const uint8_t* block, int g, int pass) {
   return pass == 0 ? low_half(codes) : high_half(codes);
 }
 
+// What a part of a block multiplies its codes by, and what it then takes away.
+struct Steps {
+  Floats scale, minimum;
+};
+template <QuantizedLayout kLayout>
+SENNIT_INLINE Steps steps_of(const uint8_t* block, int part, float zero) {
+  const uint8_t* scales = block + 64 * kLayout.bits;
+  const Floats scale = load_halves(scales + 32 * part);
+  if constexpr (!kLayout.minima()) return {scale, times(scale, zero)};
+  return {scale, load_halves(scales + 32 * (kLayout.parts + part))};
+}
+
 // Adds to `sums` what the whole-number sums of one part of a block amount to; `at` is the row's block.
 template <int kParts>
-SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floats sums, Floats whole, Floats scale,
-                              Floats minimum) {
+SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floats sums, Floats whole,
+                              const Steps& steps) {
   const float by = t.x.scale[at],
               total = kParts == 2 ? t.x.sums[2 * at + part] : t.x.sums[2 * at] + t.x.sums[2 * at + 1];
-  return subtract_product(add_product(sums, whole, times(scale, by)), minimum, by * total);
+  return subtract_product(add_product(sums, whole, times(steps.scale, by)), steps.minimum, by * total);
 }
 
 // The sums of one panel with R rows of x that start at row i.
-template <int kBits, int kParts, int R>
+template <QuantizedLayout kLayout, int R>
 SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, float (*y)[kQuantizedRows]) {
-  constexpr int64_t kBytes = QuantizedLayout{kBits, kParts}.block_bytes();
+  constexpr int64_t kBytes = kLayout.block_bytes();
+  constexpr int kBits = kLayout.bits, kParts = kLayout.parts;
+  const auto zero = static_cast<float>(t.layout.zero);
   constexpr int kRun = kGroups / kParts;
   Floats sums[R];
   for (int r = 0; r < R; ++r) sums[r] = no_floats();
   for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
-    const uint8_t* scales = panel + 64 * kBits;
     for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(panel + kAhead + line);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
@@ -316,86 +329,99 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
           if (kPasses<kBits> == 2 && R > 2) put_away(whole[r]);
         }
       }
-      const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
+      const Steps steps = steps_of<kLayout>(panel, part, zero);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
-        sums[r] = add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], to_floats(whole[r]), scale, minimum);
+        sums[r] = add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], to_floats(whole[r]), steps);
     }
   }
   for (int r = 0; r < R; ++r) put(sums[r], y[r]);
 }
 
-template <int kBits, int kParts, int R>
+template <QuantizedLayout kLayout, int R>
 [[gnu::noinline]] void panel_tile(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
   float y[R][kQuantizedRows];
-  panel_rows<kBits, kParts, R>(t, panel, i, y);
+  panel_rows<kLayout, R>(t, panel, i, y);
   const int64_t width = t.n - j < kQuantizedRows ? t.n - j : kQuantizedRows;
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < width; ++c) t.y[(i + r) * t.y_stride + j + c] = y[r][c] + (t.bias ? t.bias[j + c] : 0);
 }
 
 // At most R rows of x, those that are left.
-template <int kBits, int kParts, int R>
+template <QuantizedLayout kLayout, int R>
 SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
-  if (t.m - i >= R) return panel_tile<kBits, kParts, R>(t, panel, i, j);
-  if constexpr (R > 1) tile_of_rows<kBits, kParts, R - 1>(t, panel, i, j);
+  if (t.m - i >= R) return panel_tile<kLayout, R>(t, panel, i, j);
+  if constexpr (R > 1) tile_of_rows<kLayout, R - 1>(t, panel, i, j);
 }
 
-template <int kBits, int kParts>
+template <QuantizedLayout kLayout>
 void multiply_all(const QuantizedTask& t) {
-  constexpr int64_t kBytes = QuantizedLayout{kBits, kParts}.block_bytes();
+  constexpr int64_t kBytes = kLayout.block_bytes();
   for (int64_t j = 0; j < t.n; j += kQuantizedRows) {
     const uint8_t* panel = t.panels + j / kQuantizedRows * t.blocks * kBytes;
-    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kBits, kParts, kTile>(t, panel, i, j);
+    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile>(t, panel, i, j);
   }
-}
-
-void multiply(const QuantizedTask& t) {
-  if (t.layout.bits == 4) return multiply_all<4, 1>(t);
-  if (t.layout.parts == 1) return multiply_all<8, 1>(t);
-  multiply_all<8, 2>(t);
 }
 
 // One panel of W as 16 of the 32 columns of a panel of pairs.
-template <int kBits, int kParts>
-void unpack_panel(const uint8_t* block, int64_t blocks, float* units) {
-  for (int64_t b = 0; b < blocks; ++b, block += QuantizedLayout{kBits, kParts}.block_bytes()) {
-    const uint8_t* scales = block + 64 * kBits;
+template <QuantizedLayout kLayout>
+void unpack_panel(const uint8_t* block, int64_t blocks, float zero, float* units) {
+  for (int64_t b = 0; b < blocks; ++b, block += kLayout.block_bytes())
     for (int g = 0; g < kGroups; ++g) {
-      const int part = g * kParts / kGroups;
-      const Floats scale = load_halves(scales + 32 * part), minimum = load_halves(scales + 32 * (kParts + part));
-      const Codes codes = group_codes<kBits>(block, g);
-      for (int j = 0; j < 4; j += 2, units += kPanelColumns)
-        put_pairs(decoded(column(codes, j), scale, minimum), decoded(column(codes, j + 1), scale, minimum), units);
+      const Steps steps = steps_of<kLayout>(block, g * kLayout.parts / kGroups, zero);
+      const Codes codes = group_codes<kLayout.bits>(block, g);
+      const auto at = [&](int j) { return decoded(column(codes, j), steps.scale, steps.minimum); };
+      for (int j = 0; j < 4; j += 2, units += kPanelColumns) put_pairs(at(j), at(j + 1), units);
     }
-  }
+}
+
+// Calls body.template operator()<layout>() with the layout's bits, parts and whether it stores minima.
+template <class Body>
+void with_layout(QuantizedLayout layout, const Body& body) {
+  constexpr int kSome = 1;
+  if (layout.bits == 4 && layout.minima()) return body.template operator()<QuantizedLayout{4, 1}>();
+  if (layout.bits == 4) return body.template operator()<QuantizedLayout{4, 1, kSome}>();
+  if (layout.parts == 2) return body.template operator()<QuantizedLayout{8, 2, kSome}>();
+  if (layout.minima()) return body.template operator()<QuantizedLayout{8, 1}>();
+  body.template operator()<QuantizedLayout{8, 1, kSome}>();
+}
+
+void multiply(const QuantizedTask& t) {
+  with_layout(t.layout, [&]<QuantizedLayout kLayout>() { multiply_all<kLayout>(t); });
 }
 
 void unpack(QuantizedLayout layout, const uint8_t* panel, int64_t blocks, float* units) {
-  if (layout.bits == 4) return unpack_panel<4, 1>(panel, blocks, units);
-  if (layout.parts == 1) return unpack_panel<8, 1>(panel, blocks, units);
-  unpack_panel<8, 2>(panel, blocks, units);
+  const auto zero = static_cast<float>(layout.zero);
+  with_layout(layout, [&]<QuantizedLayout kLayout>() { unpack_panel<kLayout>(panel, blocks, zero, units); });
+}
+
+void round_block(const float* x, int64_t n, int8_t* q, float* scale, float* sums) {
+  float whole[kQuantizedColumns];
+  vf largest = zero();
+  for (int64_t i = 0; i < kQuantizedColumns; i += kLanes) {
+    const vf v = n - i >= kLanes ? load(x + i) : n > i ? load_part(x + i, n - i) : zero();
+    store(whole + i, v);
+    largest = max(largest, abs(v));
+  }
+  const float most = highest(largest);
+  const vf by = set(most > 1e-30f ? 127 / most : 0);
+  for (int half = 0; half < 2; ++half) {
+    vf total = zero();
+    for (int64_t i = 16 * half; i < 16 * (half + 1); i += kLanes) {
+      const vf v = round(load(whole + i) * by);
+      store(whole + i, v);
+      total = total + v;
+    }
+    sums[half] = sum(total);
+  }
+  for (int64_t i = 0; i < kQuantizedColumns; ++i) q[i] = static_cast<int8_t>(whole[i]);
+  *scale = most > 1e-30f ? most / 127 : 0;
 }
 
 void round_row(const float* x, int64_t k, int8_t* q, float* scale, float* sums) {
-  for (int64_t b = 0; b * kQuantizedColumns < k; ++b, q += kQuantizedColumns) {
-    const float* from = x + b * kQuantizedColumns;
-    const int64_t n = k - b * kQuantizedColumns < kQuantizedColumns ? k - b * kQuantizedColumns : kQuantizedColumns;
-    float most = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      const float a = __builtin_fabsf(from[i]);
-      most = a > most ? a : most;
-    }
-    const float by = most > 1e-30f ? 127 / most : 0;
-    int total[2] = {0, 0};
-    for (int64_t i = 0; i < kQuantizedColumns; ++i) {
-      // Adding 1.5 2^23 rounds to the nearest whole number, ties to even.
-      const float whole = i < n ? (from[i] * by + 0x1.8p23f) - 0x1.8p23f : 0;
-      q[i] = static_cast<int8_t>(whole);
-      total[i / 16] += q[i];
-    }
-    scale[b] = by > 0 ? most / 127 : 0;
-    sums[2 * b] = static_cast<float>(total[0]), sums[2 * b + 1] = static_cast<float>(total[1]);
+  for (int64_t b = 0; b * kQuantizedColumns < k; ++b) {
+    const int64_t at = b * kQuantizedColumns, left = k - at;
+    round_block(x + at, left < kQuantizedColumns ? left : kQuantizedColumns, q + at, scale + b, sums + 2 * b);
   }
 }
 

@@ -18,10 +18,15 @@ using kernels::kQuantizedRows;
 constexpr int64_t kQuantizedThreadWork = 1 << 19;  // multiplications that are worth another thread
 
 kernels::QuantizedLayout layout_for(io::BlockFormat format) {
-  using io::BlockFormat;
-  if (format == BlockFormat::q6_k) return {8, 2};
-  const bool four = format == BlockFormat::q4_0 || format == BlockFormat::q4_1 || format == BlockFormat::q4_k;
-  return {four ? 4 : 8, 1};
+  switch (format) {
+    case io::BlockFormat::q4_0: return {4, 1, 8};
+    case io::BlockFormat::q4_1:
+    case io::BlockFormat::q4_k: return {4, 1};
+    case io::BlockFormat::q5_0: return {8, 1, 16};
+    case io::BlockFormat::q6_k: return {8, 2, 32};
+    case io::BlockFormat::q8_0: return {8, 1, 128};
+    default: return {8, 1};
+  }
 }
 
 void put_half(uint8_t* p, float x) {
@@ -79,7 +84,7 @@ void QuantizedMatrix::pack_panel(const io::StoredTensor& w, int64_t panel) {
       uint8_t* scales = block + 64 * layout_.bits;
       for (int part = 0; part < layout_.parts; ++part) {
         put_half(scales + 32 * part + 2 * r, row[b].scale[part]);
-        put_half(scales + 32 * (layout_.parts + part) + 2 * r, row[b].minimum[part]);
+        if (layout_.zero == 0) put_half(scales + 32 * (layout_.parts + part) + 2 * r, row[b].minimum[part]);
       }
     }
   }
@@ -95,7 +100,8 @@ void QuantizedMatrix::row(int64_t i, float* x) const {
       const int q = block[at.byte] >> at.shift & ((1 << layout_.bits) - 1);
       const int64_t part = c * layout_.parts / kQuantizedColumns;
       const uint8_t* scale = block + 64 * layout_.bits + 32 * part + 2 * r;
-      x[b * kQuantizedColumns + c] = half_at(scale) * static_cast<float>(q) - half_at(scale + 32 * layout_.parts);
+      const float minimum = layout_.zero == 0 ? half_at(scale + 32 * layout_.parts) : half_at(scale) * static_cast<float>(layout_.zero);
+      x[b * kQuantizedColumns + c] = half_at(scale) * static_cast<float>(q) - minimum;
     }
 }
 

@@ -4,9 +4,9 @@
 
 namespace sennit {
 
-// A weight [out, in] that stays quantized in memory, packed once for reading in order: about the bytes of its file for
-// q8_0, q4_0 and q4_1 (9 and 5 bits a number), 5 bits for q4_k, 9 for q5_0, q5_1 and q5_k, 10 for q6_k. Scales are f16;
-// the formats of 256 combine two levels of scales, which rounds each to 11 bits.
+// A weight [out, in] that stays quantized in memory, packed once for reading in order: the bytes of its file for q8_0, q4_0
+// and q4_1 (8.5, 4.5 and 5 bits a number), 5 bits for q4_k, 8.5 for q5_0, 9 for q5_1, q5_k and q6_k. Scales are f16; the
+// formats of 256 combine two levels of scales, which rounds each to 11 bits.
 class QuantizedMatrix {
  public:
   explicit QuantizedMatrix(const io::StoredTensor& weight);  // a matrix in a quantized format
