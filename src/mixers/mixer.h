@@ -66,6 +66,9 @@ class Mixer : public Module {
   // In any of its patterns, with `memory` rows to look at across.
   virtual int64_t pattern_flops(Pattern /*pattern*/, int64_t n, int64_t /*memory*/) const { return flops(n); }
 
+  // Of the grid that a sequence is, where it is one and not a line: a bidirectional batch holds whole rows of it.
+  virtual int64_t grid_columns() const { return 1; }
+
   // Over one fresh sequence x [T, d] in the first of its patterns; nullopt where none exists.
   virtual std::optional<ImplicitMatrix> implicit(const Var& /*x*/, const Context&) { return std::nullopt; }
   virtual Var output(const Var& /*x*/, const Var& core, const Context&) { return core; }
@@ -88,6 +91,10 @@ void check_batch(const char* name, const Batch& batch) {
   static const MixerInfo info = M::info();
   check_batch(info, name, batch);
 }
+// The option of mixers whose tokens may lie in a plane, and what such a mixer asks of a bidirectional batch: throws
+// Error when a sequence ends within a row.
+Field columns_field(int64_t* columns);
+void check_grid(const char* name, int64_t columns, const Batch& batch);
 }  // namespace mixers
 
 }  // namespace sennit

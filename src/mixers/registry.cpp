@@ -25,5 +25,20 @@ void check_batch(const MixerInfo& info, const char* name, const Batch& batch) {
             "a sequence that goes on from a state"});
 }
 
+Field columns_field(int64_t* columns) {
+  return {"columns",
+          columns,
+          "columns of the grid that tokens lie in, row after row; 0: they are a line",
+          {.min = 0, .max = 65536}};
+}
+
+void check_grid(const char* name, int64_t columns, const Batch& batch) {
+  if (batch.pattern != Pattern::bidirectional) return;
+  for (const Segment& s : batch.segments)
+    if (s.length % columns != 0)
+      fail({name, fmt::format("sequences of whole rows of columns = {} tokens", columns),
+            fmt::format("{} tokens", s.length)});
+}
+
 }  // namespace mixers
 }  // namespace sennit

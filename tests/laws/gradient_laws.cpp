@@ -82,7 +82,7 @@ std::string gradients_over(const MixerCase& c, Pattern pattern, int64_t n, doubl
   Choices choices;
   mixer->choices = &choices;
   Objective o{random_sample(c, pattern, n, 2 + rng.fork("memory").below(40), rng),
-              random_rows(n, c.d_model, rng.fork("a")),
+              random_rows(c.whole(pattern, n), c.d_model, rng.fork("a")),
               {},
               {}};
   if (cut) start_from_state(*mixer, c, rng, o);

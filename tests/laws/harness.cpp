@@ -73,7 +73,7 @@ void shake(Module& module, Rng rng, double violence) {
 }
 
 Sample random_sample(const MixerCase& c, Pattern pattern, int64_t n, int64_t m, Rng rng) {
-  Sample s{pattern, random_rows(n, c.d_model, rng.fork("x")), {}};
+  Sample s{pattern, random_rows(c.whole(pattern, n), c.d_model, rng.fork("x")), {}};
   if (pattern == Pattern::cross) s.memory = random_rows(m, c.d_model, rng.fork("memory"));
   return s;
 }
@@ -173,8 +173,8 @@ std::vector<MixerCase> registered_mixers() {
   for (const auto& entry : mixers::registry().entries()) {
     auto add = [&](const std::string& name, Json part) {
       part["name"] = entry.name;
-      cases.push_back({name, [part](Rng rng) { return mixers::registry().make(part, {.d_model = 32}, rng, "laws"); },
-                       32, entry.info.patterns, entry.info.no_state.empty()});
+      const auto make = [part](Rng rng) { return mixers::registry().make(part, {.d_model = 32}, rng, "laws"); };
+      cases.push_back({name, make, 32, entry.info.patterns, entry.info.no_state.empty(), make(Rng(1))->grid_columns()});
     };
     add(entry.name, Json::object());
     for (const auto& [setting, options] : entry.info.settings)

@@ -28,7 +28,7 @@ struct Sample {
   Pattern pattern;
   Tensor x, memory;  // [n, d], [m, d]: the memory only with Pattern::cross
 };
-Sample random_sample(const MixerCase& c, Pattern pattern, int64_t n, int64_t m, Rng rng);
+Sample random_sample(const MixerCase& c, Pattern pattern, int64_t n, int64_t m, Rng rng);  // of c.whole(n) tokens
 
 // Runs a sample as one sequence cut into pieces, each a forward call that continues `state`; without recording.
 Tensor run_pieces(Mixer& mixer, const Sample& sample, const std::vector<int64_t>& lengths, const Context& context,

@@ -17,6 +17,12 @@ struct MixerCase {
   int64_t d_model = 32;
   std::vector<Pattern> patterns = {Pattern::causal};
   bool stateful = true;  // causal sequences go on from a state
+  int64_t columns = 1;   // bidirectional sequences are whole rows of so many tokens
+
+  // The shortest length of at least n tokens that a sequence may have.
+  int64_t whole(Pattern pattern, int64_t n) const {
+    return pattern == Pattern::bidirectional ? (n + columns - 1) / columns * columns : n;
+  }
 };
 
 enum class LawFor {

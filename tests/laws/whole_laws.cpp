@@ -38,7 +38,8 @@ struct Packed {
 
   Packed(const MixerCase& c, Pattern p, const std::vector<int64_t>& lengths, Rng rng) : pattern(p) {
     int64_t n = 0, m = 0;
-    for (const int64_t length : lengths) {
+    for (int64_t length : lengths) {
+      length = c.whole(p, length);
       const int64_t memory_length = 1 + rng.below(70);
       segments.push_back({n, length, 0, nullptr}), memories.push_back({m, memory_length, 0, nullptr});
       n += length, m += memory_length;
@@ -139,7 +140,7 @@ std::string threads_change_nothing(const MixerCase& c, Pattern pattern) {
     const Packed packed(c, pattern, {70, 1, 33, 96}, rng);
     const Context context;
     const Var y = mixer->forward(packed.x, packed.batch(context));
-    backward(y, random_rows(200, c.d_model, rng.fork("a")));
+    backward(y, random_rows(y.rows(), c.d_model, rng.fork("a")));
     std::vector<Tensor> got = {y.value(), packed.x.grad()};
     if (packed.memory) got.push_back(packed.memory.grad());
     mixer->parameters([&](const std::string& name, Parameter& p) {
@@ -159,8 +160,8 @@ constexpr int64_t kMostFlops = int64_t{1} << 32;  // of one pass
 std::string costs_as_declared(const MixerCase& c, Pattern pattern) {
   NoGrad off;
   auto mixer = c.make(Rng(41));
-  for (const int64_t n : {64, 256, 512}) {
-    const int64_t m = pattern == Pattern::cross ? 3 * n / 4 : 0;
+  for (const int64_t least : {64, 256, 512}) {
+    const int64_t n = c.whole(pattern, least), m = pattern == Pattern::cross ? 3 * n / 4 : 0;
     if (!affordable(*mixer, pattern, n, m, kMostFlops)) break;
     const Sample sample = random_sample(c, pattern, n, m, Rng(42));
     operation_count() = {};
@@ -196,8 +197,9 @@ std::string implicit_matrix(const MixerCase& c, Pattern pattern) {
   NoGrad off;
   HostileMemory hostile;
   const Context context;
-  for (const int64_t n : {1, 8, 40}) {
-    Rng rng = Rng(47).fork(c.name).fork(static_cast<uint64_t>(n));
+  for (const int64_t least : {1, 8, 40}) {
+    const int64_t n = c.whole(pattern, least);
+    Rng rng = Rng(47).fork(c.name).fork(static_cast<uint64_t>(least));
     auto mixer = c.make(rng.fork("init"));
     shake(*mixer, rng.fork("shake"), 2);
     const Var x(random_rows(n, c.d_model, rng.fork("x")));
@@ -228,7 +230,7 @@ std::string bf16_products(const MixerCase& c, Pattern pattern) {
   const naive::Matrix definition = run_naive(*mixer, sample);
   const double allowed = std::max(0.05, 4 * sensitivity(*mixer, sample, definition, 0x1p-9));
   const Distance d = distance(run_whole(*mixer, sample, {.precision = Precision::bf16}), definition);
-  return d.relative < allowed ? "" : off_by("bf16 products", d, allowed, 100);
+  return d.relative < allowed ? "" : off_by("bf16 products", d, allowed, sample.x.rows());
 }
 
 template <class F>
@@ -253,8 +255,13 @@ std::string refusals(const MixerCase& c, Pattern) {
     if (!declared || p == Pattern::cross) continue;
     SequenceState state;
     const bool keeps = p == Pattern::causal && c.stateful;
-    if (refuses([&] { run_pieces(*mixer, sample, {3, 2}, {}, state); }) == keeps)
+    const int64_t n = sample.x.rows(), cut = std::min<int64_t>(3, n - 1);
+    const std::vector<int64_t> pieces = keeps ? std::vector{cut, n - cut} : std::vector{n};
+    if (refuses([&] { run_pieces(*mixer, sample, pieces, {}, state); }) == keeps)
       return fmt::format("a state in a {} batch is {}", to_string(p), keeps ? "refused" : "not refused");
+    const Sample ragged{p, random_rows(c.columns + 1, c.d_model, Rng(4)), {}};
+    if (p == Pattern::bidirectional && c.columns > 1 && !refuses([&] { run_whole(*mixer, ragged, {}); }))
+      return fmt::format("{} tokens on a grid of {} columns are not refused", c.columns + 1, c.columns);
   }
   return !c.stateful && !mixer->state_spec().empty() ? "declares a state and that it keeps none" : "";
 }

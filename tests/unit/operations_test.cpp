@@ -8,14 +8,14 @@
 #include "base/parallel.h"
 #include "support/levels.h"
 #include "support/ops_cases.h"
-#include "support/sequence_cases.h"
+#include "support/plane_cases.h"
 
 namespace sennit::operations_test {
 
 std::vector<Operation> all_operations() {
   std::vector<Operation> all;
-  for (const auto& table :
-       {cases::maps(), cases::arithmetic(), cases::layout(), cases::products(), cases::norms(), cases::sequence()})
+  for (const auto& table : {cases::maps(), cases::arithmetic(), cases::layout(), cases::products(), cases::norms(),
+                            cases::sequence(), cases::plane()})
     all.insert(all.end(), table.begin(), table.end());
   return all;
 }

@@ -24,6 +24,7 @@ struct Spread : Mixer {
     v("rate", rate);
   }
   StateSpec state_spec() const override { return {}; }
+  int64_t grid_columns() const override { return 3; }
   int64_t flops(int64_t n) const override { return pattern_flops(Pattern::bidirectional, n, 0); }
   int64_t pattern_flops(Pattern pattern, int64_t n, int64_t memory) const override {
     const int64_t m = pattern == Pattern::cross ? memory : n;
@@ -45,6 +46,7 @@ struct Spread : Mixer {
     if (fault == SpreadFault::states) b.segments = bare;
     if (fault == SpreadFault::any_pattern && b.pattern == Pattern::causal) b.pattern = Pattern::bidirectional;
     mixers::check_batch<Spread>("spread", b);
+    if (fault != SpreadFault::ragged) mixers::check_grid("spread", 3, batch);
   }
 
   Var forward(const Var& x, const Batch& batch) override {
@@ -139,14 +141,19 @@ const std::vector<SpreadFaultCase>& spread_fault_cases() {
                                                      {SpreadFault::any_pattern, "AnyPattern", "Refusals"},
                                                      {SpreadFault::rows_meet, "RowsMeet", "CrossSplits"},
                                                      {SpreadFault::no_memory, "NoMemory", "EmptySequences"},
+                                                     {SpreadFault::ragged, "Ragged", "Refusals"},
                                                      {SpreadFault::threads, "Threads", "ThreadsChangeNothing"}};
   return cases;
 }
 
 MixerCase spread(SpreadFault fault) {
   const MixerInfo info = Spread::info();
-  return {"spread", [fault](Rng rng) { return std::make_unique<Spread>(32, rng, fault); }, 32, info.patterns,
-          info.no_state.empty()};
+  return {"spread",
+          [fault](Rng rng) { return std::make_unique<Spread>(32, rng, fault); },
+          32,
+          info.patterns,
+          info.no_state.empty(),
+          3};
 }
 
 }  // namespace sennit::laws

@@ -5,8 +5,8 @@
 #include "laws/mixer_laws.h"
 
 // A sum over near tokens on both sides, y_i = x_i + sum_j exp(-softplus(a) |i - j|) W m_j, where m is the sequence
-// itself or what it looks at across. It keeps no state. Whole, and with one of the mistakes of mixers that are not
-// causal.
+// itself or what it looks at across. It keeps no state, and its sequences both ways are rows of three tokens. Whole,
+// and with one of the mistakes of mixers that are not causal.
 namespace sennit::laws {
 
 enum class SpreadFault {
@@ -20,6 +20,7 @@ enum class SpreadFault {
   any_pattern,      // runs a causal batch as if it were bidirectional
   rows_meet,        // across, rows of x count each other
   no_memory,        // a memory of no rows gives NaN
+  ragged,           // takes a sequence that ends within a row of its grid
   threads           // a sum whose order depends on the number of threads
 };
 
