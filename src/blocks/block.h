@@ -22,6 +22,7 @@ class Block : public Module {
     // Each a name or an object with "name" and options; a channel of "none" leaves it out.
     const Json *mixer, *channel, *norm;
     std::string where;  // for errors: "model.json: blocks[2]"
+    Mixer::Shared* shared = nullptr;
   };
   // `batch.slot` is the block's first; it uses state_specs().size() of them.
   virtual Var forward(const Var& x, const Batch& batch) = 0;

@@ -5,8 +5,9 @@
 namespace sennit::blocks {
 
 Pair::Pair(const Dims& d, Rng rng)
-    : mixer(mixers::registry().make(*d.mixer, {.d_model = d.d_model, .depth = d.depth, .out_scale = d.out_scale},
-                                    rng.fork("mixer"), d.where)),
+    : mixer(mixers::registry().make(
+          *d.mixer, {.d_model = d.d_model, .depth = d.depth, .out_scale = d.out_scale, .shared = d.shared},
+          rng.fork("mixer"), d.where)),
       mixer_norm(norms::registry().make(*d.norm, {d.d_model}, rng, d.where)) {
   if (detail::part_name(*d.channel, "channel", d.where) == "none") return;
   channel = channels::registry().make(*d.channel, {.d_model = d.d_model, .out_scale = d.out_scale}, rng.fork("channel"),

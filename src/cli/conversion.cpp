@@ -131,6 +131,7 @@ ConversionReport convert(const Conversion& c) {
                      .written = {},
                      .unread = model.unread,
                      .tokenizer = {}};
+  if (c.distill) r.distilled = distill(model, *c.distill);
   ExportOptions options;
   if (!c.weights.empty()) options.weights = io::parse_block_format(c.weights);
   options.container = fs::path(c.out).extension() == ".gguf" ? Container::gguf

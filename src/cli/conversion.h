@@ -3,17 +3,20 @@
 #include <string>
 #include <vector>
 
+#include "model/distillation.h"
 #include "model/export.h"
 
 namespace sennit::cli {
 
 struct Conversion {
   std::string in, out, to = "hf", weights, adapter = {};
+  std::optional<DistillOptions> distill = {};
 };
 struct ConversionReport {
   std::string origin;
   Container container;
   std::vector<TensorUse> read, adapted, written;
+  std::vector<DistilledBlock> distilled = {};
   std::vector<std::string> unread;  // settings that nobody understood
   std::string tokenizer;            // what became of it
   int64_t parameters = 0, bytes = 0;

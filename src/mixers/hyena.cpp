@@ -4,24 +4,25 @@
 //   h^n_t = exp(-t a) FFN(features of t),   FFN with sines
 // A filter has `length` taps; `filters` of them are shared by neighbouring channels (MultiHyena, Massaroli et al.,
 // arXiv:2310.18780). The state is the inputs that filters still reach.
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
-#include "mixers/heads.h"
+#include "base/parallel.h"
+#include "mixers/gated_convolutions.h"
 #include "nn/init.h"
+#include "nn/modes.h"
 #include "nn/naive_sequence.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/long_conv.h"
-#include "sequence/recurrences.h"
 
 namespace sennit::mixers {
 namespace {
 
-constexpr int64_t kConv = 3;
-
-struct Hyena : Mixer {
+struct Hyena : GatedConvolutions {
   struct Options {
     int64_t order = 2, length = 2048, filters = 0, features = 17, hidden = 32;
     Fields fields() {
@@ -45,47 +46,31 @@ struct Hyena : Mixer {
                          {"shared filters", R"({"filters": 4, "length": 80})"}}};
   }
 
-  Hyena(const Dims& d, const Options& o, Rng rng) : options(o), width(d.d_model) {
-    if (!options.filters) options.filters = width;
-    head_dim("hyena", width, options.filters);
+  Hyena(const Dims& d, const Options& o, Rng rng) : GatedConvolutions("hyena", d, o.order, o.filters, rng), options(o) {
     if (o.features % 2 == 0) fail({"hyena", "an odd number of features", fmt::format("{}", o.features)});
-    const int64_t maps = (o.order) * width, outputs = (o.order - 1) * options.filters;
-    in = Linear(width, maps + width, rng.fork("in"));
-    out = Linear(width, width, rng.fork("out"), {.scale = d.out_scale});
-    const double bound = 1 / std::sqrt(static_cast<double>(kConv));
-    conv.init(uniform_init({maps + width, kConv}, -bound, bound, rng.fork("conv")));
+    const int64_t outputs = (order - 1) * filters;
     first = Linear(o.features, o.hidden, rng.fork("first"), {.bias = true});
     second = Linear(o.hidden, o.hidden, rng.fork("second"), {.bias = true});
     third = Linear(o.hidden, outputs, rng.fork("third"), {.scale = 0.3});
     frequency.init(Tensor::full({o.hidden}, 3));
-    skip.init(normal_init({(o.order - 1) * width}, 1, rng.fork("skip")));
     // From filters of a few tokens to ones that have faded to 1/100 at their end.
     Tensor rates({outputs});
     for (int64_t c = 0; c < outputs; ++c) {
-      const double place =
-          static_cast<double>(c % options.filters) / static_cast<double>(std::max<int64_t>(1, options.filters - 1));
+      const double place = static_cast<double>(c % filters) / static_cast<double>(std::max<int64_t>(1, filters - 1));
       rates.data()[c] = static_cast<float>(std::log(std::log(100.0) / std::pow(static_cast<double>(o.length), place)));
     }
     rate.init(rates);
-    conv.decays = frequency.decays = skip.decays = rate.decays = false;
+    frequency.decays = rate.decays = false;
   }
   void visit(const ParameterVisitor& p) override {
-    for (auto [name, m] : {std::pair<const char*, Module*>{"in", &in},
-                           {"out", &out},
-                           {"first", &first},
-                           {"second", &second},
-                           {"third", &third}})
+    GatedConvolutions::visit(p);
+    for (auto [name, m] : {std::pair<const char*, Module*>{"first", &first}, {"second", &second}, {"third", &third}})
       p(name, *m);
-    for (auto [name, x] : {std::pair<const char*, Parameter*>{"conv", &conv},
-                           {"frequency", &frequency},
-                           {"skip", &skip},
-                           {"rate", &rate}})
-      p(name, *x);
+    p("frequency", frequency), p("rate", rate);
   }
   StateSpec state_spec() const override {
-    StateSpec s = {{"conv", {kConv - 1, in.out()}}};
-    for (int64_t n = 1; n < options.order; ++n)
-      s.push_back(long_conv_state(fmt::format("z{}", n), options.length, width));
+    StateSpec s = {conv_state()};
+    for (int64_t n = 1; n < order; ++n) s.push_back(long_conv_state(fmt::format("z{}", n), options.length, width));
     return s;
   }
 
@@ -122,65 +107,26 @@ struct Hyena : Mixer {
       kept = made_filters(taps, *batch.context), kept_version = version;
     return kept;
   }
-  Var filter_of(const Var& all, int64_t n) const {
-    const Var h = columns(all, (n - 1) * options.filters, options.filters);
-    return repeat_groups(h, options.filters, width / options.filters);
-  }
-
   Var forward(const Var& u, const Batch& batch) override {
     check_batch<Hyena>("hyena", batch);
-    const Var x = short_conv(in(u, *batch.context), conv, {}, batch, 0), all = filters_for(batch);
-    Var z = columns(x, 0, width);
-    for (int64_t n = 1; n < options.order; ++n) {
-      z = columns(x, n * width, width) * z;
-      const Var d = reshape(columns(reshape(skip, {1, skip.value().elements()}), (n - 1) * width, width), {width});
-      z = long_conv(z, filter_of(all, n), batch, static_cast<size_t>(n), options.length) + multiply_row(z, d);
-    }
-    return out(columns(x, options.order * width, width) * z, *batch.context);
+    const Var all = filters_for(batch);
+    return gated(u, batch, [&](const Var& z, int64_t n) {
+      const Var h = repeat_groups(columns(all, (n - 1) * filters, filters), filters, width / filters);
+      return long_conv(z, h, batch, static_cast<size_t>(n), options.length);
+    });
   }
-  Var output(const Var&, const Var& core, const Context& c) override { return out(core, c); }
-  // Gates are diagonal matrices and filters are those with equal diagonals: their product, channel by channel.
   std::optional<ImplicitMatrix> implicit(const Var& u, const Context& c) override {
-    const int64_t n = u.rows();
-    const Segment whole[] = {{0, n, 0, nullptr}};
-    const Batch batch{whole, &c};
-    const Var x = short_conv(in(u, c), conv, {}, batch, 0), all = filters_for(batch);
-    ImplicitMatrix m{Tensor::zeros({width, n, n}), columns(x, 0, width).value()};
-    for (int64_t channel = 0; channel < width; ++channel) {
-      const auto gate = [&](int64_t level, int64_t t) {
-        return double{x.value().data()[t * x.columns() + level * width + channel]};
-      };
-      std::vector<double> product(n * n);
-      for (int64_t t = 0; t < n; ++t) product[t * n + t] = 1;
-      for (int64_t level = 1; level < options.order; ++level)
-        product = filtered(product, n, [&](int64_t t, int64_t j) {
-          const int64_t filter = (level - 1) * options.filters + channel / (width / options.filters);
-          const double tap = t - j < all.rows() ? all.value().data()[(t - j) * all.columns() + filter] : 0;
-          return (tap + (t == j ? skip.value().data()[(level - 1) * width + channel] : 0)) * gate(level, j);
-        });
-      for (int64_t t = 0; t < n; ++t)
-        for (int64_t j = 0; j <= t; ++j)
-          m.weights.data()[(channel * n + t) * n + j] = static_cast<float>(gate(options.order, t) * product[t * n + j]);
-    }
-    return m;
-  }
-  // weight(t, j) of j <= t times a lower triangular matrix [n, n].
-  template <class Weight>
-  static std::vector<double> filtered(const std::vector<double>& of, int64_t n, Weight&& weight) {
-    std::vector<double> y(of.size());
-    for (int64_t t = 0; t < n; ++t)
-      for (int64_t j = 0; j <= t; ++j) {
-        const double w = weight(t, j);
-        for (int64_t i = 0; i <= j; ++i) y[t * n + i] += w * of[j * n + i];
-      }
-    return y;
+    const Segment whole[] = {{0, u.rows(), 0, nullptr}};
+    const Tensor all = filters_for({whole, &c}).value();
+    return product(u, c, [&](int64_t n, int64_t filter, int64_t lag) {
+      return lag < all.rows() ? double{all.data()[lag * all.row_size() + (n - 1) * filters + filter]} : 0.0;
+    });
   }
   int64_t flops(int64_t n) const override {
     const int64_t taps = std::min(options.length, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n)))),
                   h = options.hidden;
-    return n * width * (2 * (in.out() + width) + 2 * kConv * (options.order + 1) + 4 * options.order) +
-           taps * (2 * h * (options.features + h + third.out()) + 4 * h + 4 * third.out()) +
-           (options.order - 1) * long_conv_flops(n, taps, width);
+    return gated_flops(n) + taps * (2 * h * (options.features + h + third.out()) + 4 * h + 4 * third.out()) +
+           (order - 1) * long_conv_flops(n, taps, width);
   }
 
   naive::Matrix naive_filters(const naive::Weights& w, int64_t taps) const {
@@ -198,30 +144,69 @@ struct Hyena : Mixer {
     return h;
   }
   naive::Matrix naive(NaiveRun& run) const override {
-    const naive::Matrix x = naive::plain_conv(naive::linear(run.x, run.w, "in"), run.w.at("conv"), run.state["conv"]);
     const naive::Matrix h = naive_filters(run.w, options.length);
-    naive::Matrix z = naive::columns(x, 0, width);
-    for (int64_t n = 1; n < options.order; ++n) {
+    return naive_gated(run, [&](const naive::Matrix& z, int64_t n) {
       naive::Matrix filter(options.length, width);
-      for (int64_t t = 0; t < z.rows; ++t)
-        for (int64_t c = 0; c < width; ++c) z(t, c) *= x(t, n * width + c);
       for (int64_t t = 0; t < options.length; ++t)
-        for (int64_t c = 0; c < width; ++c)
-          filter(t, c) = h(t, (n - 1) * options.filters + c * options.filters / width);
-      naive::Matrix y = naive::long_conv(z, filter, run.state[fmt::format("z{}", n)]);
-      for (int64_t t = 0; t < z.rows; ++t)
-        for (int64_t c = 0; c < width; ++c) y(t, c) += run.w.at("skip").a[(n - 1) * width + c] * z(t, c);
-      z = y;
+        for (int64_t c = 0; c < width; ++c) filter(t, c) = h(t, (n - 1) * filters + c * filters / width);
+      return naive::long_conv(z, filter, run.state[fmt::format("z{}", n)]);
+    });
+  }
+
+  // Each filter by itself becomes modes; the largest number of them decides.
+  std::optional<Distilled> distilled(const DistillOptions& how) override {
+    NoGrad off;
+    const Tensor h = made_filters(options.length, {}).value();
+    std::vector<Modes> fits(static_cast<size_t>(h.row_size()));
+    std::vector<double> left_out(fits.size());
+    parallel_for(std::ssize(fits), 1, [&](int64_t b, int64_t e) {
+      for (int64_t f = b; f < e; ++f) {
+        std::vector<double> taps;
+        for (int64_t t = 0; t < options.length; ++t) taps.push_back(h.data()[t * h.row_size() + f]);
+        fits[f] = fit_modes(taps, how.order, how.tolerance);
+        left_out[f] = relative_error(taps, fits[f]);
+      }
+    });
+    return as_modes(h, fits, *std::max_element(left_out.begin(), left_out.end()));
+  }
+  static double relative_error(std::span<const double> h, const Modes& fit) {
+    double wrong = 0, size = 0;
+    for (size_t t = 1; t < h.size(); ++t) {
+      wrong += std::pow(h[t] - fit.tap(static_cast<int64_t>(t)), 2);
+      size += h[t] * h[t];
     }
-    for (int64_t t = 0; t < z.rows; ++t)
-      for (int64_t c = 0; c < width; ++c) z(t, c) *= x(t, options.order * width + c);
-    return naive::linear(z, run.w, "out");
+    return size > 0 ? std::sqrt(wrong / size) : 0;
+  }
+  Distilled as_modes(const Tensor& h, const std::vector<Modes>& fits, double left_out) {
+    size_t modes = 1;
+    Distilled d;
+    d.left_out = left_out;
+    for (const Modes& fit : fits) modes = std::max(modes, fit.poles.size()), d.order = std::max(d.order, fit.order());
+    d.mixer = json_text({{"name", "laughing_hyena"}, {"order", order}, {"filters", filters}, {"modes", modes}});
+    GatedConvolutions::visit(
+        ParameterVisitor([&](const std::string& name, Parameter& p) { d.parameters[name] = p.value().clone(); }));
+    const Shape shape{std::ssize(fits), static_cast<int64_t>(modes)};
+    Tensor &rates = d.parameters["rate"] = Tensor::zeros(shape), &turns = d.parameters["turn"] = Tensor::zeros(shape),
+           &reals = d.parameters["real"] = Tensor::zeros(shape),
+           &imaginaries = d.parameters["imaginary"] = Tensor::zeros(shape), &skips = d.parameters["skip"];
+    for (size_t f = 0; f < fits.size(); ++f) {
+      for (size_t m = 0; m < fits[f].poles.size(); ++m) {
+        const size_t at = f * modes + m;
+        const std::complex<double> l = fits[f].poles[m], w = fits[f].weights[m];
+        rates.data()[at] = static_cast<float>(std::log(-std::log(std::abs(l))));
+        turns.data()[at] = static_cast<float>(std::arg(l));
+        reals.data()[at] = static_cast<float>(w.real()), imaginaries.data()[at] = static_cast<float>(w.imag());
+      }
+      const int64_t each = width / filters, first_channel = static_cast<int64_t>(f) * each;
+      for (int64_t c = first_channel; c < first_channel + each; ++c)  // what modes have at tap 0, and the filter does
+        skips.data()[c] += static_cast<float>(h.data()[f] - fits[f].tap(0));
+    }
+    return d;
   }
 
   Options options;
-  int64_t width;
-  Linear in, out, first, second, third;
-  Parameter conv, frequency, skip, rate;
+  Linear first, second, third;
+  Parameter frequency, rate;
   Var kept;
   uint64_t kept_version = 0;
 };

@@ -24,8 +24,8 @@ struct Linformer : Heads {
               {"length", &length, "the longest sequence", {.min = 1, .max = 1e7}},
               {"share",
                &share,
-               "what shares a mixing matrix: nothing, heads, or keys, values and heads",
-               {.choices = {"none", "heads", "all"}}}};
+               "what shares a mixing matrix: nothing, heads, keys, values and heads, or those of all blocks too",
+               {.choices = {"none", "heads", "all", "layers"}}}};
     }
   };
   static Info info() {
@@ -36,24 +36,32 @@ struct Linformer : Heads {
             .patterns = {Pattern::bidirectional, Pattern::cross},
             .no_state = "summaries mix all tokens",
             .settings = {{"a matrix a head", R"({"summaries": 5, "share": "none"})"},
-                         {"one matrix", R"({"summaries": 8, "share": "all"})"}}};
+                         {"one matrix", R"({"summaries": 8, "share": "all"})"},
+                         {"one for all blocks", R"({"summaries": 6, "share": "layers"})"}}};
   }
 
   Linformer(const Dims& d, const Options& o, Rng rng) : Heads("linformer", d, o.heads, rng), options(o) {
     // A mean of about 1 / summaries of the tokens.
     const Shape shape{o.summaries * (o.share == "none" ? o.heads : 1), o.length};
     const double deviation = 1 / std::sqrt(static_cast<double>(o.summaries));
-    e.init(normal_init(shape, deviation, rng.fork("e")));
-    if (o.share != "all") f.init(normal_init(shape, deviation, rng.fork("f")));
+    std::shared_ptr<Parameter>& of_all = d.shared && o.share == "layers" ? (*d.shared)["linformer.e"] : e;
+    owns = !of_all;
+    if (owns) of_all = std::make_shared<Parameter>(), of_all->init(normal_init(shape, deviation, rng.fork("e")));
+    e = of_all;
+    if (e->value().shape() != shape)
+      fail({"linformer", "the same summaries and length in all blocks that share a matrix",
+            fmt::format("{} after {}", shape.str(), e->value().shape().str())});
+    if (separate()) f.init(normal_init(shape, deviation, rng.fork("f")));
   }
+  bool separate() const { return options.share == "none" || options.share == "heads"; }
   void visit(const ParameterVisitor& p) override {
     Heads::visit(p);
-    p("e", e);
+    if (owns) p("e", *e);
     p("f", f);
   }
   StateSpec state_spec() const override { return {}; }
 
-  const Parameter& value_mix() const { return options.share == "all" ? e : f; }
+  const Parameter& value_mix() const { return separate() ? f : *e; }
   void check_length(int64_t n) const {
     if (n > options.length)
       fail({"linformer", fmt::format("at most length = {} tokens", options.length), fmt::format("{}", n)});
@@ -80,7 +88,7 @@ struct Linformer : Heads {
     for (size_t i = 0; i < batch.segments.size(); ++i) {
       const Segment &s = batch.segments[i], &seen = looked_at_segments(batch)[i];
       check_length(seen.length);
-      keys.push_back(summarised(e, ks, seen, c));
+      keys.push_back(summarised(*e, ks, seen, c));
       values.push_back(summarised(value_mix(), vs, seen, c));
       plan.push_back({s.begin, s.length, i, 0, options.summaries, 0});
     }
@@ -107,8 +115,7 @@ struct Linformer : Heads {
   naive::Matrix naive(NaiveRun& run) const override {
     const naive::Matrix& source = run.pattern == Pattern::cross ? *run.memory : run.x;
     const naive::Matrix keys = naive_summaries(run.w.at("e"), naive::linear(source, run.w, "k"));
-    const naive::Matrix values =
-        naive_summaries(run.w.at(options.share == "all" ? "e" : "f"), naive::linear(source, run.w, "v"));
+    const naive::Matrix values = naive_summaries(run.w.at(separate() ? "f" : "e"), naive::linear(source, run.w, "v"));
     const naive::Matrix core =
         naive::attention(naive::linear(run.x, run.w, "q"), keys, values,
                          {.heads = heads, .scale = 1 / std::sqrt(static_cast<double>(dim)), .causal = false});
@@ -118,7 +125,7 @@ struct Linformer : Heads {
   std::optional<ImplicitMatrix> implicit(const Var& x, const Context& c) override {
     const int64_t n = x.rows(), m = options.summaries;
     const Segment whole{0, n, 0, nullptr};
-    const Tensor qs = q(x, c).value(), keys = summarised(e, k(x, c), whole, c).value(), mix = value_mix().value();
+    const Tensor qs = q(x, c).value(), keys = summarised(*e, k(x, c), whole, c).value(), mix = value_mix().value();
     ImplicitMatrix matrix{Tensor::zeros({heads, n, n}), v(x, c).value()};
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < n; ++i) {
@@ -139,7 +146,9 @@ struct Linformer : Heads {
   }
 
   Options options;
-  Parameter e, f;
+  std::shared_ptr<Parameter> e;  // perhaps another block's
+  bool owns;
+  Parameter f;
 };
 
 }  // namespace

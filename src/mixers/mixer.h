@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <map>
+#include <memory>
 #include <optional>
 
 #include "base/registry.h"
@@ -46,14 +47,29 @@ struct ImplicitMatrix {
   Tensor values;   // [T, heads dv]
 };
 
+// A mixer of long filters as one of small recurrences, that says nearly the same.
+struct DistillOptions {
+  int64_t order = 16;    // numbers of state of a filter, at most
+  double tolerance = 0;  // the singular value that may be left out, as a share of the largest: fewer where this is enough
+};
+struct Distilled {
+  std::string mixer;  // its name and options, as JSON
+  std::map<std::string, Tensor> parameters;
+  int64_t order = 0;    // the largest of a filter
+  double left_out = 0;  // the largest share of a filter's length, in squares, that its modes do not hold
+};
+
 // A token mixer: y [N, d] = forward(x [N, d], batch), the only thing that moves information between tokens.
 class Mixer : public Module {
  public:
   using Info = MixerInfo;
+  // Parameters that mixers of several blocks have in common. The first that asks for one makes and visits it.
+  using Shared = std::map<std::string, std::shared_ptr<Parameter>>;
   struct Dims {
     int64_t d_model;
     int64_t depth = 0;      // how many blocks stand below
     double out_scale = 1;  // of the last map's initial weights: less than 1 keeps a deep residual stream level
+    Shared* shared = nullptr;  // of the model; nullptr for a mixer by itself
   };
   // Throws Error when check_batch() of info() does.
   virtual Var forward(const Var& x, const Batch& batch) = 0;
@@ -72,6 +88,9 @@ class Mixer : public Module {
   // Over one fresh sequence x [T, d] in the first of its patterns; nullopt where none exists.
   virtual std::optional<ImplicitMatrix> implicit(const Var& /*x*/, const Context&) { return std::nullopt; }
   virtual Var output(const Var& /*x*/, const Var& core, const Context&) { return core; }
+
+  // Its filters as few modes; nullopt where it has none.
+  virtual std::optional<Distilled> distilled(const DistillOptions&) { return std::nullopt; }
 
   // Whether what it reads is chosen by the data, at a jump. `choices`, where set, is filled or followed.
   virtual bool chooses() const { return false; }

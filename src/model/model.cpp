@@ -71,6 +71,7 @@ Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::mo
     types_.init(normal_init({spec_.token_types, d}, spec_.embedding_deviation, init.fork("types")));
   embedding_norm_ = norms::registry().make(*spec_.embedding_norm, {d}, init, where + ": embedding_norm");
   const double out_scale = 1 / std::sqrt(2.0 * static_cast<double>(spec_.blocks.size()));
+  Mixer::Shared shared;
   for (size_t i = 0; i < spec_.blocks.size(); ++i) {
     const BlockSpec& b = spec_.blocks[i];
     const Block::Dims dims{.d_model = d,
@@ -79,7 +80,8 @@ Model::Model(ModelSpec spec, Rng init, const std::string& where) : spec_(std::mo
                            .mixer = b.mixer.get(),
                            .channel = b.channel.get(),
                            .norm = b.norm.get(),
-                           .where = fmt::format("{}: block {}", where, i)};
+                           .where = fmt::format("{}: block {}", where, i),
+                           .shared = &shared};
     blocks_.push_back(blocks::registry().make(*b.block, dims, init.fork("blocks").fork(i), dims.where));
     slots_.push_back(state_specs_.size());
     for (StateSpec& s : blocks_.back()->state_specs()) state_specs_.push_back(std::move(s));

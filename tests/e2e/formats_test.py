@@ -116,6 +116,17 @@ class Formats(Workspace):
         for other in said[1:]:
             self.assertEqual((other["ids"], other["prompt_tokens"]), (said[0]["ids"], said[0]["prompt_tokens"]))
 
+    def test_long_convolutions_become_recurrences(self):
+        shape, small, file = self.root / "hyena.json", self.root / "small", self.root / "small.gguf"
+        shape.write_text(json.dumps({"vocab": 300, "d_model": 16, "blocks": [{"mixer": "hyena", "length": 64, "channel": "mlp"}, {"mixer": "softmax"}]}))
+        said = answer("distill", shape, small, "--order", 12)
+        self.assertEqual([(b["block"], b["to"]) for b in said["blocks"]], [(0, "laughing_hyena")])
+        self.assertLessEqual(said["blocks"][0]["order"], 12)
+        self.assertGreater(answer("distill", shape, file, "--order", 40)["same_top_token"], 0.8)
+        self.assertEqual(len(answer("run", file, "-p", "any text", "--max-tokens", 5, "--ignore-end")["ids"]), 5)
+        self.assertIn("long convolutions", sennit("distill", small, self.root / "again", code=1).stderr)
+        self.assertFalse((self.root / "again").exists())
+
     def test_adapters(self):
         base, tuned = self.trained("base", steps=5), self.root / "tuned"
         shutil.copytree(checkpoints(base)[-1], tuned)
