@@ -20,6 +20,9 @@ void ModelChoice::add(CLI::App& app) {
   app.add_option("--weights", weights, "keep matrices of floats in this format instead")
       ->check(CLI::IsMember(quantized_formats()));
   app.add_option("--adapter", adapter, "a folder with a low-rank adapter as PEFT writes it, added to the weights");
+  app.add_option("--prefill", prefill,
+                 "read whole prompts by a choice of keys: stripes, permuted_blocks, or with settings, "
+                 "'{\"name\": \"stripes\", \"mass\": 0.9}'; default: what the model file says");
   app.add_option("--precision", precision, "of the factors of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
@@ -48,6 +51,7 @@ Context ModelChoice::context() const {
 LoadedModel ModelChoice::load() const {
   return load_checkpoint(checkpoint, {.as_floats = false,
                                       .weights = weights.empty() ? std::nullopt : io::parse_block_format(weights),
+                                      .prefill = prefill,
                                       .adapter = adapter});
 }
 

@@ -12,7 +12,7 @@ std::vector<std::string> quantized_formats();  // names of block formats that ar
 
 // What every command that runs a model asks for: which one, and how exactly to compute.
 struct ModelChoice {
-  std::string checkpoint, tokenizer, weights, adapter, precision = "bf16", cache = "f32";
+  std::string checkpoint, tokenizer, weights, adapter, prefill, precision = "bf16", cache = "f32";
   bool exact = false;
 
   void add(CLI::App& app);

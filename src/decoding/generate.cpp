@@ -9,7 +9,7 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kPiece = 512;      // of a prompt: between two pieces it can be stopped
+constexpr int64_t kPiece = 512;      // of a text: between two pieces it can be stopped
 constexpr int64_t kScoredRows = 64;  // of logits at a time
 
 // Holds back text that may be the start of a stop text.
@@ -48,7 +48,7 @@ bool read(Session& session, std::span<const int32_t> tokens, const GenerationOpt
           std::vector<TokenScore>& scores) {
   const int64_t all = std::ssize(tokens);
   while (!tokens.empty()) {
-    const auto piece = tokens.first(std::min<size_t>(tokens.size(), kPiece));
+    const auto piece = tokens.first(static_cast<size_t>(session.piece(std::ssize(tokens))));
     if (o.scores < 0)
       session.feed(piece);
     else
@@ -61,9 +61,14 @@ bool read(Session& session, std::span<const int32_t> tokens, const GenerationOpt
 
 }  // namespace
 
+int64_t Session::piece(int64_t tokens) const {
+  return state_.position == 0 && model_->wants_whole_prompts() ? tokens : std::min(tokens, kPiece);
+}
+
 std::span<float> Session::feed(std::span<const int32_t> tokens, int64_t piece) {
   SENNIT_CHECK(!tokens.empty());
   NoGrad off;
+  if (!piece) piece = this->piece(std::ssize(tokens));
   for (int64_t at = 0; at < std::ssize(tokens); at += piece) {
     const int64_t n = std::min(piece, std::ssize(tokens) - at);
     const Segment segment[] = {{0, n, state_.position, &state_}};
@@ -78,8 +83,9 @@ std::span<float> Session::feed(std::span<const int32_t> tokens, int64_t top, std
   NoGrad off;
   scores.push_back(has_logits() ? score(logits(), tokens[0], top)
                                 : TokenScore{.token = tokens[0], .log_probability = {}});
-  for (int64_t at = 0; at < std::ssize(tokens); at += kPiece) {
-    const int64_t n = std::min(kPiece, std::ssize(tokens) - at);
+  const int64_t most = piece(std::ssize(tokens));
+  for (int64_t at = 0; at < std::ssize(tokens); at += most) {
+    const int64_t n = std::min(most, std::ssize(tokens) - at);
     const Segment segment[] = {{0, n, state_.position, &state_}};
     const Var h = model_->hidden(tokens.subspan(at, n), {segment, &context_});
     for (int64_t first = 0; first < n; first += kScoredRows) {

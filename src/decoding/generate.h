@@ -19,14 +19,18 @@ class Session {
     check_predicts(model.spec(), "model");
   }
 
-  // Reads tokens, in pieces of at most `piece`, and returns the logits after the last [vocab]; they may be changed.
-  std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 512);
+  // Reads tokens, in pieces of at most `piece` (0: of piece()), and returns the logits after the last [vocab]; they may be
+  // changed.
+  std::span<float> feed(std::span<const int32_t> tokens, int64_t piece = 0);
   // The same, and appends the score of each token, given those before it; the first of a text has none.
   std::span<float> feed(std::span<const int32_t> tokens, int64_t top, std::vector<TokenScore>& scores);
 
   // The logits after the last token read; there are none before the first feed().
   bool has_logits() const { return logits_.defined(); }
   std::span<float> logits() { return logits_.value().span(); }
+
+  // How many of `tokens` that wait are best read at once: all, where the model reads whole prompts otherwise than pieces.
+  int64_t piece(int64_t tokens) const;
 
   SequenceState& state() { return state_; }
   void restore(SequenceState state) { state_ = std::move(state); }

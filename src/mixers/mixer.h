@@ -96,6 +96,9 @@ class Mixer : public Module {
   virtual bool chooses() const { return false; }
   Choices* choices = nullptr;
 
+  // Whether it reads a prompt faster, or otherwise, when all of it comes at once.
+  virtual bool wants_whole_prompts() const { return false; }
+
   // Whether an auxiliary loss trains a parameter, and nothing else does; such a loss trains no other.
   virtual bool taught(const std::string& /*parameter*/) const { return false; }
 };

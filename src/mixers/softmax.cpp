@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "mixers/head_settings.h"
+#include "mixers/prefill.h"
 #include "ops/arithmetic.h"
 #include "ops/maps.h"
 
@@ -20,6 +21,7 @@ struct Softmax : Mixer {
     double temperature = 1, clip_low = 4, clip_high = 1, count_bias = 1, epsilon = 1e-6;
     std::string score = "softmax";
     bool gate = false;
+    Json prefill = "none";
     Fields fields() {
       Fields all = HeadSettings::fields();
       const Fields own = {
@@ -39,30 +41,40 @@ struct Softmax : Mixer {
           {"power", &power, "power: an even number", {.min = 2, .max = 16}},
           {"epsilon", &epsilon, "power: added to the sum of powers", {.min = 0, .max = 1}},
           {"gate", &gate,
-           "multiply each head's output by sigmoid(W_g x), so that a head can say nothing (arXiv:2306.12929)"}};
+           "multiply each head's output by sigmoid(W_g x), so that a head can say nothing (arXiv:2306.12929)"},
+          {"prefill", &prefill,
+           "what of a whole prompt is read where no gradients are: none (all of it), stripes, permuted_blocks"}};
       all.insert(all.end(), own.begin(), own.end());
       return all;
     }
   };
   static Info info() {
-    return {.title = "Softmax attention",
-            .paper = "arXiv:1706.03762",
-            .equation = "y_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j",
-            .cost = "O(n^2 d), O(n w d) with a window w",
-            .patterns = {Pattern::causal, Pattern::bidirectional, Pattern::cross},
-            .settings = {{"grouped queries", R"({"heads": 4, "kv_heads": 2, "qk_norm": true})"},
-                         {"sliding window", R"({"window": 7, "bias": true, "out_bias": true})"},
-                         {"linear biases", R"({"position": "alibi"})"},
-                         {"gated", R"({"gate": true})"},
-                         {"clipped softmax", R"({"score": "clipped", "clip_high": 1.03})"},
-                         {"sigmoid", R"({"score": "sigmoid", "position": "alibi"})"},
-                         {"power softmax", R"({"score": "power", "power": 4})"},
-                         {"diagonal blocks", R"({"block": 9, "position": "none"})"},
-                         {"Fourier positions", R"({"position": {"name": "fope", "length": 20, "noise": 0.3}})"},
-                         {"no position", R"({"position": "none"})"}}};
+    return {
+        .title = "Softmax attention",
+        .paper = "arXiv:1706.03762",
+        .equation = "y_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j",
+        .cost = "O(n^2 d), O(n w d) with a window w",
+        .patterns = {Pattern::causal, Pattern::bidirectional, Pattern::cross},
+        .settings = {
+            {"grouped queries", R"({"heads": 4, "kv_heads": 2, "qk_norm": true})"},
+            {"sliding window", R"({"window": 7, "bias": true, "out_bias": true})"},
+            {"linear biases", R"({"position": "alibi"})"},
+            {"gated", R"({"gate": true})"},
+            {"clipped softmax", R"({"score": "clipped", "clip_high": 1.03})"},
+            {"sigmoid", R"({"score": "sigmoid", "position": "alibi"})"},
+            {"power softmax", R"({"score": "power", "power": 4})"},
+            {"diagonal blocks", R"({"block": 9, "position": "none"})"},
+            {"Fourier positions", R"({"position": {"name": "fope", "length": 20, "noise": 0.3}})"},
+            {"stripes of a prompt", R"({"kv_heads": 2, "prefill": {"name": "stripes", "mass": 1, "from": 3}})"},
+            {"permuted blocks of a prompt",
+             R"({"prefill": {"name": "permuted_blocks", "mass": 1, "block": 4, "segment": 8, "sorted": false, "from": 3}})"},
+            {"no position", R"({"position": "none"})"}}};
   }
 
-  Softmax(const Dims& d, Options o, Rng rng) : options(o), heads("softmax", d, o, rng) {
+  Softmax(const Dims& d, Options o, Rng rng)
+      : options(o), heads("softmax", d, o, rng), prefill(o.prefill, "softmax: prefill") {
+    if (prefill.chooses() && (reach() || map() != ScoreMap::softmax || !heads.slopes.empty()))
+      fail({"softmax", "a `prefill` for the softmax of all keys, without linear biases", json_text(o.prefill)});
     if (options.power % 2) fail({"softmax", "an even power", fmt::format("{}", options.power)});
     if (o.gate) gate = Linear(d.d_model, heads.q.out(), rng.fork("gate"), {.bias = true});
   }
@@ -81,22 +93,38 @@ struct Softmax : Mixer {
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Softmax>("softmax", batch);
     const auto m = heads.operands(x, batch, reach());
-    const Var core = attention(m.queries, m.keys, m.values, m.segments,
-                               {.heads = heads.heads,
-                                .kv_heads = heads.kv_heads,
-                                .scale = scale(),
-                                .causal = batch.pattern == Pattern::causal,
-                                .window = batch.pattern == Pattern::causal ? options.window : 0,
-                                .block = batch.pattern == Pattern::cross ? 0 : options.block,
-                                .slopes = heads.slopes,
-                                .map = map(),
-                                .clip_low = static_cast<float>(options.clip_low),
-                                .clip_high = static_cast<float>(options.clip_high),
-                                .count_bias = static_cast<float>(options.count_bias),
-                                .epsilon = static_cast<float>(options.epsilon),
-                                .power = options.power,
-                                .paired = wants_pairs(*batch.context)});
-    return output(x, core, *batch.context);
+    return output(x, picks(batch) ? picked(m, batch) : attended(m, m.segments, batch), *batch.context);
+  }
+  bool wants_whole_prompts() const override { return prefill.chooses(); }
+
+  // Whether keys may be picked for prompts that this batch has whole.
+  bool picks(const Batch& batch) const {
+    return prefill.chooses() && batch.pattern == Pattern::causal && !batch.context->exact && !recording();
+  }
+  Var picked(const AttentionHeads::Operands& m, const Batch& batch) const {
+    Pooled<AttentionSegment> others;
+    for (const AttentionSegment& s : m.segments)
+      if (!prefill.concerns(s)) others.push_back(s);
+    return prefill.attend(others.empty() ? Var() : attended(m, others, batch), m.queries, m.keys, m.values, m.segments,
+                          {.heads = heads.heads, .kv_heads = heads.kv_heads, .scale = scale()});
+  }
+  Var attended(const AttentionHeads::Operands& m, std::span<const AttentionSegment> segments,
+               const Batch& batch) const {
+    return attention(m.queries, m.keys, m.values, segments,
+                     {.heads = heads.heads,
+                      .kv_heads = heads.kv_heads,
+                      .scale = scale(),
+                      .causal = batch.pattern == Pattern::causal,
+                      .window = batch.pattern == Pattern::causal ? options.window : 0,
+                      .block = batch.pattern == Pattern::cross ? 0 : options.block,
+                      .slopes = heads.slopes,
+                      .map = map(),
+                      .clip_low = static_cast<float>(options.clip_low),
+                      .clip_high = static_cast<float>(options.clip_high),
+                      .count_bias = static_cast<float>(options.count_bias),
+                      .epsilon = static_cast<float>(options.epsilon),
+                      .power = options.power,
+                      .paired = wants_pairs(*batch.context)});
   }
 
   ScoreMap map() const {
@@ -195,6 +223,7 @@ struct Softmax : Mixer {
 
   Options options;
   AttentionHeads heads;
+  Prefill prefill;
   Linear gate;
 };
 

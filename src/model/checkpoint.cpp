@@ -92,6 +92,7 @@ LoadedModel load_checkpoint(const std::string& path, const LoadingOptions& optio
   loaded.path = is_gguf(path) ? path : resolve_checkpoint(path);
   StoredModel stored = read_stored_model(loaded.path);
   if (!options.adapter.empty()) apply_adapter(stored, options.adapter);
+  if (!options.prefill.empty()) set_prefill(stored, options.prefill);
   loaded.model = make_model(stored, options);
   loaded.tokenizer = tokenizer_beside(loaded.path);
   check_tokenizer(loaded);

@@ -106,6 +106,13 @@ void Model::require_causal(const std::string& who) const {
     fail({who, "a model that reads from left to right", "one that reads both ways: it embeds texts (run --embed)"});
 }
 
+bool Model::wants_whole_prompts() const {
+  for (const auto& block : blocks_)
+    for (const Mixer* mixer : block->mixers())
+      if (mixer->wants_whole_prompts()) return true;
+  return false;
+}
+
 Var Model::embedded(std::span<const int32_t> tokens, const Batch& batch) const {
   Var x = looked_up(tokens);
   if (spec_.learned_positions) x = add(x, embedding(positions_, positions_of(batch, spec_.learned_positions)));

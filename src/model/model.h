@@ -24,6 +24,7 @@ class Model : public Module {
   const ModelSpec& spec() const { return spec_; }
   bool causal() const { return spec_.pattern == "causal"; }
   void require_causal(const std::string& who) const;  // throws Error where it reads both ways
+  bool wants_whole_prompts() const;  // as a mixer of it does
   const std::vector<StateSpec>& state_specs() const { return state_specs_; }  // by slot
   int64_t state_bytes(int64_t tokens, CacheFormat cache = CacheFormat::f32) const;  // of one sequence
   int64_t flops(int64_t n) const;             // of a forward pass over one sequence of n tokens, with all logits

@@ -227,6 +227,18 @@ io::BlockFormat matrix_format(io::BlockFormat wanted, bool output, int64_t row) 
   return row % io::layout_of(smaller).numbers == 0 ? smaller : BlockFormat::f16;
 }
 
+void set_prefill(StoredModel& stored, const std::string& prefill) {
+  const Json part = prefill.front() == '{' ? io::parse_json(prefill, "--prefill") : Json(prefill);
+  bool any = false;
+  for (Json& block : stored.model_file.at("blocks")) {
+    Json& mixer = block.at("mixer");
+    if (detail::part_name(mixer, "mixer", stored.path) != "softmax") continue;
+    if (mixer.is_string()) mixer = Json{{"name", mixer}};
+    mixer["prefill"] = part, any = true;
+  }
+  if (!any) fail({"prefill", "a block of softmax attention", "none", stored.path});
+}
+
 std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOptions& options) {
   std::unique_ptr<Model> model;
   {

@@ -45,8 +45,12 @@ std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std:
 struct LoadingOptions {
   bool as_floats = false;
   std::optional<io::BlockFormat> weights = {};
+  std::string prefill = {};  // how softmax attention reads whole prompts: a name, or JSON; "" as the model file says
   std::string adapter = {};  // a folder of PEFT's that load_checkpoint() applies first; "" for none
 };
+// Sets what whole prompts are read of (mixers/prefill.h) in every block of softmax attention. Throws Error where there is
+// none.
+void set_prefill(StoredModel& stored, const std::string& prefill);
 std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOptions& options = {});
 
 // The format that a matrix gets when `wanted` is asked for: the output map q6_k instead of a format of 4 bits, and rows

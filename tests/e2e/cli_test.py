@@ -218,6 +218,43 @@ class Cli(Workspace):
         self.assertEqual(plan["parameters"], answer("inspect", self.model)["parameters"])
         self.assertGreater(plan["training"]["peak_bytes"], 16 * plan["parameters"])
 
+    def test_plan_heads(self):
+        def model(d, heads):
+            block = {"repeat": 2, "mixer": "softmax", "heads": heads, "head_dim": 8, "channel": "mlp"}
+            return {"vocab": 257, "d_model": d, "blocks": [block]}
+        ladder = []
+        for d, heads in ((16, 4), (16, 1), (32, 2)):
+            file, out = self.file("rung.json", model(d, heads)), self.root / f"rung-{d}-{heads}"
+            sennit("train", file, "--data", self.data, "--out", out, "--steps", 20, "--rows", 2, "--length", 64, "--eval-every", 20, "--quiet")
+            ladder.append(out)
+        given, out = self.file("given.json", model(32, 4)), self.root / "planned.json"
+        plan = answer("plan-heads", given, "--ladder", *ladder, "--slack", 0.5, "--out", out)
+        self.assertEqual(plan["context"], 32768)
+        self.assertLess(plan["share"], 1)
+        for cost in ("flops", "bytes"):
+            self.assertLessEqual(plan["planned"][cost], plan["given"][cost])
+        self.assertLessEqual(plan["planned"]["loss"], plan["given"]["loss"] + 0.5)
+        self.assertEqual(answer("inspect", out)["parameters"], plan["planned"]["parameters"])
+        self.assertIn("planned costs", sennit("plan-heads", given, "--ladder", *ladder).stdout)
+        self.refused("plan-heads", given, "--ladder", self.run_folder, says=("softmax", "gla"))
+        self.refused("plan-heads", given, "--ladder", ladder[0], ladder[1], says="3 trained models")
+
+    def test_prefill(self):
+        block = {"repeat": 2, "mixer": "softmax", "heads": 2}
+        file, run = self.file("softmax.json", {"vocab": 257, "d_model": 32, "blocks": [block]}), self.root / "softmax"
+        sennit("train", file, "--data", self.data, "--out", run, "--steps", 20, "--rows", 2, "--length", 64, "--eval-every", 0, "--quiet")
+        prompt = self.file("long.txt", "The old man took the rope. " * 60)
+        def ids(*more):
+            return answer("run", run, "--file", prompt, "--max-tokens", 12, "--precision", "f32", "--temperature", 0, *more)["ids"]
+        everything = ids()
+        for name in ("stripes", "permuted_blocks"):
+            self.assertEqual(ids("--prefill", json.dumps({"name": name, "mass": 1})), everything)
+            self.assertEqual(len(ids("--prefill", name)), 12)
+            loss = answer("eval", run, "--length", 256, "--prefill", json.dumps({"name": name, "mass": 1, "from": 64}))["loss"]
+            self.assertAlmostEqual(loss, answer("eval", run, "--length", 256)["loss"], places=3)
+        self.refused("run", run, "-p", "x", "--prefill", "strips", says=("stripes", "strips"))
+        self.refused("run", self.run_folder, "-p", "x", "--prefill", "stripes", says="softmax")
+
     def test_completion_and_manual(self):
         for shell in ("bash", "zsh", "fish"):
             script = sennit("completion", shell).stdout

@@ -1,4 +1,6 @@
 #pragma once
+#include "ops/products.h"
+#include "sequence/rotary.h"
 #include "sequence/sparse_attention.h"
 #include "support/mixers.h"
 
@@ -53,6 +55,18 @@ struct Prompt {
     return all;
   }
 };
+
+// What a mixer of softmax attention with rotary positions makes of a sequence.
+inline Prompt prompt_of(Mixer& mixer, const Tensor& x, int64_t heads, int64_t kv_heads) {
+  NoGrad off;
+  const Segment whole[] = {{0, x.rows(), 0, nullptr}};
+  const auto map = [&](const char* name) { return matmul(Var(x), parameter_of(mixer, name), {.transpose_b = true}); };
+  const auto turned = [&](const char* name, int64_t count) {
+    const Var y = map(name);
+    return rotary(y, whole, {.heads = count, .dims = y.columns() / count}).value();
+  };
+  return {heads, kv_heads, turned("q.weight", heads), turned("k.weight", kv_heads), map("v.weight").value()};
+}
 
 // Scores have about the deviation `sharpness`.
 inline Prompt random_prompt(int64_t n, int64_t heads, int64_t kv_heads, int64_t dim, double sharpness = 1) {

@@ -100,6 +100,25 @@ TEST(SystemsP225, RefusesBlocksThatDoNotFit) {
   EXPECT_THROW(chosen(p, {.mass = 0}), Error);
 }
 
+// As a setting of softmax attention.
+TEST(SystemsP225, AMixerReadsItsPromptsByPermutedBlocks) {
+  NoGrad off;
+  const int64_t n = 500, d = 32;
+  const auto with = [&](double mass) {
+    const Json prefill = {{"name", "permuted_blocks"}, {"mass", mass}, {"block", 16}, {"segment", 64}, {"from", 300}};
+    return make_mixer({{"name", "softmax"}, {"heads", 4}, {"kv_heads", 2}, {"prefill", prefill}}, d);
+  };
+  auto dense = make_mixer({{"name", "softmax"}, {"heads", 4}, {"kv_heads", 2}}, d), all = with(1), some = with(0.5);
+  const Tensor x = normal_rows(n, d, 2), want = run_alone(*dense, x), got = run_alone(*some, x);
+  EXPECT_LE(most_apart(run_alone(*all, x), want), 1e-5);
+  EXPECT_GT(most_apart(got, want), 1e-4);
+  const Prompt p = planted_stripes::prompt_of(*some, x, 4, 2);
+  const Tensor core = p.sparse(chosen(p, {.block = 16, .segment = 64, .mass = 0.5}).tiles());
+  EXPECT_LE(most_apart(some->output(Var(x), Var(core), Context{}).value(), got), 1e-5);
+  const Json unfit = {{"name", "permuted_blocks"}, {"block", 48}, {"segment", 64}};
+  EXPECT_THROW(make_mixer({{"name", "softmax"}, {"prefill", unfit}}, d), Error);
+}
+
 TEST(SpeedP225, SortingAndChoosingPayWhereHeavyKeysAreScattered) {
   NoGrad off;
   const int64_t n = 16384;
