@@ -48,9 +48,7 @@ struct AtConv : Mixer {
   }
   AtConv(const Dims& d, const Options& o, Rng rng)
       : width(d.d_model),
-        side(o.taps      ? o.taps
-             : o.columns ? 3
-                         : 9),
+        side(o.taps ? o.taps : (o.columns ? 3 : 9)),
         content(o.kernels == "content"),
         grid(o.columns > 0) {
     const int64_t most = o.columns ? 31 : 1023;

@@ -85,6 +85,21 @@ TEST(SystemsP281, AStreamOfSixtyFourThousandTokensKeepsAsMuchAsAShortOne) {
   }
 }
 
+TEST(SystemsP281, TrainedOnBytesAgainstAMemoryOfAsManySlots) {
+  const auto loss = [](const char* name, const Json& mixer) {
+    const Json file = {{"d_model", 48}, {"blocks", {{{"repeat", 2}, {"mixer", mixer}, {"channel", "mlp"}}}}};
+    const double nats =
+        trained::text_loss(file, {.steps = 600, .rate = 8e-3}, {.rows = 4, .length = 512, .kept_length = 512});
+    std::printf("%s: %.4f nats\n", name, nats);
+    std::fflush(stdout);
+    return nats;
+  };
+  const double packed = loss("32 slots, and 32 of four tokens each",
+                             with({{"segment", 32}, {"memory", 32}, {"compressed", 32}, {"rate", 4}})),
+               xl = loss("Transformer-XL of 64 slots", transformer_xl(32, 64));
+  EXPECT_LE(packed, xl);
+}
+
 // A symbol, then so many tokens until the question for it: near ones first, then further and further ones.
 trained::Rows copies(int64_t count, int64_t distance, Rng rng) {
   constexpr int32_t kSymbols = 8, kFillers = 8, kQuestion = kSymbols + kFillers;
