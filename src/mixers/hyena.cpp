@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/parallel.h"
@@ -110,10 +111,11 @@ struct Hyena : GatedConvolutions {
   Var forward(const Var& u, const Batch& batch) override {
     check_batch<Hyena>("hyena", batch);
     const Var all = filters_for(batch);
-    return gated(u, batch, [&](const Var& z, int64_t n) {
+    const auto filtered = [&](const Var& z, int64_t n) {
       const Var h = repeat_groups(columns(all, (n - 1) * filters, filters), filters, width / filters);
       return long_conv(z, h, batch, static_cast<size_t>(n), options.length);
-    });
+    };
+    return gated(u, batch, std::ref(filtered));  // a copy would ask for memory
   }
   std::optional<ImplicitMatrix> implicit(const Var& u, const Context& c) override {
     const Segment whole[] = {{0, u.rows(), 0, nullptr}};
