@@ -21,6 +21,19 @@ double power_of(Value value, double exponent, const HeadShape& shape, int64_t co
   return std::pow(static_cast<double>(value(shape, context)), -exponent);
 }
 
+// What differs among the rungs, and not as another of these does.
+std::vector<Value> told_apart(std::span<const Rung> ladder) {
+  std::vector<Value> values;
+  std::set<std::vector<int64_t>> known;
+  for (const Value value : kValues) {
+    std::vector<int64_t> column;
+    for (const Rung& r : ladder) column.push_back(value(r.shape, r.context));
+    const bool differs = std::set<int64_t>(column.begin(), column.end()).size() > 1;
+    if (differs && known.insert(std::move(column)).second) values.push_back(value);
+  }
+  return values;
+}
+
 // A model of the same blocks with other counts.
 ModelSpec reshaped(const ModelSpec& given, int64_t d_model, int64_t heads, int64_t kv_heads, int64_t head_dim) {
   ModelSpec spec = given;
@@ -66,7 +79,8 @@ class Search {
       : given_(given), options_(options), where_(std::move(where)), loss_(ladder), first_(head_shape(given, where_)) {
     heads_.add(first_.heads), kv_heads_.add(first_.kv_heads), parameters_.add(first_.parameters);
     for (const Rung& r : ladder)
-      heads_.add(r.shape.heads), kv_heads_.add(r.shape.kv_heads), parameters_.add(r.shape.parameters);
+      heads_.add(r.shape.heads), kv_heads_.add(r.shape.kv_heads), parameters_.add(r.shape.parameters),
+          groups_.add(r.shape.heads / r.shape.kv_heads);
     most_loss_ = loss_(first_, options.context) + options.slack;
     first_cost_ = token_cost(first_, options.context, options.bytes);
   }
@@ -89,7 +103,7 @@ class Search {
     const Parameters parameters(given_, first_);
     for (int64_t heads = heads_.low; heads <= heads_.high; ++heads)
       for (int64_t kv = kv_heads_.low; kv <= std::min(heads, kv_heads_.high); ++kv) {
-        if (heads % kv) continue;
+        if (heads % kv || heads / kv < groups_.low || heads / kv > groups_.high) continue;
         HeadShape s = first_;
         s.heads = heads, s.kv_heads = kv;
         for (s.d_model = 16;; s.d_model += 16) {
@@ -118,19 +132,14 @@ class Search {
   HeadLoss loss_;
   HeadShape first_;
   TokenCost first_cost_;
-  Range heads_, kv_heads_, parameters_;
+  Range heads_, kv_heads_, groups_, parameters_;
   double most_loss_;
 };
 
 }  // namespace
 
 HeadLoss::HeadLoss(std::span<const Rung> ladder) {
-  std::vector<Value> differing;
-  for (const Value value : kValues) {
-    std::set<int64_t> seen;
-    for (const Rung& r : ladder) seen.insert(value(r.shape, r.context));
-    if (seen.size() > 1) differing.push_back(value);
-  }
+  const std::vector<Value> differing = told_apart(ladder);
   if (ladder.size() < differing.size() + 1)
     fail({"loss by head counts", fmt::format("at least {} trained models", differing.size() + 1),
           fmt::format("{}", ladder.size())});

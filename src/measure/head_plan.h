@@ -17,7 +17,8 @@ struct Rung {
 
 // The loss of shapes that were not trained, a sum of powers:
 //   loss = E + A parameters^-a + B heads^-b + C kv_heads^-c + D context^-d,   all of A, ..., E at least 0,
-// with the terms of what differs among the rungs. Least squares; exponents are of 1/4, 1/2, 1 and 2.
+// with the terms of what differs among the rungs; kv_heads has none where they are as many as heads in all of them.
+// Least squares; exponents are of 1/4, 1/2, 1 and 2.
 class HeadLoss {
  public:
   // Throws Error for fewer rungs than terms.
@@ -49,9 +50,9 @@ struct HeadPlanOptions {
 };
 
 // The model with the smallest share of `given`'s cost at a context whose expected loss is no higher and that needs
-// neither more operations nor more bytes. It has as many blocks and numbers a head; searched are head counts between
-// the ladder's fewest and most, and widths in multiples of 16 as far as `reach` allows. `given` itself when
-// there is none.
+// neither more operations nor more bytes. It has as many blocks and numbers a head. Searched are head counts, and heads
+// a key-value head, between the ladder's fewest and most, and widths in multiples of 16 from the ladder's fewest
+// parameters to what `reach` allows. `given` itself when there is none.
 HeadPlan plan_heads(const ModelSpec& given, std::span<const Rung> ladder, const HeadPlanOptions& options,
                     const std::string& where);
 

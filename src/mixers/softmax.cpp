@@ -67,7 +67,7 @@ struct Softmax : Mixer {
             {"Fourier positions", R"({"position": {"name": "fope", "length": 20, "noise": 0.3}})"},
             {"stripes of a prompt", R"({"kv_heads": 2, "prefill": {"name": "stripes", "mass": 1, "from": 3}})"},
             {"permuted blocks of a prompt",
-             R"({"prefill": {"name": "permuted_blocks", "mass": 1, "block": 4, "segment": 8, "sorted": false, "from": 3}})"},
+             R"({"prefill": {"name": "permuted_blocks", "mass": 1, "block": 16, "segment": 32, "sorted": false, "from": 3}})"},
             {"no position", R"({"position": "none"})"}}};
   }
 
