@@ -2,25 +2,27 @@
 // with a feedback matrix for each head,
 //   h_t, s_t = cell(W x_t + b, h_{t-1} R_head, s_{t-1}),   y_t = W_o h_t
 // The cells: Elman (1990), LSTM (Hochreiter & Schmidhuber, 1997), GRU (Cho et al., arXiv:1406.1078, its reset after the
-// product) and sLSTM (Beck et al., arXiv:2405.04517, equations 8 to 17). One head is the classical dense cell.
+// product) and sLSTM (Beck et al., arXiv:2405.04517, equations 8 to 17). One head is the classical dense cell. R is
+// full, or of low rank and masked (mixers/masked_feedback.h).
 #include "sequence/rnn.h"
 
 #include <array>
 #include <cmath>
 
-#include "mixers/mixer.h"
-#include "nn/init.h"
+#include "mixers/masked_feedback.h"
 
 namespace sennit::mixers {
 namespace {
 
 struct Rnn : Mixer {
-  struct Options {
+  struct Options : MaskedFeedback::Options {
     std::string cell = "lstm";
     int64_t heads = 4;
     Fields fields() {
-      return {{"cell", &cell, "the cell", {.choices = {"elman", "lstm", "gru", "slstm"}}},
-              {"heads", &heads, "heads, each with a feedback matrix of its own", {.min = 1, .max = 1024}}};
+      Fields all = {{"cell", &cell, "the cell", {.choices = {"elman", "lstm", "gru", "slstm"}}},
+                    {"heads", &heads, "heads, each with a feedback matrix of its own", {.min = 1, .max = 1024}}};
+      for (Field& f : MaskedFeedback::Options::fields()) all.push_back(std::move(f));
+      return all;
     }
   };
   static Info info() {
@@ -30,7 +32,8 @@ struct Rnn : Mixer {
             .cost = "O(n d^2)",
             .settings = {{"gru", R"({"cell": "gru"})"},
                          {"slstm", R"({"cell": "slstm"})"},
-                         {"elman", R"({"cell": "elman", "heads": 1})"}}};
+                         {"elman", R"({"cell": "elman", "heads": 1})"},
+                         {"low rank and sparse gru", R"({"cell": "gru", "rank": 2, "sparsity": 0.5, "heads": 2})"}}};
   }
 
   Rnn(const Dims& d, const Options& o, Rng rng)
@@ -39,8 +42,7 @@ struct Rnn : Mixer {
       fail({"rnn", fmt::format("heads that divide d_model = {}", d.d_model), fmt::format("heads = {}", o.heads)});
     in = Linear(d.d_model, gates * d.d_model, rng.fork("in"), {.bias = true});
     out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
-    feedback.init(
-        normal_init({d.d_model, gates * dim}, 0.5 / std::sqrt(static_cast<double>(dim)), rng.fork("feedback")));
+    feedback = MaskedFeedback("rnn", o, d, o.heads, gates, 0.5 / std::sqrt(static_cast<double>(dim)), rng);
     in.bias.decays = false;
     if (cell != RnnCell::lstm && cell != RnnCell::slstm) return;
     // Forget gates start open: the classical 1, and for sLSTM from 3 to 6.
@@ -58,7 +60,7 @@ struct Rnn : Mixer {
 
   void visit(const ParameterVisitor& p) override {
     p("in", in);
-    p("feedback", feedback);
+    feedback.visit(p);
     p("out", out);
   }
   StateSpec state_spec() const override { return {{"state", {options.heads, kernels::rnn_states(cell), dim}}}; }
@@ -66,11 +68,11 @@ struct Rnn : Mixer {
   Var forward(const Var& x, const Batch& batch) override {
     check_batch<Rnn>("rnn", batch);
     const Context& c = *batch.context;
-    return out(rnn(cell, in(x, c), feedback, options.heads, batch, 0), c);
+    return out(rnn(cell, in(x, c), feedback.matrix(), options.heads, batch, 0), c);
   }
   int64_t flops(int64_t n) const override {
     const int64_t d = out.out();
-    return n * (2 * d * d * (gates + 1) + d * gates * (2 * dim + 8));
+    return n * (2 * d * d * (gates + 1) + d * gates * (2 * dim + 8)) + feedback.flops();
   }
 
   // One channel's gates p (with `fed`, the feedback's part of the last one) and its states h, c, n, m.
@@ -95,7 +97,7 @@ struct Rnn : Mixer {
     }
   }
   naive::Matrix naive(NaiveRun& run) const override {
-    const naive::Matrix x = naive::linear(run.x, run.w, "in"), &r = run.w.at("feedback");
+    const naive::Matrix x = naive::linear(run.x, run.w, "in"), r = feedback.naive(run.w);
     naive::Matrix& s = run.state["state"];
     if (!s.rows) {
       s = naive::Matrix(options.heads, kernels::rnn_states(cell) * dim);
@@ -125,7 +127,7 @@ struct Rnn : Mixer {
   RnnCell cell;
   int64_t gates;
   Linear in, out;
-  Parameter feedback;
+  MaskedFeedback feedback;
 };
 
 }  // namespace

@@ -1,13 +1,11 @@
 // What the papers on other forms of attention promise: URPE (P006), adaptive filters (P223),
-// Linformer (P249), and attention with fewer matrices (P295).
+// and attention with fewer matrices (P295).
 #include <gtest/gtest.h>
 
-#include "base/error.h"
 #include "ops/arithmetic.h"
 #include "ops/products.h"
 #include "sequence/attention.h"
 #include "support/mixers.h"
-#include "support/timing.h"
 
 namespace sennit::systems_attention_mixers_test {
 
@@ -87,60 +85,6 @@ TEST(SystemsP223, TheSpreadSolvesItsEquation) {
     EXPECT_NEAR(std::hypot(double{y.data()[2 * t]}, double{y.data()[2 * t + 1]}), size, 2e-6) << t;
     EXPECT_NEAR(y.data()[2 * t], size * std::cos(static_cast<double>(t)), 2e-5) << t;
   }
-}
-
-TEST(SystemsP249, IdentityMixingIsDenseSoftmax) {
-  constexpr int64_t kRows = 40;
-  auto linformer = make_mixer({{"name", "linformer"}, {"summaries", kRows}, {"length", kRows}, {"share", "all"}}, 32);
-  auto softmax = make_mixer({{"name", "softmax"}, {"position", "none"}}, 32, 2);
-  copy_parameters(*linformer, *softmax, kMaps);
-  Tensor& e = parameter_of(*linformer, "e").var.value();
-  e.fill(0);
-  for (int64_t i = 0; i < kRows; ++i) e.data()[i * kRows + i] = 1;
-  const Tensor x = normal_rows(kRows, 32, 14);
-  EXPECT_LE(most_apart(run_alone(*linformer, x, nullptr, Pattern::bidirectional),
-                       run_alone(*softmax, x, nullptr, Pattern::bidirectional)),
-            1e-6);
-}
-
-TEST(SystemsP249, SharingChangesTheCount) {
-  const auto count = [](const char* share) {
-    return make_mixer({{"name", "linformer"}, {"summaries", 8}, {"length", 100}, {"share", share}}, 32)
-               ->parameter_count() -
-           4 * 32 * 32;
-  };
-  EXPECT_EQ(count("none"), 8 * 100 * 2 * 4);
-  EXPECT_EQ(count("heads"), 8 * 100 * 2);
-  EXPECT_EQ(count("all"), 8 * 100);
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-TEST(SystemsP249, RefusesWhatItCannotDo) {
-  auto mixer = make_mixer({{"name", "linformer"}, {"length", 20}}, 32);
-  EXPECT_NE(error_of([&] { run_alone(*mixer, normal_rows(5, 32, 15)); }).find("causal"), std::string::npos);
-  EXPECT_NE(error_of([&] {
-              run_alone(*mixer, normal_rows(21, 32, 15), nullptr, Pattern::bidirectional);
-            }).find("length = 20"),
-            std::string::npos);
-}
-
-TEST(SpeedP249, TimeIsLinearAndATenthOfAttention) {
-  auto linformer = make_mixer({{"name", "linformer"}, {"summaries", 128}, {"length", 16384}}, 64),
-       softmax = make_mixer("softmax", 64);
-  const auto seconds = [](Mixer& m, int64_t n) {
-    const Tensor x = normal_rows(n, 64, 16);
-    return seconds_of(3, [&] { run_alone(m, x, nullptr, Pattern::bidirectional); });
-  };
-  const double whole = seconds(*linformer, 16384);
-  EXPECT_LE(whole / seconds(*linformer, 4096), 4.5);
-  EXPECT_LE(whole / seconds(*softmax, 16384), 0.1);
 }
 
 TEST(SystemsP295, ACollapsedMatrixGivesTheSameScores) {

@@ -1,5 +1,4 @@
-// What the papers on long convolutions and fixed state spaces promise: LMU (P023), S4 (P034), Extractors (P062)
-// and Hyena (P289).
+// What the papers on long convolutions and fixed state spaces promise: LMU (P023), S4 (P034) and Hyena (P289).
 #include <gtest/gtest.h>
 
 #include <complex>
@@ -145,31 +144,6 @@ TEST(SystemsP023, AStateOfConstantSize) {
 TEST(SystemsP289, AStateOfWhatFiltersReach) {
   const Json part{{"name", "hyena"}, {"length", 64}};
   EXPECT_EQ(state_bytes(part, 640), state_bytes(part, 1280));
-}
-
-TEST(SystemsP062, CostsAreThoseOfTheClass) {
-  constexpr int64_t kWidth = 32, kLength = 50;
-  const auto count = [&](const char* lags) {
-    return make_mixer({{"name", "extractor"}, {"lags", lags}, {"length", kLength}, {"heads", 4}}, kWidth)
-        ->parameter_count();
-  };
-  const int64_t maps = 3 * kWidth * kWidth + kWidth;
-  EXPECT_EQ(count("vector"), maps + kLength * kWidth);
-  EXPECT_EQ(count("scalar"), maps + kLength * 4);
-  EXPECT_EQ(count("none"), maps);
-}
-
-TEST(SystemsP062, ABlockedSumIsTheDirectOne) {
-  NoGrad off;
-  for (const char* lags : {"vector", "scalar"}) {
-    auto mixer = make_mixer({{"name", "extractor"}, {"lags", lags}}, 32);
-    const Tensor x = normal_rows(900, 32, 7);
-    const Context context, exact{.exact = true};
-    const Segment whole[] = {{0, 900, 0, nullptr}};
-    EXPECT_LE(
-        most_apart(mixer->forward(Var(x), {whole, &context}).value(), mixer->forward(Var(x), {whole, &exact}).value()),
-        1e-4);
-  }
 }
 
 }  // namespace sennit::systems_convolution_mixers_test
