@@ -1,6 +1,7 @@
 // The Compressive Transformer (Rae et al., arXiv:1911.05507): what it sees, what teaches it, and how far back it reads.
 #include <gtest/gtest.h>
 
+#include "base/parallel.h"
 #include "ops/arithmetic.h"
 #include "support/mixers.h"
 #include "support/trained.h"
