@@ -4,6 +4,7 @@
 #include "mixers/gated_convolutions.h"
 #include "model/distillation.h"
 #include "nn/modes.h"
+#include "ops/layout.h"
 #include "sequence/long_conv.h"
 #include "support/mixer_timing.h"
 #include "support/trained.h"
