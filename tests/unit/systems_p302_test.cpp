@@ -166,6 +166,10 @@ TEST(SystemsP302, TheSearchFindsTheCheapestShape) {
   const auto costly = planted_ladder([](const HeadShape& s) { return 1 + 8 / static_cast<double>(s.heads); });
   const auto kept = measure::plan_heads(spec_of(square_file(96, 8, 1)), costly, {}, "test");
   EXPECT_EQ(kept.shape.heads, 8);
+
+  Json wide_heads = square_file(96, 8, 8);
+  wide_heads["blocks"][0]["head_dim"] = 64;
+  EXPECT_THROW(measure::plan_heads(spec_of(wide_heads), ladder, {}, "test"), Error);
 }
 
 // Rates from models with other head counts and widths. All are timed in turn, twelve times, and the shortest counts:
