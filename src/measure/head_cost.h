@@ -33,11 +33,10 @@ TokenCost token_cost(const HeadShape& shape, int64_t context, const NumberBytes&
 double token_seconds(Model& model, int64_t context, int tries = 33);
 
 // The time of a token from others that were measured:
-//   seconds = a blocks + b bytes of weights + c operations of attention + d max(0, bytes - near) + e bytes [bytes >
-//   far],
-// a, ..., e at least 0, with the least squares of relative errors; `near` and `far`, what the processor's caches hold,
-// are those of steps of sqrt(2) that fit best: what is read over and over leaves a cache altogether once it is too much
-// for it.
+//   seconds = a blocks + b bytes of weights + c operations of attention + d max(0, bytes - near) + e step,
+// where the step is `bytes` above `far` and else 0: what is read over and over leaves a cache altogether once it is too
+// much for it. a, ..., e are at least 0, with the least squares of relative errors; `near` and `far`, what the
+// processor's caches hold, are those of steps of sqrt(2) that fit best.
 struct TimedToken {
   HeadShape shape;
   int64_t context;

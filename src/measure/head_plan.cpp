@@ -78,9 +78,13 @@ class Search {
   Search(const ModelSpec& given, std::span<const Rung> ladder, const HeadPlanOptions& options, std::string where)
       : given_(given), options_(options), where_(std::move(where)), loss_(ladder), first_(head_shape(given, where_)) {
     heads_.add(first_.heads), kv_heads_.add(first_.kv_heads), parameters_.add(first_.parameters);
-    for (const Rung& r : ladder)
-      heads_.add(r.shape.heads), kv_heads_.add(r.shape.kv_heads), parameters_.add(r.shape.parameters),
-          groups_.add(r.shape.heads / r.shape.kv_heads);
+    for (const Rung& r : ladder) {
+      if (r.shape.head_dim != first_.head_dim)
+        fail({"head counts", fmt::format("a ladder of heads of {} numbers, as those of the model", first_.head_dim),
+              fmt::format("heads of {}", r.shape.head_dim), where_});
+      heads_.add(r.shape.heads), kv_heads_.add(r.shape.kv_heads), parameters_.add(r.shape.parameters);
+      groups_.add(r.shape.heads / r.shape.kv_heads);
+    }
     most_loss_ = loss_(first_, options.context) + options.slack;
     first_cost_ = token_cost(first_, options.context, options.bytes);
   }

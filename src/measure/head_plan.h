@@ -52,7 +52,8 @@ struct HeadPlanOptions {
 // The model with the smallest share of `given`'s cost at a context whose expected loss is no higher and that needs
 // neither more operations nor more bytes. It has as many blocks and numbers a head. Searched are head counts, and heads
 // a key-value head, between the ladder's fewest and most, and widths in multiples of 16 from the ladder's fewest
-// parameters to what `reach` allows. `given` itself when there is none.
+// parameters to what `reach` allows. `given` itself when there is none. Throws Error where the ladder's heads have
+// other numbers than the model's.
 HeadPlan plan_heads(const ModelSpec& given, std::span<const Rung> ladder, const HeadPlanOptions& options,
                     const std::string& where);
 

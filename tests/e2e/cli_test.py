@@ -241,7 +241,7 @@ class Cli(Workspace):
 
     def test_prefill(self):
         block = {"repeat": 2, "mixer": "softmax", "heads": 2}
-        file, run = self.file("softmax.json", {"vocab": 257, "d_model": 32, "blocks": [block]}), self.root / "softmax"
+        file, run = self.file("whole.json", {"vocab": 257, "d_model": 32, "blocks": [block]}), self.root / "whole"
         sennit("train", file, "--data", self.data, "--out", run, "--steps", 20, "--rows", 2, "--length", 64, "--eval-every", 0, "--quiet")
         prompt = self.file("long.txt", "The old man took the rope. " * 60)
         def ids(*more):
