@@ -7,13 +7,13 @@
 #include <cmath>
 
 #include "mixers/head_settings.h"
+#include "mixers/pieces.h"
 #include "nn/init.h"
 #include "nn/naive_sequence.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
-#include "sequence/sparse_attention.h"
 
 namespace sennit::mixers {
 namespace {
@@ -143,7 +143,7 @@ struct Attamba : Mixer {
   }
   // What append() was told beyond the ends goes again.
   void keep_ends(const Var& all, const Segment& s, LayerState& state, size_t field, int64_t before) const {
-    std::vector<int64_t> which;
+    Pooled<int64_t> which;
     for (int64_t t = 0; t < s.length; ++t)
       if (is_end(s.position + t)) which.push_back(s.begin + t);
     state.truncate(field, before);
@@ -169,9 +169,8 @@ struct Attamba : Mixer {
       const int64_t before = keys.back().rows() - s.length;  // kept ends and the first
       plan.push_back({s.begin, s.length, i, 0, keys.back().rows(), before, s.position});
     }
-    const auto tiles = [this, pieces](size_t segment, int64_t, TileList& list) { see(pieces[segment], list); };
-    const Var core = sparse_attention(queries, keys, values, plan,
-                                      {.heads = options.heads, .kv_heads = options.heads, .scale = scale()}, tiles);
+    const Var core = attend_pieces(*this, std::move(pieces), queries, keys, values, plan,
+                                   {.heads = options.heads, .kv_heads = options.heads, .scale = scale()});
     for (size_t i = 0; i < batch.segments.size(); ++i) {
       const Segment& s = batch.segments[i];
       LayerState* const state = batch.state(s);
