@@ -7,13 +7,13 @@
 #include <cmath>
 
 #include "mixers/head_settings.h"
+#include "mixers/pieces.h"
 #include "nn/init.h"
 #include "nn/naive_sequence.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/maps.h"
 #include "sequence/recurrences.h"
-#include "sequence/sparse_attention.h"
 
 namespace sennit::mixers {
 namespace {
@@ -169,14 +169,8 @@ struct Attamba : Mixer {
       const int64_t before = keys.back().rows() - s.length;  // kept ends and the first
       plan.push_back({s.begin, s.length, i, 0, keys.back().rows(), before, s.position});
     }
-    // A function that holds two pointers asks the system for nothing; backward needs what they point to for longer.
-    TileSource tiles = [this, all = pieces.data()](size_t segment, int64_t, TileList& list) {
-      see(all[segment], list);
-    };
-    if (recording()) tiles = [this, pieces](size_t segment, int64_t, TileList& list) { see(pieces[segment], list); };
-    const Var core =
-        sparse_attention(queries, keys, values, plan,
-                         {.heads = options.heads, .kv_heads = options.heads, .scale = scale()}, std::move(tiles));
+    const Var core = attend_pieces(*this, std::move(pieces), queries, keys, values, plan,
+                                   {.heads = options.heads, .kv_heads = options.heads, .scale = scale()});
     for (size_t i = 0; i < batch.segments.size(); ++i) {
       const Segment& s = batch.segments[i];
       LayerState* const state = batch.state(s);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mixers/heads.h"
+#include "mixers/pieces.h"
 #include "nn/init.h"
 #include "nn/naive_sequence.h"
 #include "ops/arithmetic.h"
@@ -15,7 +16,6 @@
 #include "ops/pool.h"
 #include "ops/products.h"
 #include "positions/position.h"
-#include "sequence/sparse_attention.h"
 
 namespace sennit::mixers {
 namespace {
@@ -129,13 +129,8 @@ struct Compressive : Heads {
       plan.push_back({s.begin, s.length, i, 0, keys.back().rows(), pieces.back().own, s.position});
     }
     if (c.losses && options.compressor == "conv") teach(plain.detach(), batch, inputs);
-    // A function that holds two pointers asks the system for nothing; backward needs what they point to for longer.
-    TileSource tiles = [this, all = pieces.data()](size_t segment, int64_t, TileList& list) {
-      see(all[segment], list);
-    };
-    if (recording()) tiles = [this, pieces](size_t segment, int64_t, TileList& list) { see(pieces[segment], list); };
-    const Var core = sparse_attention(turned(plain, batch.segments), keys, values, plan,
-                                      {.heads = heads, .kv_heads = heads, .scale = scale()}, std::move(tiles));
+    const Var core = attend_pieces(*this, std::move(pieces), turned(plain, batch.segments), keys, values, plan,
+                                   {.heads = heads, .kv_heads = heads, .scale = scale()});
     return output(x, core, c);
   }
   float scale() const { return 1 / std::sqrt(static_cast<float>(dim)); }

@@ -1,7 +1,6 @@
 // Attamba (Akhauri et al., arXiv:2411.17685): attention to the ends of chunks that state spaces have read.
 #include <gtest/gtest.h>
 
-#include "support/language.h"
 #include "support/mixer_timing.h"
 
 namespace sennit::systems_p210_test {
@@ -51,24 +50,6 @@ TEST(SystemsP210, TheCacheIsAQuarter) {
   // With the states of both state spaces, each as many entries as a channel keeps numbers, and the first token.
   EXPECT_LE(state_bytes(with({{"chunk", kChunk}, {"state", kState}}), kTokens), full / 4 + kChunk * entry);
   EXPECT_EQ(state_bytes(with({{"chunk", kChunk}, {"state", 16}}), kTokens), full / 4 + 17 * entry);
-}
-
-// Two million bytes: chunks of four against every token, and against a transformer that sees as many keys as the chunks
-// of a whole sequence have ends.
-TEST(SystemsP210, TrainedOnBytesChunksCostLittleAndAreBetterThanAWindow) {
-  constexpr int64_t kLength = 256, kRows = 8, kBytes = 2'000'000;
-  const auto loss = [&](const Json& mixer) {
-    Json file = trained::two_blocks(mixer, 64);
-    file.erase("learned_positions");
-    const double nats = trained::text_loss(file, {.steps = kBytes / (kRows * kLength), .rate = 5e-3},
-                                           {.rows = kRows, .length = kLength, .kept_length = kLength});
-    std::printf("%s: %.4f nats\n", json_text(mixer).c_str(), nats);
-    return nats;
-  };
-  const double chunks = loss(with({{"chunk", 4}})), tokens = loss(with({{"chunk", 1}})),
-               window = loss({{"name", "softmax"}, {"window", kLength / 4}});
-  EXPECT_LE(chunks, tokens + 0.10);
-  EXPECT_LT(chunks, window);
 }
 
 TEST(SpeedP210, AStepAfterEightThousandTokensIsUnderHalfOfFullAttention) {
