@@ -7,8 +7,8 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-constexpr int kGroups = 8;        // of four columns in a block
-constexpr int64_t kAhead = 2048;  // bytes that are asked for before they are read: few rows of x wait for memory alone
+constexpr int kGroups = 8;     // of four columns in a block
+constexpr int64_t kAhead = 4;  // blocks that are asked for before they are read: few rows of x wait for memory alone
 
 #if defined(SENNIT_LEVEL_avx512)
 
@@ -307,7 +307,7 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
   Floats sums[R];
   for (int r = 0; r < R; ++r) sums[r] = no_floats();
   for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
-    for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(panel + kAhead + line);
+    for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(panel + kAhead * kBytes + line);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       Sums whole[R];
