@@ -1,5 +1,7 @@
 #include "bench/cases.h"
 
+#include <nlohmann/json.hpp>
+
 namespace sennit::bench {
 
 Tensor random_rows(int64_t rows, int64_t columns, std::string_view name, double from, double to) {
@@ -7,6 +9,15 @@ Tensor random_rows(int64_t rows, int64_t columns, std::string_view name, double 
   Rng rng = Rng(1).fork(name);
   for (float& v : x.span()) v = static_cast<float>(from + (to - from) * rng.uniform());
   return x;
+}
+
+std::unique_ptr<Mixer> mixer_for(const std::string& name, int64_t d_model, int64_t tokens) {
+  const auto make = [&](const Json& part) {
+    return mixers::registry().make(part, {.d_model = d_model}, Rng(1), "bench");
+  };
+  auto mixer = make(name);
+  const int64_t longest = mixer->longest();
+  return longest == 0 || longest >= tokens ? std::move(mixer) : make({{"name", name}, {"length", tokens}});
 }
 
 std::vector<Case> all_cases() {

@@ -1,9 +1,12 @@
 #pragma once
 #include <cmath>
+#include <memory>
+#include <string>
 
 #include "autograd/var.h"
 #include "base/rng.h"
 #include "bench/case.h"
+#include "mixers/mixer.h"
 #include "products/product.h"
 
 // What the files of cases share.
@@ -18,7 +21,12 @@ void add_mixers(std::vector<Case>& cases);
 void add_training(std::vector<Case>& cases);
 
 Tensor random_rows(int64_t rows, int64_t columns, std::string_view name, double from = -0.5, double to = 0.5);
-inline MatrixView view(const Tensor& x) { return {x.data(), x.rows(), x.row_size(), x.row_size()}; }
+inline MatrixView view(const Tensor& x) {
+  return {x.data(), x.rows(), x.row_size(), x.row_size()};
+}
+
+// A mixer with its default options, ready for sequences of so many tokens.
+std::unique_ptr<Mixer> mixer_for(const std::string& name, int64_t d_model, int64_t tokens);
 
 // Gathers |got - definition| against |definition|.
 class Deviation {

@@ -10,7 +10,7 @@
 namespace sennit::bench {
 namespace {
 
-constexpr int64_t kWidth = 256, kChecked = 200;
+constexpr int64_t kWidth = 256, kChecked = 200, kMostTokens = 65536;
 
 using Made = std::shared_ptr<Mixer>;
 
@@ -74,28 +74,26 @@ constexpr int64_t kMostFlops = 2'000'000'000'000;
 
 void add_mixers(std::vector<Case>& cases) {
   for (const auto& entry : mixers::registry().entries()) {
-    const auto make = [name = entry.name] {
-      return Made(mixers::registry().make(Json(name), {.d_model = kWidth}, Rng(1), "bench"));
-    };
-    const Made mixer = make();
+    const auto make = [name = entry.name](int64_t tokens) { return Made(mixer_for(name, kWidth, tokens)); };
+    const Made mixer = make(kMostTokens);
     const Pattern pattern = entry.info.patterns.front();
     struct Kind {
       int64_t n;
       bool exact;
     };
-    for (const auto [n, exact] : {Kind{4096, false}, Kind{4096, true}, Kind{65536, false}}) {
+    for (const auto [n, exact] : {Kind{4096, false}, Kind{4096, true}, Kind{kMostTokens, false}}) {
       if (mixer->flops(n) > 8 * (n / 4096) * mixer->flops(4096) || mixer->flops(n) > kMostFlops) continue;  // minutes
       cases.push_back({.name = fmt::format("mixer {} forward n={}{}", entry.name, n, exact ? " exact" : ""),
                        .flops = static_cast<double>(mixer->flops(n)),
                        .tokens = static_cast<double>(n),
-                       .prepare = [make, pattern, n = n, exact = exact] { return whole(make(), pattern, n, exact); }});
+                       .prepare = [make, pattern, n = n, exact = exact] { return whole(make(n), pattern, n, exact); }});
     }
     if (!mixers::decodes(entry.info)) continue;
     for (const int64_t position : {1024, 16384})
       cases.push_back({.name = fmt::format("mixer {} 64 steps at {}", entry.name, position),
                        .flops = 64.0 * static_cast<double>(mixer->flops(1)),
                        .tokens = 64,
-                       .prepare = [make, position] { return steps(make(), position); }});
+                       .prepare = [make, position] { return steps(make(position + 64), position); }});
   }
 }
 

@@ -16,6 +16,7 @@ namespace sennit::bench {
 namespace {
 
 const char* const kExact = "softmax";
+constexpr int64_t kMostFirstFlops = 500'000'000'000;  // of the shortest length: a cubic cost would take minutes
 
 struct Measured {
   Growth growth;
@@ -42,7 +43,8 @@ void set_exponents(Growth& g, const Mixer& mixer) {
   for (size_t i = longer; i < g.points.size(); ++i) {
     const auto n = static_cast<double>(g.points[i].length);
     times.push_back({n, g.points[i].seconds});
-    operations.push_back({n, static_cast<double>(mixer.flops(g.points[i].length))});
+    const auto flops = static_cast<double>(mixer.flops(g.points[i].length));
+    if (flops > 0) operations.push_back({n, flops});
   }
   g.measured = exponent(times);
   g.declared = exponent(operations);
@@ -76,16 +78,19 @@ std::vector<Growth> measure_growth(const GrowthOptions& options,
                                    const std::function<void(int, int, const std::string&)>& progress) {
   FlushDenormals flush;
   std::vector<Measured> all;
+  const int64_t most = *std::max_element(options.lengths.begin(), options.lengths.end());
   for (const auto& entry : mixers::registry().entries())
     if (entry.name == kExact || entry.name.find(options.filter) != std::string::npos)
       all.push_back({{.mixer = entry.name, .points = {}},
-                     mixers::registry().make(Json(entry.name), {.d_model = options.d_model}, Rng(1), "bench"),
+                     mixer_for(entry.name, options.d_model, most),
                      entry.info.patterns.front(),
                      {},
                      0,
                      false});
   if (all.size() == 1 && options.filter != kExact)
     fail({"bench", "part of a mixer's name (see `sennit list mixers`)", options.filter});
+  for (Measured& m : all)
+    m.ended = m.growth.mixer != kExact && m.mixer->flops(options.lengths.front()) > kMostFirstFlops;
   std::stable_partition(all.begin(), all.end(), [](const Measured& m) { return m.growth.mixer == kExact; });
   const int total = static_cast<int>(all.size() * options.lengths.size());
   int done = 0;

@@ -17,7 +17,7 @@ struct GrowthPoint {
 
 struct Growth {
   std::string mixer;
-  std::vector<GrowthPoint> points;  // ends early where the next would take longer than `longest`
+  std::vector<GrowthPoint> points;  // ends early, perhaps at once, where the next would take longer than `longest`
   // The exponents p of time ~ n^p over the longer half of the lengths: measured, and of the declared operations.
   double measured = 0, declared = 0;
   double crossover = 0;  // the length from which it is faster than exact attention; 0: always; infinity: nowhere here
@@ -31,8 +31,9 @@ struct GrowthOptions {
   std::string filter;   // part of a mixer's name; exact attention (`softmax`) is always measured
 };
 
-// Every registered mixer that matches, with its default options, softmax first. The passes of all mixers at one length are
-// interleaved. Throws Error when nothing matches.
-std::vector<Growth> measure_growth(const GrowthOptions& options, const std::function<void(int done, int total, const std::string& what)>& progress);
+// Every registered mixer that matches, with its default options, softmax first. The passes of all mixers at one length
+// are interleaved. Throws Error when nothing matches.
+std::vector<Growth> measure_growth(const GrowthOptions& options,
+                                   const std::function<void(int done, int total, const std::string& what)>& progress);
 
 }  // namespace sennit::bench

@@ -31,6 +31,7 @@ std::string crossover_text(const Growth& g) {
 std::vector<size_t> shown(const std::vector<Growth>& growths) {
   std::vector<size_t> order(growths.size() - 1), some = {0};
   std::iota(order.begin(), order.end(), 1);
+  std::erase_if(order, [&](size_t i) { return growths[i].points.empty(); });
   const auto slowness = [&](size_t i) {
     const auto& last = growths[i].points.back();
     return last.seconds / static_cast<double>(last.length);
@@ -86,8 +87,11 @@ report::Table growth_table(const std::vector<Growth>& growths, const std::vector
       row.push_back(i < g.points.size()
                         ? fmt::format("{:.2f}", 1e6 * g.points[i].seconds / static_cast<double>(g.points[i].length))
                         : "–");
-    row.insert(row.end(), {fmt::format("{:.2f}", g.measured), fmt::format("{:.2f}", g.declared),
-                           bytes_text(static_cast<double>(g.points.back().peak_bytes)), crossover_text(g)});
+    if (g.points.empty())  // too slow for the shortest length
+      row.insert(row.end(), {"–", "–", "–", "–"});
+    else
+      row.insert(row.end(), {fmt::format("{:.2f}", g.measured), fmt::format("{:.2f}", g.declared),
+                             bytes_text(static_cast<double>(g.points.back().peak_bytes)), crossover_text(g)});
     t.add(row);
   }
   return t;

@@ -60,6 +60,7 @@ struct Linformer : Heads {
     p("f", f);
   }
   StateSpec state_spec() const override { return {}; }
+  int64_t longest() const override { return options.length; }
 
   const Parameter& value_mix() const { return separate() ? f : *e; }
   void check_length(int64_t n) const {

@@ -82,6 +82,8 @@ class Mixer : public Module {
   // In any of its patterns, with `memory` rows to look at across.
   virtual int64_t pattern_flops(Pattern /*pattern*/, int64_t n, int64_t /*memory*/) const { return flops(n); }
 
+  // Tokens of the longest sequence that it reads, where its option `length` says so; 0: any.
+  virtual int64_t longest() const { return 0; }
   // Of the grid that a sequence is, where it is one and not a line: a bidirectional batch holds whole rows of it.
   virtual int64_t grid_columns() const { return 1; }
 

@@ -43,6 +43,7 @@ struct SpatialMlp : Mixer {
     p("up", up), p("down", down), p("up_shift", up_shift), p("down_shift", down_shift);
   }
   StateSpec state_spec() const override { return {}; }
+  int64_t longest() const override { return options.length; }
 
   // x [n, d] with a number added to each row.
   static Var shifted(const Var& x, const Var& shift) {
