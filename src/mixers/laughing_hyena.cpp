@@ -7,6 +7,7 @@
 
 #include "mixers/gated_convolutions.h"
 #include "nn/init.h"
+#include "nn/kept.h"
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/maps.h"
@@ -68,16 +69,11 @@ struct LaughingHyena : GatedConvolutions {
     }
     return made;
   }
-  // Without recording they are made once for a version of the parameters.
-  const std::vector<std::array<Var, 4>>& kept_modes() {
-    uint64_t version = 0;
-    for (const Parameter* p : {&rate, &turn, &real, &imaginary}) version += p->version;
-    if (recording() || version != kept_version) kept = made_modes(), kept_version = recording() ? 0 : version;
-    return kept;
-  }
   Var forward(const Var& u, const Batch& batch) override {
     check_batch<LaughingHyena>("laughing_hyena", batch);
-    const auto& all = kept_modes();
+    uint64_t version = 0;
+    for (const Parameter* p : {&rate, &turn, &real, &imaginary}) version += p->version;
+    const auto& all = kept.get(version, [&] { return made_modes(); });
     return gated(u, batch, [&](const Var& z, int64_t n) {
       const auto& m = all[n - 1];
       return modal_scan({z, m[0], m[1], m[2], m[3]}, batch, static_cast<size_t>(n));
@@ -129,8 +125,7 @@ struct LaughingHyena : GatedConvolutions {
 
   int64_t modes;
   Parameter rate, turn, real, imaginary;
-  std::vector<std::array<Var, 4>> kept;
-  uint64_t kept_version = 0;
+  Kept<std::vector<std::array<Var, 4>>> kept;
 };
 
 }  // namespace

@@ -42,7 +42,12 @@ void MaskedFeedback::visit(const ParameterVisitor& p) {
   p("left", left_), p("right", right_), p("feedback", full_);
 }
 
-Var MaskedFeedback::matrix() const {
+const Var& MaskedFeedback::matrix() {
+  if (!options_.rank && !mask_) return full_.var;
+  return kept_.get(left_.version + right_.version + full_.version, [&] { return made(); });
+}
+
+Var MaskedFeedback::made() const {
   Var r = full_.var;
   if (options_.rank) {
     Pooled<Var> all;

@@ -1,5 +1,6 @@
 #pragma once
 #include "mixers/mixer.h"
+#include "nn/kept.h"
 
 namespace sennit::mixers {
 
@@ -21,16 +22,18 @@ class MaskedFeedback : public Module {
                  double deviation, Rng rng);
   void visit(const ParameterVisitor& p) override;  // feedback, or left and right
 
-  Var matrix() const;  // R of all heads below each other, of a head's gates side by side [heads dim, gates dim]
+  const Var& matrix();  // R of all heads below each other, of a head's gates side by side [heads dim, gates dim]
   naive::Matrix naive(const naive::Weights& w) const;
   int64_t flops() const;
 
  private:
+  Var made() const;
   int64_t block(int64_t head, int64_t gate) const { return (head * gates_ + gate) * dim_; }  // its rows of A and B
   Options options_;
   int64_t heads_ = 0, dim_ = 0, gates_ = 0;
   Parameter full_, left_, right_;
   Var mask_;  // undefined where nothing is masked
+  Kept<Var> kept_;
 };
 
 }  // namespace sennit::mixers

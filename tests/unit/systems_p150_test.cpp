@@ -196,7 +196,7 @@ TEST(SystemsP150, WorkersGetEqualCountsOfSpansOfRaggedContexts) {
 }
 
 // Whole heads on two threads: of contexts of 64, 1 and 1 thousand keys with one head the busier thread has 65 of 66
-// units, spans leave it 33. With three heads it has 131 of 198, spans leave it 99: 1.32 is the most there.
+// units, spans leave it 33. With three heads it has 131 of 198, spans leave it 99.
 TEST(SpeedP150, EqualSpansAgainstWholeHeads) {
   if (thread_count() < 2) GTEST_SKIP() << "wants two threads";
   const auto gain = [](int64_t heads, const std::vector<int64_t>& contexts) {
