@@ -17,10 +17,10 @@ namespace sennit {
 namespace {
 
 // Every segment's rows behind the `window` rows before them, and the rows that fall out of the window at each token.
-struct Past {
+struct AftPast {
   Var rows, leaving;
 };
-Past with_past(const Var& x, int64_t window, float nothing, const Batch& batch, size_t field) {
+AftPast with_past(const Var& x, int64_t window, float nothing, const Batch& batch, size_t field) {
   const Var fresh(Tensor::full({window, x.columns()}, nothing));
   Pooled<Var> all, leaving;
   for (const Segment& s : batch.segments) {
@@ -35,7 +35,7 @@ Past with_past(const Var& x, int64_t window, float nothing, const Batch& batch, 
   return {concat_rows(all), concat_rows(leaving)};
 }
 
-struct Core {
+struct AftCore {
   Tensor k, v, far_logit, far_value, first;  // the weights: distances, or readers
   int64_t heads, window;
   Pooled<Segment> segments;
@@ -96,8 +96,8 @@ struct Core {
   int64_t place(int64_t position, int64_t head) const { return (position * heads + head) * rank(); }
 };
 
-struct Saved {
-  Core core;
+struct AftSaved {
+  AftCore core;
   Tensor y, lse;
 
   // One segment's gradients through one head.
@@ -140,13 +140,13 @@ Var aft(const Var& k, const Var& v, const AftWeights& w, const Batch& batch, siz
   SENNIT_CHECK(k.shape() == v.shape() && k.columns() % w.heads == 0, "aft: k {}, v {}, {} heads", k.shape().str(),
                v.shape().str(), w.heads);
   const int64_t window = w.window, heads = w.heads, segments = std::ssize(batch.segments);
-  const Past keys = with_past(k, window, kAftNothing, batch, field + 2),
+  const AftPast keys = with_past(k, window, kAftNothing, batch, field + 2),
              values = with_past(v, window, 0, batch, field + 3);
   const RunningSoftmax far = running_softmax(keys.leaving, batch, field);
   const Var far_value = diagonal_scan(far.weight * values.leaving, far.log_decay, batch, field + 1);
   const Var far_logit = keys.leaving + softplus(scale(far.above, -1));
   Pooled<Var> inputs = {keys.rows, values.rows, far_logit, far_value, w.distances ? w.distances : w.readers};
-  Core core{keys.rows.value(),
+  AftCore core{keys.rows.value(),
             values.rows.value(),
             far_logit.value(),
             far_value.value(),
@@ -173,7 +173,7 @@ Var aft(const Var& k, const Var& v, const AftWeights& w, const Batch& batch, siz
       else
         forward(core.task(i / heads, i % heads));
   });
-  return record(y, inputs, [saved = Saved{core, y, lse}](std::span<const Tensor> dy, Gradients& into) {
+  return record(y, inputs, [saved = AftSaved{core, y, lse}](std::span<const Tensor> dy, Gradients& into) {
     const kernels::Aft::Gradients to{into.sum(0).data(), into.sum(1).data(), into.sum(2).data(), into.sum(3).data(),
                                      into.sum(4).data()};
     float* of_read = saved.core.pairs() ? into.sum(5).data() : nullptr;

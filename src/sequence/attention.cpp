@@ -22,7 +22,7 @@ struct Shapes {
   int64_t group() const { return heads / kv_heads; }
 };
 
-struct Plan {
+struct AttentionPlan {
   Shapes s;
   AttentionOptions options;
   Pooled<float> slopes;
@@ -60,7 +60,7 @@ struct Plan {
   }
 };
 
-struct Tile {
+struct QueryTile {
   size_t segment;
   int64_t head, begin, end;
 };
@@ -68,7 +68,7 @@ struct Tile {
 // The keys and values of the paired segments, packed for all queries.
 class PackedKeys {
  public:
-  PackedKeys(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, bool for_backward)
+  PackedKeys(const AttentionPlan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, bool for_backward)
       : heads_(plan.s.kv_heads) {
     if (std::none_of(plan.segments.begin(), plan.segments.end(), [&](const AttentionSegment& a) { return plan.paired(a); })) return;
     const kernels::PairedAttention& kernel = kernels::paired_attention();
@@ -80,7 +80,7 @@ class PackedKeys {
       const AttentionSegment& a = plan.segments[i];
       return plan.task(a, kv * plan.s.group(), q, k[a.source], v[a.source]);
     };
-    Pooled<Tile> pieces;
+    Pooled<QueryTile> pieces;
     for (size_t i = 0; i < plan.segments.size(); ++i)
       for (int64_t kv = 0; kv < heads_; ++kv) {
         starts_.push_back(floats_);
@@ -92,7 +92,7 @@ class PackedKeys {
     packed_ = Tensor({floats_});
     parallel_for(std::ssize(pieces), 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
-        const Tile& piece = pieces[p];
+        const QueryTile& piece = pieces[p];
         kernel.pack(task(piece.segment, piece.head), panel_kernels(Precision::bf16), for_backward, piece.begin, piece.end,
                     packed_.data() + start(piece.segment, piece.head));
       }
@@ -115,7 +115,7 @@ struct Rows {
   int64_t head, heads, begin, end;
 };
 
-kernels::AttentionTask task_of(const Plan& plan, const Rows& rows, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values) {
+kernels::AttentionTask task_of(const AttentionPlan& plan, const Rows& rows, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values) {
   const AttentionSegment& a = plan.segments[rows.segment];
   auto task = plan.task(a, rows.head, q, keys[a.source], values[a.source]);
   if (rows.heads > 1) task.queries = rows.heads, task.q_stride = plan.s.dk, task.together = true;
@@ -123,7 +123,7 @@ kernels::AttentionTask task_of(const Plan& plan, const Rows& rows, const Tensor&
 }
 
 // How many heads of a group go together where each has one query: all that leave every thread some of `spans`.
-int64_t heads_together(const Plan& plan, int64_t spans) {
+int64_t heads_together(const AttentionPlan& plan, int64_t spans) {
   if (recording() || !plan.slopes.empty()) return 1;
   const int64_t others = std::max<int64_t>(1, plan.s.kv_heads * spans),
                 parts = std::clamp<int64_t>((thread_count() + others - 1) / others, 1, plan.s.group());
@@ -133,7 +133,7 @@ int64_t heads_together(const Plan& plan, int64_t spans) {
 // The forward pass: one item for each tile of queries, and where they are few, for each span of the keys that they see.
 class Forward {
  public:
-  Forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse)
+  Forward(const AttentionPlan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse)
       : plan_(plan), q_(q), keys_(keys), values_(values), o_(o), lse_(lse), packed_(plan, q, keys, values, false) {
     deal();
   }
@@ -214,7 +214,7 @@ class Forward {
                                         to.end, to.o, to.o_stride, to.stat, scratch);
   }
 
-  const Plan& plan_;
+  const AttentionPlan& plan_;
   const Tensor& q_;
   std::span<const Tensor> keys_, values_;
   Tensor &o_, &lse_;
@@ -228,7 +228,7 @@ struct Slots {
   std::span<Tensor*> dk, dv;  // one for each source
 };
 
-void backward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, const Tensor& o,
+void backward(const AttentionPlan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, const Tensor& o,
               const Tensor& lse, const Tensor& dy, Tensor& dq, const Slots& d) {
   const PackedKeys packed(plan, q, keys, values, true);
   // A key-value head's gradients are summed over its group of heads by one thread, in order.
@@ -282,7 +282,7 @@ int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, in
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options) {
   SENNIT_CHECK(options.kv_heads > 0 && options.heads % options.kv_heads == 0 && keys.size() == values.size());
-  Plan plan{.s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : cached_numbers(values[0].value(), options.kv_heads)},
+  AttentionPlan plan{.s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : cached_numbers(values[0].value(), options.kv_heads)},
             .options = options,
             .slopes = {options.slopes.begin(), options.slopes.end()},
             .segments = {segments.begin(), segments.end()}};

@@ -7,7 +7,7 @@
 namespace sennit {
 namespace {
 
-struct Core : MatrixState {
+struct DplrCore : MatrixState {
   Tensor k, a, b, g;
 
   kernels::DplrTask task(int64_t segment, int64_t head) const {
@@ -32,7 +32,7 @@ struct Core : MatrixState {
 Var dplr(const DplrInputs& in, const Batch& batch, const RecurrenceOptions& options) {
   for (const Var* x : {&in.k, &in.a, &in.b, &in.g})
     SENNIT_CHECK(x->shape() == in.q.shape(), "dplr: {} for {}", x->shape().str(), in.q.shape().str());
-  const Core core{{in.q, in.v, batch, options}, in.k.value(), in.a.value(), in.b.value(), in.g.value()};
+  const DplrCore core{{in.q, in.v, batch, options}, in.k.value(), in.a.value(), in.b.value(), in.g.value()};
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(9));
   Tensor y = run_heads(core, carry, kernels::dplr().scratch_floats, [](const auto&) { return kernels::dplr().forward; });

@@ -11,7 +11,7 @@
 namespace sennit {
 namespace {
 
-struct Core {
+struct DplrModesCore {
   Tensor u, a, b, e, p, c;
   Pooled<Segment> segments;
 
@@ -35,7 +35,7 @@ struct Core {
 }  // namespace
 
 Var dplr_modes(const DplrModesInputs& in, const Batch& batch, size_t field) {
-  Core core{in.u.value(),
+  DplrModesCore core{in.u.value(),
             in.a.value(),
             in.b.value(),
             in.e.value(),

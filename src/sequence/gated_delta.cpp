@@ -6,7 +6,7 @@
 namespace sennit {
 namespace {
 
-struct Core : MatrixState {
+struct GatedDeltaCore : MatrixState {
   Tensor k, beta, g;
 
   kernels::DeltaTask task(int64_t segment, int64_t head) const {
@@ -33,7 +33,7 @@ Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const
                 const RecurrenceOptions& options) {
   SENNIT_CHECK(q.shape() == k.shape() && beta.columns() == options.heads && (!g || g.columns() == options.heads),
                "gated_delta: q {}, k {}, beta {}, g {}", q.shape().str(), k.shape().str(), beta.shape().str(), g.shape().str());
-  const Core core{{q, v, batch, options}, k.value(), beta.value(), g.value()};
+  const GatedDeltaCore core{{q, v, batch, options}, k.value(), beta.value(), g.value()};
   const kernels::Delta& kernel = kernels::delta();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(8));

@@ -7,7 +7,7 @@
 namespace sennit {
 namespace {
 
-struct Core : MatrixState {
+struct GlaCore : MatrixState {
   Tensor k, g;
 
   int64_t gate_dim() const { return g ? g.row_size() / heads() : 0; }
@@ -38,7 +38,7 @@ struct Core : MatrixState {
 Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& batch, const RecurrenceOptions& options) {
   SENNIT_CHECK(q.shape() == k.shape() && (!g || g.columns() == options.heads || g.shape() == k.shape()), "gla: q {}, k {}, g {}",
                q.shape().str(), k.shape().str(), g.shape().str());
-  const Core core{{q, v, batch, options}, k.value(), g.value()};
+  const GlaCore core{{q, v, batch, options}, k.value(), g.value()};
   const kernels::Gla& kernel = kernels::gla();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(g ? 6 : 4));

@@ -73,12 +73,12 @@ double forward_query(const Head& h, int64_t i, float* y, float* scratch) {
 }
 
 // The gradients of a head's rows.
-struct HeadGradients {
+struct TripleGradients {
   float *q, *k1, *k2, *v1, *v2;
 };
 
 // p_jl = exp(s_jl - stat), and ds_jl = p_jl (sum_c dy_c v1_jc v2_lc - sum_c dy_c y_c).
-void backward_query(const Head& h, int64_t i, const float* y, const float* dy, double stat, const HeadGradients& d,
+void backward_query(const Head& h, int64_t i, const float* y, const float* dy, double stat, const TripleGradients& d,
                     float* scratch) {
   float *const scores = scratch, *const given = scratch + h.n;
   float own = 0;
@@ -182,7 +182,7 @@ Var kronecker_attention(const KroneckerOperands& x, std::span<const Segment> seg
             const auto of = [&](int operand, int64_t dim) {
               return sums[operand]->data() + s.begin * sums[operand]->row_size() + h * dim;
             };
-            const HeadGradients d{of(0, dk), of(1, dk), of(2, dk), of(3, dv), of(4, dv)};
+            const TripleGradients d{of(0, dk), of(1, dk), of(2, dk), of(3, dv), of(4, dv)};
             for (int64_t i = 0; i < s.length; ++i) {
               const int64_t at = (s.begin + i) * y.row_size() + h * dv;
               backward_query(head, i, y.data() + at, dy[0].data() + at, stat.data()[(s.begin + i) * o.heads + h], d,

@@ -10,9 +10,9 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kQueryTile = 32;
+constexpr int64_t kLagTile = 32;
 
-struct Plan {
+struct LagPlan {
   LagAttentionOptions options;
   Tensor q, b, g;
   Pooled<Tensor> keys, values;
@@ -56,7 +56,7 @@ struct Plan {
   }
 };
 
-struct Tile {
+struct LagTile {
   size_t segment;
   int64_t head, begin, end;
 };
@@ -67,19 +67,19 @@ Var lag_attention(const Var& q, std::span<const Var> keys, std::span<const Var> 
                   std::span<const AttentionSegment> segments, const LagAttentionOptions& options) {
   SENNIT_CHECK(b.shape() == g.shape() && b.columns() == options.heads && b.rows() % 2 == 1,
                "lag_attention: tables {} and {}", b.shape().str(), g.shape().str());
-  Plan plan{options, q.value(), b.value(), g.value(), {}, {}, {segments.begin(), segments.end()}};
+  LagPlan plan{options, q.value(), b.value(), g.value(), {}, {}, {segments.begin(), segments.end()}};
   for (const Var& k : keys) plan.keys.push_back(k.value());
   for (const Var& v : values) plan.values.push_back(v.value());
   const int64_t width = options.heads * plan.value_dim(), flops = plan.flops();
   count_flops(flops);
   Tensor o({q.rows(), width});
-  Pooled<Tile> tiles;
+  Pooled<LagTile> tiles;
   for (size_t i = 0; i < plan.segments.size(); ++i)
     for (int64_t h = 0; h < options.heads; ++h)
-      for (int64_t at = 0; at < plan.segments[i].queries; at += kQueryTile)
-        tiles.push_back({i, h, at, std::min(at + kQueryTile, plan.segments[i].queries)});
+      for (int64_t at = 0; at < plan.segments[i].queries; at += kLagTile)
+        tiles.push_back({i, h, at, std::min(at + kLagTile, plan.segments[i].queries)});
   each_with_scratch(std::ssize(tiles), plan.scratch(), [&](int64_t i, float* scratch) {
-    const Tile& tile = tiles[i];
+    const LagTile& tile = tiles[i];
     const AttentionSegment& a = plan.segments[tile.segment];
     kernels::lag_attention().forward(plan.task(a, tile.head, tile.begin, tile.end - tile.begin),
                                      o.data() + (a.query_begin + tile.begin) * width + tile.head * plan.value_dim(),

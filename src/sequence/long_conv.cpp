@@ -15,7 +15,7 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kChannels = 32;  // a task's share
+constexpr int64_t kLongConvChannels = 32;  // a task's share
 
 // The turns of all transforms up to n elements, as kernels/fft.h wants them.
 const float* fft_turns(int64_t n) {
@@ -41,14 +41,14 @@ struct Piece {
   int64_t begin, rows, first, out;
 };
 
-struct Conv {
+struct LongConv {
   Tensor h;
   Pooled<Tensor> sources;
   Pooled<Piece> pieces;
   bool exact;
 
   int64_t channels() const { return h.row_size(); }
-  int64_t shares() const { return (channels() + kChannels - 1) / kChannels; }
+  int64_t shares() const { return (channels() + kLongConvChannels - 1) / kLongConvChannels; }
   kernels::LongConvTask task(const Piece& p, int64_t channel) const {
     return with_turns({.x = sources[p.source].data() + p.begin * channels() + channel,
                        .h = h.data() + channel,
@@ -58,7 +58,7 @@ struct Conv {
                        .first = p.first,
                        .end = p.rows,
                        .taps = h.rows(),
-                       .channels = std::min(kChannels, channels() - channel),
+                       .channels = std::min(kLongConvChannels, channels() - channel),
                        .exact = exact,
                        .turns = nullptr});
   }
@@ -81,17 +81,17 @@ int64_t scratch_of(const kernels::LongConvTask& t) {
   return kernels::long_conv().scratch_floats(t);
 }
 
-void forward(const Conv& conv, Tensor& y) {
+void forward(const LongConv& conv, Tensor& y) {
   int64_t need = 0, flops = 0;
   for (const Piece& p : conv.pieces)
     for (int64_t share = 0; share < conv.shares() && p.rows > p.first; ++share) {
-      const auto task = conv.task(p, share * kChannels);
+      const auto task = conv.task(p, share * kLongConvChannels);
       need = std::max(need, scratch_of(task)), flops += kernels::long_conv().flops(task);
     }
   count_flops(flops);
   each_with_scratch(std::ssize(conv.pieces) * conv.shares(), need, [&](int64_t i, float* scratch) {
     const Piece& p = conv.pieces[i / conv.shares()];
-    const int64_t channel = i % conv.shares() * kChannels;
+    const int64_t channel = i % conv.shares() * kLongConvChannels;
     if (p.rows == p.first) return;
     kernels::long_conv().forward(conv.task(p, channel), y.data() + p.out * conv.channels() + channel, conv.channels(),
                                  scratch);
@@ -99,17 +99,17 @@ void forward(const Conv& conv, Tensor& y) {
 }
 
 // One thread adds up a share of channels over all sequences, in order.
-void backward(const Conv& conv, const Tensor& dy, Tensor& dh, std::span<Tensor*> dx) {
+void backward(const LongConv& conv, const Tensor& dy, Tensor& dh, std::span<Tensor*> dx) {
   int64_t need = 0, flops = 0;
   for (const Piece& p : conv.pieces)
     for (int64_t share = 0; share < conv.shares() && p.rows > p.first; ++share) {
-      const auto back = conv.backwards(p, dy, share * kChannels), task = conv.task(p, share * kChannels);
+      const auto back = conv.backwards(p, dy, share * kLongConvChannels), task = conv.task(p, share * kLongConvChannels);
       need = std::max({need, scratch_of(back), scratch_of(task)});
       flops += kernels::long_conv().flops(back) + kernels::long_conv().filter_gradient_flops(task);
     }
   count_flops(flops);
   each_with_scratch(conv.shares(), need, [&](int64_t share, float* scratch) {
-    const int64_t channel = share * kChannels, width = conv.channels();
+    const int64_t channel = share * kLongConvChannels, width = conv.channels();
     for (const Piece& p : conv.pieces) {
       if (p.rows == p.first) continue;
       kernels::long_conv().forward(conv.backwards(p, dy, channel),
@@ -125,7 +125,7 @@ void backward(const Conv& conv, const Tensor& dy, Tensor& dh, std::span<Tensor*>
 Var long_conv(const Var& x, const Var& h, const Batch& batch, size_t field, int64_t window) {
   SENNIT_CHECK(h.columns() == x.columns() && h.rows() > 0, "long_conv: {} with {}", x.shape().str(), h.shape().str());
   Pooled<Var> sources = {x};
-  Conv conv{h.value(), {}, {}, batch.context->exact};
+  LongConv conv{h.value(), {}, {}, batch.context->exact};
   for (const Segment& s : batch.segments) {
     Piece p{0, s.begin, s.length, 0, s.begin};
     if (LayerState* state = batch.state(s)) {

@@ -11,24 +11,24 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kChannels = 16;  // a task's share
+constexpr int64_t kLtiChannels = 16;  // a task's share
 
-struct Core {
+struct LtiCore {
   Tensor u, a, b;
   Pooled<Segment> segments;
 
   int64_t channels() const { return u.row_size(); }
   int64_t order() const { return b.elements(); }
-  int64_t shares() const { return (channels() + kChannels - 1) / kChannels; }
+  int64_t shares() const { return (channels() + kLtiChannels - 1) / kLtiChannels; }
   kernels::LtiScanTask task(int64_t segment, int64_t share) const {
     const Segment& s = segments[segment];
-    const int64_t channel = share * kChannels;
+    const int64_t channel = share * kLtiChannels;
     return {.u = u.data() + s.begin * channels() + channel,
             .a = a.data(),
             .b = b.data(),
             .u_stride = channels(),
             .length = s.length,
-            .channels = std::min(kChannels, channels() - channel),
+            .channels = std::min(kLtiChannels, channels() - channel),
             .order = order(),
             .state_stride = channels()};
   }
@@ -37,7 +37,7 @@ struct Core {
 }  // namespace
 
 Var lti_scan(const Var& u, const Tensor& a, const Tensor& b, const Batch& batch, size_t field) {
-  Core core{u.value(), a, b, {batch.segments.begin(), batch.segments.end()}};
+  LtiCore core{u.value(), a, b, {batch.segments.begin(), batch.segments.end()}};
   const int64_t channels = core.channels(), order = core.order(), width = order * channels;
   SENNIT_CHECK(a.shape() == Shape({order, order}), "lti_scan: {} and {}", a.shape().str(), b.shape().str());
   Carry carry(batch, field, {order, channels});
@@ -48,7 +48,7 @@ Var lti_scan(const Var& u, const Tensor& a, const Tensor& b, const Batch& batch,
       std::ssize(core.segments), core.shares(), [&](int64_t i, int64_t share) { return core.task(i, share); },
       kernels::lti_scan().scratch_floats,
       [&](int64_t i, int64_t share, const auto& task, float* scratch) {
-        const int64_t c = share * kChannels;
+        const int64_t c = share * kLtiChannels;
         kernels::lti_scan().forward(task, moved(carry.in(i), c), carry.out(i) + c,
                                     m.data() + core.segments[i].begin * width + c, width, scratch);
       });
@@ -59,7 +59,7 @@ Var lti_scan(const Var& u, const Tensor& a, const Tensor& b, const Batch& batch,
         std::ssize(core.segments), core.shares(), [&](int64_t i, int64_t share) { return core.task(i, share); },
         kernels::lti_scan().scratch_floats,
         [&](int64_t i, int64_t share, const auto& task, float* scratch) {
-          const int64_t c = share * kChannels, row = core.segments[i].begin;
+          const int64_t c = share * kLtiChannels, row = core.segments[i].begin;
           kernels::lti_scan().backward(task, dm.data() + row * width + c, width, moved(kept.d_out(i), c),
                                        du.data() + row * core.channels() + c, moved(kept.d_in(i), c), scratch);
         });

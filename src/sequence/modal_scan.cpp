@@ -11,7 +11,7 @@
 namespace sennit {
 namespace {
 
-struct Core {
+struct ModalCore {
   Tensor u, lr, li, wr, wi;
   Pooled<Segment> segments;
 
@@ -34,7 +34,7 @@ struct Core {
 }  // namespace
 
 Var modal_scan(const ModalScanInputs& in, const Batch& batch, size_t field) {
-  Core core{in.u.value(),  in.lr.value(), in.li.value(),
+  ModalCore core{in.u.value(),  in.lr.value(), in.li.value(),
             in.wr.value(), in.wi.value(), {batch.segments.begin(), batch.segments.end()}};
   const int64_t channels = core.channels(), modes = core.modes();
   for (const Var* x : {&in.lr, &in.li, &in.wr, &in.wi})

@@ -11,7 +11,7 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kRun = 64;  // positions a run
+constexpr int64_t kPositions = 64;  // positions a run
 
 // Where a pair points after an angle, in double precision.
 struct Direction {
@@ -21,7 +21,7 @@ Direction direction(double angle) {
   return {std::cos(angle), std::sin(angle)};
 }
 
-// Angle p w of position p = run kRun + rest by the sum of two angles: few cosines, and what a row gets hangs on its
+// Angle p w of position p = run kPositions + rest by the sum of two angles: few cosines, and what a row gets hangs on its
 // position alone.
 PairFactors angles_of(int64_t rows, std::span<const Segment> segments, const RotaryOptions& o) {
   const int64_t pairs = o.dims / 2;
@@ -32,20 +32,20 @@ PairFactors angles_of(int64_t rows, std::span<const Segment> segments, const Rot
   const auto turned = [&](int64_t positions, int64_t pair) {
     return direction(static_cast<double>(positions) * turns[pair]);
   };
-  Pooled<Direction> rests(rows < kRun ? 0 : kRun * pairs);  // of fewer rows each is computed where it is needed
+  Pooled<Direction> rests(rows < kPositions ? 0 : kPositions * pairs);  // of fewer rows each is computed where it is needed
   for (int64_t at = 0; at < std::ssize(rests); ++at) rests[at] = turned(at / pairs, at % pairs);
 
   PairFactors a{Tensor::zeros({rows, pairs}), Tensor::zeros({rows, pairs})};
   for (const Segment& s : segments)
-    parallel_for(s.length, kRun, [&](int64_t begin, int64_t end) {
+    parallel_for(s.length, kPositions, [&](int64_t begin, int64_t end) {
       Pooled<Direction> wholes(static_cast<size_t>(pairs));
       int64_t run = -1;
       for (int64_t t = begin; t < end; ++t) {
-        const int64_t position = s.position + t, rest = position % kRun, row = (s.begin + t) * pairs;
-        const bool next = run != position / kRun;
-        run = position / kRun;
+        const int64_t position = s.position + t, rest = position % kPositions, row = (s.begin + t) * pairs;
+        const bool next = run != position / kPositions;
+        run = position / kPositions;
         for (int64_t i = 0; i < pairs; ++i) {
-          if (next) wholes[i] = turned(run * kRun, i);
+          if (next) wholes[i] = turned(run * kPositions, i);
           const Direction whole = wholes[i], part = rests.empty() ? turned(rest, i) : rests[rest * pairs + i];
           a.cos.data()[row + i] = static_cast<float>(o.magnitude * (whole.cos * part.cos - whole.sin * part.sin));
           a.sin.data()[row + i] = static_cast<float>(o.magnitude * (whole.sin * part.cos + whole.cos * part.sin));

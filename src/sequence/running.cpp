@@ -14,14 +14,14 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kChannels = 64;  // a task's share, whatever the threads
+constexpr int64_t kRunningChannels = 64;  // a task's share, whatever the threads
 
 template <class Body>  // body(segment index, first channel, channels)
 void each_share(int64_t segments, int64_t channels, Body&& body) {
-  const int64_t shares = (channels + kChannels - 1) / kChannels;
+  const int64_t shares = (channels + kRunningChannels - 1) / kRunningChannels;
   parallel_for(segments * shares, 1, [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i)
-      body(i / shares, i % shares * kChannels, std::min(kChannels, channels - i % shares * kChannels));
+      body(i / shares, i % shares * kRunningChannels, std::min(kRunningChannels, channels - i % shares * kRunningChannels));
   });
 }
 

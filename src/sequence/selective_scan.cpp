@@ -12,15 +12,15 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kChannels = 128;  // a task's share, whatever the threads
+constexpr int64_t kSelectiveChannels = 128;  // a task's share, whatever the threads
 
-struct Core {
+struct SelectiveCore {
   Tensor x, dt, a, b, c, d;
   Pooled<Segment> segments;
 
   int64_t channels() const { return x.row_size(); }
   int64_t states() const { return a.row_size(); }
-  int64_t shares() const { return (channels() + kChannels - 1) / kChannels; }
+  int64_t shares() const { return (channels() + kSelectiveChannels - 1) / kSelectiveChannels; }
   auto tasks() const {
     return [this](int64_t segment, int64_t share) { return task(segment, share); };
   }
@@ -38,14 +38,14 @@ struct Core {
             .c_stride = states(),
             .length = s.length,
             .states = states(),
-            .begin = share * kChannels,
-            .end = std::min((share + 1) * kChannels, channels())};
+            .begin = share * kSelectiveChannels,
+            .end = std::min((share + 1) * kSelectiveChannels, channels())};
   }
 };
 
 // dx, ddt and the states belong to a share's own channels; what all segments or all shares add into is kept apart for
 // each task and summed in order afterwards.
-void scan_backward(const Core& core, const Tensor& dy, Gradients& into, Carry& kept) {
+void scan_backward(const SelectiveCore& core, const Tensor& dy, Gradients& into, Carry& kept) {
   Tensor &dx = into.sum(0), &ddt = into.sum(1), &da = into.sum(2), &db = into.sum(3), &dc = into.sum(4), &dd = into.sum(5);
   const int64_t segments = std::ssize(core.segments), shares = core.shares(), rows = core.x.rows();
   Tensor das = Tensor::zeros({segments, core.channels(), core.states()}), dds = Tensor::zeros({segments, core.channels()});
@@ -72,7 +72,7 @@ void scan_backward(const Core& core, const Tensor& dy, Gradients& into, Carry& k
 Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t field) {
   SENNIT_CHECK(in.x.shape() == in.dt.shape() && in.b.shape() == in.c.shape() && in.a.rows() == in.x.columns() && in.b.columns() == in.a.columns(),
                "selective_scan: x {}, A {}, B {}", in.x.shape().str(), in.a.shape().str(), in.b.shape().str());
-  Core core{in.x.value(), in.dt.value(), in.a.value(), in.b.value(), in.c.value(), in.d.value(), {batch.segments.begin(), batch.segments.end()}};
+  SelectiveCore core{in.x.value(), in.dt.value(), in.a.value(), in.b.value(), in.c.value(), in.d.value(), {batch.segments.begin(), batch.segments.end()}};
   Carry carry(batch, field, {core.channels(), core.states()});
   Tensor y(in.x.shape());
   count_flops(7 * y.elements() * core.states());

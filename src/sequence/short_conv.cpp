@@ -10,9 +10,9 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kChannels = 64;  // a task's share
+constexpr int64_t kShortConvChannels = 64;  // a task's share
 
-struct Conv {
+struct ShortConv {
   Tensor x, w, bias;
   Pooled<Segment> segments;
 
@@ -32,8 +32,8 @@ struct Conv {
 
 template <class Body>  // body(first channel, channels), over shares that do not depend on the threads
 void each_share(int64_t channels, Body&& body) {
-  parallel_for((channels + kChannels - 1) / kChannels, 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) body(i * kChannels, std::min(kChannels, channels - i * kChannels));
+  parallel_for((channels + kShortConvChannels - 1) / kShortConvChannels, 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) body(i * kShortConvChannels, std::min(kShortConvChannels, channels - i * kShortConvChannels));
   });
 }
 
@@ -42,7 +42,7 @@ void each_share(int64_t channels, Body&& body) {
 Var short_conv(const Var& x, const Var& weight, const Var& bias, const Batch& batch, size_t field) {
   SENNIT_CHECK(weight.rows() == x.columns() && weight.columns() >= 2 && weight.columns() <= 8, "short_conv: {} by {}", x.shape().str(),
                weight.shape().str());
-  Conv conv{x.value(), weight.value(), bias.value(), {batch.segments.begin(), batch.segments.end()}};
+  ShortConv conv{x.value(), weight.value(), bias.value(), {batch.segments.begin(), batch.segments.end()}};
   Carry carry(batch, field, {conv.width() - 1, conv.channels()});
   Tensor y(x.shape());
   count_flops(2 * y.elements() * conv.width());

@@ -18,7 +18,7 @@ struct Job {
   int64_t head, begin, end;
 };
 
-struct Plan {
+struct SparsePlan {
   int64_t heads, kv_heads, dk, dv;
   float scale;
   Pooled<float> slopes;
@@ -63,10 +63,10 @@ void each_range(const AttentionSegment& a, Body&& body) {
   for (int64_t b = 0; b < a.queries; b += kQueries) body(b, std::min(b + kQueries, a.queries));
 }
 
-Plan plan_of(const Var& q, std::span<const Var> keys, std::span<const Var> values,
+SparsePlan plan_of(const Var& q, std::span<const Var> keys, std::span<const Var> values,
              std::span<const AttentionSegment> segments, const SparseAttentionOptions& o, TileSource source) {
   SENNIT_CHECK(o.kv_heads > 0 && o.heads % o.kv_heads == 0 && keys.size() == values.size());
-  Plan plan{.heads = o.heads,
+  SparsePlan plan{.heads = o.heads,
             .kv_heads = o.kv_heads,
             .dk = q.columns() / o.heads,
             .dv = keys.empty() ? 0 : cached_numbers(values[0].value(), o.kv_heads),
@@ -79,7 +79,7 @@ Plan plan_of(const Var& q, std::span<const Var> keys, std::span<const Var> value
 }
 
 // Returns the pairs of query and key.
-int64_t forward(const Plan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values,
+int64_t forward(const SparsePlan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values,
                 Tensor& o, Tensor& stat) {
   Pooled<Job> jobs;
   for (size_t i = 0; i < plan.segments.size(); ++i)
@@ -105,7 +105,7 @@ struct Sources {
   std::span<Tensor*> dk, dv;
 };
 
-void backward(const Plan& plan, const Tensor& q, const Sources& from, const Tensor& o, const Tensor& stat,
+void backward(const SparsePlan& plan, const Tensor& q, const Sources& from, const Tensor& o, const Tensor& stat,
               const Tensor& dy, Tensor& dq) {
   // A key-value head's gradients are summed over its group of heads by one thread, in order.
   const int64_t group = plan.heads / plan.kv_heads;
@@ -208,7 +208,7 @@ TileSource masked_blocks(BlockMask mask) {
 Var sparse_attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
                      std::span<const AttentionSegment> segments, const SparseAttentionOptions& options,
                      TileSource source) {
-  Plan plan = plan_of(q, keys, values, segments, options, std::move(source));
+  SparsePlan plan = plan_of(q, keys, values, segments, options, std::move(source));
   Pooled<Tensor> k, v;
   for (const Var& x : keys) k.push_back(x.value());
   for (const Var& x : values) v.push_back(x.value());
@@ -233,7 +233,7 @@ Var sparse_attention(const Var& q, std::span<const Var> keys, std::span<const Va
 
 Tensor log_sums(const Var& q, std::span<const Var> keys, std::span<const Var> values,
                 std::span<const AttentionSegment> segments, const SparseAttentionOptions& options, TileSource source) {
-  const Plan plan = plan_of(q, keys, values, segments, options, std::move(source));
+  const SparsePlan plan = plan_of(q, keys, values, segments, options, std::move(source));
   Pooled<Tensor> k, v;
   for (const Var& x : keys) k.push_back(x.value());
   for (const Var& x : values) v.push_back(x.value());
@@ -246,7 +246,7 @@ Tensor block_maxima(const Tensor& q, const Tensor& keys, const Tensor& values, c
                     const SparseAttentionOptions& options, int64_t block) {
   const int64_t blocks = (segment.keys + block - 1) / block, heads = options.heads;
   const Var rows(q), k(keys), v(values);
-  const Plan plan = plan_of(rows, {&k, 1}, {&v, 1}, {&segment, 1}, options, [=](size_t, int64_t, TileList& tiles) {
+  const SparsePlan plan = plan_of(rows, {&k, 1}, {&v, 1}, {&segment, 1}, options, [=](size_t, int64_t, TileList& tiles) {
     const int64_t step = std::min(block, kernels::kTileKeys);
     for (int64_t b = 0; b < segment.keys; b += step)
       tiles.add({b, b + step}, tiles.queries(), 0, kEverywhere, b / block);
