@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "cli/comparison_report.h"
 #include "cli/progress_bar.h"
@@ -33,7 +34,15 @@ report::Plot learning_plot(const std::vector<TrialResult>& trials) {
   return p;
 }
 
-// All are there, the best have their names beside them; the others say theirs when pointed at.
+// Nothing with as small a state answers as much.
+bool at_the_front(const TrialResult& r, const std::vector<TrialResult>& trials) {
+  return std::none_of(trials.begin(), trials.end(), [&](const TrialResult& o) {
+    return o.state_bytes <= r.state_bytes && o.accuracy >= r.accuracy &&
+           std::pair(-o.state_bytes, o.accuracy) != std::pair(-r.state_bytes, r.accuracy);
+  });
+}
+
+// All are there, those at the front have their names beside them; the others say theirs when pointed at.
 report::Plot state_plot(const std::vector<TrialResult>& trials) {
   report::Plot p{"Accuracy against state", {"state of one sequence", true, report::Unit::bytes}, {"accuracy (%)"}, {}};
   for (size_t i = 0; i < trials.size(); ++i)
@@ -41,8 +50,17 @@ report::Plot state_plot(const std::vector<TrialResult>& trials) {
                        {{static_cast<double>(std::max<int64_t>(1, trials[i].state_bytes)), 100 * trials[i].accuracy}},
                        static_cast<int>(i % report::kColours),
                        report::Line::Style::marked,
-                       i < report::kColours});
+                       at_the_front(trials[i], trials)});
   return p;
+}
+
+// "recall", or "recall: pairs 16, length 64".
+std::string task_text(const Json& task) {
+  if (task.is_string()) return task.get<std::string>();
+  std::string settings;
+  for (const auto& [key, value] : task.items())
+    if (key != "name") settings += fmt::format("{} {} {}", settings.empty() ? ":" : ",", key, json_text(value));
+  return task.at("name").get<std::string>() + settings;
 }
 
 }  // namespace
@@ -73,8 +91,7 @@ report::Table trial_table(const std::vector<TrialResult>& trials) {
 std::string trial_html(const std::vector<TrialResult>& trials, const measure::TrialOptions& options,
                        const TrialJobs& jobs, const std::vector<std::string>& notes) {
   auto sorted = best_first(trials);
-  const std::string task = options.task.is_string() ? options.task.get<std::string>() : json_text(options.task);
-  report::Page page("Sennit: mixers on " + task);
+  report::Page page("Sennit: mixers on " + task_text(options.task));
   page.paragraph(
       fmt::format("{} blocks of width {}, {} steps of {} sequences, seed {}; products in {}. Measured on {}, {} trials "
                   "at once with {} threads each. Accuracy is the share of asked tokens that the largest logit names, "
