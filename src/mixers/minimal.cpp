@@ -132,13 +132,10 @@ struct Minimal : Mixer {
           if (run.pattern == Pattern::causal && j > i + offset) weights[j] = -INFINITY;
         }
         naive::softmax(weights);
+        const double share = options.values ? 1 : 1 / static_cast<double>(options.heads);
+        const int64_t first = options.values ? h * dim : 0, end = options.values ? first + dim : width;
         for (int64_t j = 0; j < ks.rows; ++j)
-          for (int64_t c = 0; c < width; ++c) {
-            if (!options.values)
-              core(i, c) += weights[j] * vs(j, c) / static_cast<double>(options.heads);
-            else if (c / dim == h)
-              core(i, c) += weights[j] * vs(j, c);
-          }
+          for (int64_t c = first; c < end; ++c) core(i, c) += share * weights[j] * vs(j, c);
       }
     return options.values && options.outputs ? naive::linear(core, run.w, "out") : core;
   }

@@ -147,8 +147,8 @@ struct Nprf : Heads {
         for (int64_t s = 0; s < all.rows; ++s) {
           const int64_t distance = s - (past + t);
           if (std::abs(distance) >= options.length || (distance > 0 && run.pattern == Pattern::causal)) continue;
-          for (int64_t i = 0; i < per; ++i)
-            sums[i / f] += std::exp(b(options.length - 1 + distance, h)) * fq(t, h * f + i % f) * all(s, h * per + i);
+          const double weight = std::exp(b(options.length - 1 + distance, h));
+          for (int64_t i = 0; i < per; ++i) sums[i / f] += weight * fq(t, h * f + i % f) * all(s, h * per + i);
         }
         for (int64_t p = 0; p < dim; ++p) core(t, h * dim + p) = sums[p] / sums[dim];
       }

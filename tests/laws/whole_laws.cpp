@@ -189,8 +189,13 @@ std::string costs_as_declared(const MixerCase& c, Pattern pattern) {
   int64_t n = 512;
   while (!affordable(*mixer, pattern, 4 * n, 4 * n, kMostFlops)) n /= 2;
   peak(n);
-  const double small = peak(n), large = peak(4 * n);
-  return large <= 4.4 * small ? "" : fmt::format("{} bytes for {} tokens, {} for four times as many", small, n, large);
+  // Parts that only begin at some length make the first step look steep; what grows faster stays so at any length.
+  for (;; n *= 2) {
+    const double small = peak(n), large = peak(4 * n);
+    if (large <= 4.4 * small) return "";
+    if (n >= 2048 || !affordable(*mixer, pattern, 8 * n, 8 * n, kMostFlops))
+      return fmt::format("{} bytes for {} tokens, {} for four times as many", small, n, large);
+  }
 }
 
 std::string implicit_matrix(const MixerCase& c, Pattern pattern) {
