@@ -90,7 +90,11 @@ struct Aft : Mixer {
       for (double& a : near_k.a) a = kAftNothing;
     }
     naive::Matrix y(run.x.rows, width);
-    for (int64_t t = 0; t < run.x.rows; ++t)
+    for (int64_t t = 0; t < run.x.rows; ++t) {
+      const int64_t near = std::min(options.window, run.position + t + 1);
+      naive::Matrix weights(options.heads, near);
+      for (int64_t h = 0; h < options.heads; ++h)
+        for (int64_t j = 0; j < near; ++j) weights(h, j) = naive_weight(run.w, h, run.position + t, j);
       for (int64_t c = 0; c < width; ++c) {
         double &sum = sums.a[c], &mean = means.a[c];
         const double high = std::fmax(sum, near_k(0, c)),
@@ -101,19 +105,18 @@ struct Aft : Mixer {
           near_k(j, c) = near_k(j + 1, c), near_v(j, c) = near_v(j + 1, c);
         near_k(options.window - 1, c) = ks(t, c), near_v(options.window - 1, c) = vs(t, c);
         const auto score = [&](int64_t j) {
-          return near_k(options.window - 1 - j, c) +
-                 naive_weight(run.w, c * options.heads / width, run.position + t, j);
+          return near_k(options.window - 1 - j, c) + weights(c * options.heads / width, j);
         };
-        const int64_t near = std::min(options.window, run.position + t + 1);
         double top = sum, total = 0;
         for (int64_t j = 0; j < near; ++j) top = std::fmax(top, score(j));
         total = std::exp(sum - top), y(t, c) = total * mean;
         for (int64_t j = 0; j < near; ++j) {
-          total += std::exp(score(j) - top);
-          y(t, c) += std::exp(score(j) - top) * near_v(options.window - 1 - j, c);
+          const double e = std::exp(score(j) - top);
+          total += e, y(t, c) += e * near_v(options.window - 1 - j, c);
         }
         y(t, c) *= naive::sigmoid(qs(t, c)) / total;
       }
+    }
     return naive::linear(y, run.w, "out");
   }
 

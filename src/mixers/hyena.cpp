@@ -132,24 +132,26 @@ struct Hyena : GatedConvolutions {
   }
 
   naive::Matrix naive_filters(const naive::Weights& w, int64_t taps) const {
+    const naive::Matrix &frequency = w.at("frequency"), &rate = w.at("rate");
     naive::Matrix features(taps, options.features);
     for (int64_t t = 0; t < taps; ++t)
       for (int64_t i = 0; i < options.features; ++i) features(t, i) = feature(t, i);
     for (const char* layer : {"first", "second"}) {
       features = naive::linear(features, w, layer);
       for (int64_t t = 0; t < taps; ++t)
-        for (int64_t i = 0; i < features.cols; ++i) features(t, i) = std::sin(w.at("frequency").a[i] * features(t, i));
+        for (int64_t i = 0; i < features.cols; ++i) features(t, i) = std::sin(frequency.a[i] * features(t, i));
     }
     naive::Matrix h = naive::linear(features, w, "third");
     for (int64_t t = 0; t < taps; ++t)
-      for (int64_t c = 0; c < h.cols; ++c) h(t, c) *= std::exp(-std::exp(w.at("rate").a[c]) * static_cast<double>(t));
+      for (int64_t c = 0; c < h.cols; ++c) h(t, c) *= std::exp(-std::exp(rate.a[c]) * static_cast<double>(t));
     return h;
   }
   naive::Matrix naive(NaiveRun& run) const override {
-    const naive::Matrix h = naive_filters(run.w, options.length);
+    // Later taps meet nothing.
+    const naive::Matrix h = naive_filters(run.w, std::min(options.length, run.position + run.x.rows));
     return naive_gated(run, [&](const naive::Matrix& z, int64_t n) {
       naive::Matrix filter(options.length, width);
-      for (int64_t t = 0; t < options.length; ++t)
+      for (int64_t t = 0; t < h.rows; ++t)
         for (int64_t c = 0; c < width; ++c) filter(t, c) = h(t, (n - 1) * filters + c * filters / width);
       return naive::long_conv(z, filter, run.state[fmt::format("z{}", n)]);
     });

@@ -118,8 +118,9 @@ struct RgLru : Mixer {
     const int64_t width = inner / options.heads;
     auto gated = [&](const std::string& name, int64_t t, int64_t c) {
       const int64_t head = c / width;
+      const naive::Matrix& weight = run.w.at(fmt::format("{}.{}.weight", name, head));
       double s = run.w.at(fmt::format("{}.{}.bias", name, head)).a[c % width];
-      for (int64_t p = 0; p < width; ++p) s += run.w.at(fmt::format("{}.{}.weight", name, head))(c % width, p) * x(t, head * width + p);
+      for (int64_t p = 0; p < width; ++p) s += weight(c % width, p) * x(t, head * width + p);
       return naive::sigmoid(s);
     };
     for (int64_t t = 0; t < v.rows; ++t)

@@ -129,7 +129,8 @@ naive::Matrix memory_of(const Sample& s) {
 double sensitivity(Mixer& mixer, const Sample& sample, const naive::Matrix& definition, double share) {
   constexpr int kTrials = 3;
   Rng rng(61);
-  const auto nudge = [&](naive::Matrix& m) {  // up or down: 64 numbers a draw, where normal ones would take most of the time
+  // Up or down: 64 numbers a draw, where normal ones would take most of the time.
+  const auto nudge = [&](naive::Matrix& m) {
     uint64_t signs = 0;
     for (size_t i = 0; i < m.a.size(); ++i, signs >>= 1) {
       if (i % 64 == 0) signs = rng.bits();
