@@ -186,15 +186,17 @@ struct AdaptiveFilter : Heads {
     naive::Matrix y(qs.rows, width());
     for (int64_t h = 0; h < heads; ++h) {
       naive::Matrix fade(ks.rows, dim), precision(ks.rows, dim);  // of distances, for each channel
-      for (int64_t l = 0; l < ks.rows; ++l)
-        for (int64_t p = 0; p < dim; ++p) {
-          const auto of = [&](const char* name) {
-            return naive::softplus(run.w.at(name).a[h * entries() + p % (dim / 2) % entries()]);
-          };
-          fade(l, p) = std::exp(-of("rate") * static_cast<double>(l));
+      for (int64_t p = 0; p < dim; ++p) {
+        const auto of = [&](const char* name) {
+          return naive::softplus(run.w.at(name).a[h * entries() + p % (dim / 2) % entries()]);
+        };
+        const double a = of("rate"), sigma2 = of("sigma"), eta2 = of("eta"), gamma2 = of("gamma");
+        for (int64_t l = 0; l < ks.rows; ++l) {
+          fade(l, p) = std::exp(-a * static_cast<double>(l));
           const double left = fade(l, p) * fade(l, p);
-          precision(l, p) = 1 / (of("sigma") * (1 - left) / (2 * of("rate")) + of("eta") * left + of("gamma"));
+          precision(l, p) = 1 / (sigma2 * (1 - left) / (2 * a) + eta2 * left + gamma2);
         }
+      }
       for (int64_t i = 0; i < qs.rows; ++i) {
         const int64_t last = i + offset;
         std::vector<double> weights;
