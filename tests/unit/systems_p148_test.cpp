@@ -111,6 +111,23 @@ TEST(SystemsP148, RaggedWindowsAreThoseOfPaddedAttention) {
     }
 }
 
+// The laws hold mixers to their definitions on grids; this is for places.
+TEST(SystemsP148, ScatteredTokensAreThoseOfTheDefinition) {
+  const auto places = scattered({5, 0, 30, 1, 12, 3, 0, 64}, Rng(1));
+  const Tensor x = normal_rows(std::ssize(places), 32, 2);
+  for (const char* name : {"scattered", "strip_conv", "hilo"}) {
+    const auto mixer = make_mixer(name, 32);
+    const naive::Weights w = weights_of(*mixer);
+    const naive::Matrix in = doubles(x);
+    NaiveRun run{.w = w, .x = in, .pattern = Pattern::bidirectional, .places = places};
+    const naive::Matrix definition = mixer->naive(run);
+    Tensor wanted(x.shape());
+    for (int64_t i = 0; i < wanted.elements(); ++i)
+      wanted.data()[i] = static_cast<float>(definition.a[static_cast<size_t>(i)]);
+    EXPECT_LE(most_apart(run_at(*mixer, x, places), wanted), 1e-5) << name;
+  }
+}
+
 TEST(SystemsP148, ScenesOfABatchDoNotMeet) {
   const auto a = scattered({5, 0, 30, 1}, Rng(1)), b = scattered({20, 7, 0, 0, 0, 64}, Rng(2));
   std::vector<Place> all = a;
