@@ -362,9 +362,9 @@ struct Clouds {
   }
 };
 
-double accuracy_of_clouds(const Json& attention) {
+double accuracy_of_clouds(const Json& attention, uint64_t seed) {
   constexpr int64_t kWidth = 32, kSteps = 300;
-  const Rng rng(1);
+  const Rng rng(seed);
   Linear in(3, kWidth, rng.fork("in"), {}), head(kWidth, 10, rng.fork("head"), {});
   std::vector<std::unique_ptr<Block>> blocks;
   std::vector<NamedParameter> parameters = named_parameters(in, "in.");
@@ -411,9 +411,13 @@ double accuracy_of_clouds(const Json& attention) {
 }
 
 TEST(SystemsP148, TrainedCloudsAreToldAsBySoftmaxInWindows) {
-  const double linear_attention = accuracy_of_clouds(with({{"side", 4}})),
-               softmax = accuracy_of_clouds({{"name", "hilo"}, {"alpha", 0}, {"side", 4}});
-  std::printf("accuracy: scattered linear attention %.3f, softmax in windows %.3f\n", linear_attention, softmax);
+  double linear_attention = 0, softmax = 0;
+  for (const uint64_t seed : {1, 2, 3}) {
+    const double of_linear = accuracy_of_clouds(with({{"side", 4}}), seed),
+                 of_softmax = accuracy_of_clouds({{"name", "hilo"}, {"alpha", 0}, {"side", 4}}, seed);
+    std::printf("accuracy: scattered linear attention %.3f, softmax in windows %.3f\n", of_linear, of_softmax);
+    linear_attention += of_linear / 3, softmax += of_softmax / 3;
+  }
   EXPECT_GE(softmax, 0.8);
   EXPECT_GE(linear_attention, softmax - 0.02);
 }
