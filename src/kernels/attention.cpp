@@ -342,8 +342,7 @@ void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t f
   for (int64_t r = 0; r < rows; ++r)
     with_map(t, first + r, stat[first + r], [&](const auto& map) {
       const Scores scores = scores_of(t, first + r, first_key);
-      const Range all = seen(t, first + r);
-      const vf factor = set(t.map == ScoreMap::softmax && all.end - all.begin == 1 ? 0 : scores.scale);
+      const vf factor = set(t.map == ScoreMap::softmax && t.keys == 1 ? 0 : scores.scale);
       const vf early = set(static_cast<float>(scores.range.begin)), late = set(static_cast<float>(scores.range.end));
       float *weights = s.weights + r * kKeys, *slopes = s.slopes + r * kKeys;
       for (int64_t j = 0; j < kKeys; j += kLanes) {
