@@ -335,12 +335,14 @@ struct BackwardScratch {
         delta(slopes + kRows * kKeys) {}
 };
 
-// Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key.
+// Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key. A softmax
+// over one key is 1 whatever its score: no gradient, not what rounding leaves of one.
 void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat,
                   const BackwardScratch& s) {
   for (int64_t r = 0; r < rows; ++r)
     with_map(t, first + r, stat[first + r], [&](const auto& map) {
       const Scores scores = scores_of(t, first + r, first_key);
+      const vf factor = set(t.map == ScoreMap::softmax && t.keys == 1 ? 0 : scores.scale);
       const vf early = set(static_cast<float>(scores.range.begin)), late = set(static_cast<float>(scores.range.end));
       float *weights = s.weights + r * kKeys, *slopes = s.slopes + r * kKeys;
       for (int64_t j = 0; j < kKeys; j += kLanes) {
@@ -348,7 +350,7 @@ void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t f
         const auto if_seen = [&](vf x) { return select(less(key, early), zero(), select(less(key, late), x, zero())); };
         const vf ds = map.slope(score, load(slopes + j), s.delta[first + r]);
         store(weights + j, if_seen(map.weight(score)));
-        store(slopes + j, if_seen(ds * set(scores.scale)));
+        store(slopes + j, if_seen(ds * factor));
       }
     });
 }

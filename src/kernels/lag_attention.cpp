@@ -1,15 +1,11 @@
 #include "kernels/lag_attention.h"
 
-#include "kernels/small_products.h"
+#include "kernels/attention_tile.h"
+#include "kernels/cached_rows.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-float dot_of(const float* a, const float* b, int64_t n) {
-  vf s = zero();
-  for_lanes(n, [&](int64_t i, int64_t k) { s = fma(load_n(a + i, k), load_n(b + i, k), s); });
-  return sum(s);
-}
 void add_scaled(float scale, const float* x, float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, fma(set(scale), load_n(x + i, k), load_n(y + i, k)), k); });
 }
@@ -44,36 +40,166 @@ float apart(const Row& row, int64_t j, float gain) {
 float weigh(const Row& row, float* w) {
   const LagAttentionTask& t = row.t;
   const int64_t end = row.end();
-  float top = -__builtin_inff(), total = 0;
+  float top = kNothing, total = 0;
   for (int64_t j = 0; j < end; ++j) {
     const int64_t at = row.place(j);
-    if (t.rule == LagRule::softmax) {
-      w[j] = t.scale * dot_of(row.q(), t.k + j * t.k_stride, t.key_dim) + t.b[at];
-      top = w[j] > top ? w[j] : top;
-    } else {
-      w[j] = 1 / (t.b[at] + t.scale * apart(row, j, t.g[at]));
-    }
+    const float b = t.b[at];
+    if (t.rule == LagRule::softmax)
+      w[j] = t.scale * dot(row.q(), t.k + j * t.k_stride, t.key_dim) + b;
+    else if (t.rule == LagRule::robust)
+      w[j] = 1 / (b + t.scale * apart(row, j, t.g[at]));
+    else
+      w[j] = -t.scale * apart(row, j, t.g[at]) / b - log_of(b);
+    top = w[j] > top ? w[j] : top;
   }
-  if (t.rule == LagRule::softmax)
+  if (t.rule != LagRule::robust)
     for_lanes(end, [&](int64_t j, int64_t k) { store_n(w + j, exp(load_n(w + j, k) - set(top)), k); });
   for (int64_t j = 0; j < end; ++j) total += w[j];
   return total;
 }
 
+// Of a run of queries, and of the block of keys at hand. Entry j - i + rows - 1 of the tables is that of key j and of
+// query i of the run.
+struct LagScratch {
+  float *keys, *weights;        // [key_dim, kKeys], [kRows, kKeys]
+  float *b, *g, *log_b;         // [kRows + t.keys + kKeys] each
+  float *of_keys, *of_queries;  // |k|^2 [kKeys], |q|^2 [kRows]
+  Running* running;             // [kRows]
+  LagScratch(const LagAttentionTask& t, float* scratch)
+      : keys(scratch),
+        weights(keys + t.key_dim * kKeys),
+        b(weights + kRows * kKeys),
+        g(b + kRows + t.keys + kKeys),
+        log_b(g + kRows + t.keys + kKeys),
+        of_keys(log_b + kRows + t.keys + kKeys),
+        of_queries(of_keys + kKeys),
+        running(reinterpret_cast<Running*>(of_queries + kRows)) {}
+};
+
 int64_t scratch_floats(const LagAttentionTask& t) {
-  return t.keys;
+  return t.key_dim * kKeys + kRows * kKeys + 3 * (kRows + t.keys + kKeys) + kKeys + 3 * kRows;
+}
+
+// The tables of rows first, ..., first + rows - 1, with what stands at their ends beyond them.
+void lay_tables(const LagAttentionTask& t, int64_t first, int64_t rows, const LagScratch& s) {
+  const int64_t count = rows + t.keys + kKeys;
+  const Row last{t, first + rows - 1};
+  for (int64_t e = 0; e < count; ++e) {
+    const int64_t at = last.place(e);
+    s.b[e] = t.b[at], s.g[e] = t.g[at];
+  }
+  if (t.rule == LagRule::exponential)
+    for_lanes(count, [&](int64_t e, int64_t k) { store_n(s.log_b + e, log(load_n(s.b + e, k)), k); });
+}
+
+// What a row of products q . k says of the keys [0, end) of a block: of which the tables begin at b, g and log_b.
+struct Lags {
+  const LagAttentionTask& t;
+  const float *b, *g, *log_b, *of_keys;
+  float of_query;
+  int64_t end;
+  vf lane;
+
+  SENNIT_INLINE vf apart(const float* row, int64_t j) const {
+    const vf gain = load(g + j);
+    return max(zero(), fnma(gain + gain, load(row + j), fma(gain * gain, load(of_keys + j), set(of_query))));
+  }
+  SENNIT_INLINE vf score(const float* row, int64_t j) const {
+    if (t.rule == LagRule::softmax) return fma(load(row + j), set(t.scale), load(b + j));
+    return -(set(t.scale) * apart(row, j) / load(b + j)) - load(log_b + j);
+  }
+  SENNIT_INLINE vf if_seen(vf x, int64_t j, float otherwise) const {
+    return select(less(lane + set(static_cast<float>(j)), set(static_cast<float>(end))), x, set(otherwise));
+  }
+};
+
+// Weights times gains in the place of products; `running` and o come to the new maximum.
+void weigh_lags(const Lags& lags, float* row, Running& running, float* o) {
+  vf total = zero();
+  if (lags.t.rule == LagRule::robust) {
+    for (int64_t j = 0; j < lags.end; j += kLanes) {
+      const vf w = set(1) / fma(set(lags.t.scale), lags.apart(row, j), load(lags.b + j)), seen = lags.if_seen(w, j, 0);
+      total = total + seen;
+      store(row + j, seen * load(lags.g + j));
+    }
+    running = {0, running.total + sum(total)};
+    return;
+  }
+  vf highest_lane = set(kNothing);
+  for (int64_t j = 0; j < lags.end; j += kLanes) {
+    const vf s = lags.if_seen(lags.score(row, j), j, kNothing);
+    store(row + j, s);
+    highest_lane = max(highest_lane, s);
+  }
+  if (const float top = highest(highest_lane); top > running.top) {
+    const float shrink = exp_of(running.top - top);
+    running = {top, running.total * shrink};
+    scale_row(o, shrink, lags.t.value_dim);
+  }
+  for (int64_t j = 0; j < lags.end; j += kLanes) {
+    const vf w = exp(load(row + j) - set(running.top));
+    total = total + w;
+    store(row + j, w * load(lags.g + j));
+  }
+  running.total += sum(total);
+}
+
+// Rows [first, first + rows), of which each sees something of the block of keys from `key` on; o is the first one's.
+void add_block(const LagAttentionTask& t, int64_t first, int64_t rows, int64_t key, const float* tables, float* o,
+               int64_t o_stride, Running* running, const float* of_queries, const LagScratch& s) {
+  constexpr int64_t kFew = 8;  // rows that a panel of keys is not worth packing for
+  const int64_t keys = smaller(kKeys, t.keys - key);
+  const CachedRows key_rows{t.k, t.k_stride, CacheFormat::f32, key}, value_rows{t.v, t.v_stride, CacheFormat::f32, key};
+  const float* const q = t.q + first * t.q_stride;
+  for (int64_t j = 0; j < kKeys; ++j) {
+    const float* k = t.k + (key + smaller(j, keys - 1)) * t.k_stride;
+    s.of_keys[j] = dot(k, k, t.key_dim);
+  }
+  if (rows <= kFew) {
+    dot_cached(q, t.q_stride, rows, key_rows, keys, t.key_dim, s.weights, kKeys);
+  } else {
+    pack_cached(key_rows, keys, t.key_dim, s.keys, kKeys);
+    multiply({q, t.q_stride, 1, s.keys, kKeys, s.weights, kKeys, rows, kKeys, t.key_dim, false});
+  }
+  float count[kLanes];
+  for (int i = 0; i < kLanes; ++i) count[i] = static_cast<float>(i);
+  for (int64_t r = 0; r < rows; r += kTileRows) {
+    Range ranges[kTileRows];
+    const int64_t group = smaller(kTileRows, rows - r);
+    for (int64_t n = r; n < r + group; ++n) {
+      const int64_t end = smaller(kKeys, Row{t, first + n}.end() - key);
+      const float* const table = tables - n;
+      ranges[n - r] = {0, end};
+      float *const weights = s.weights + n * kKeys, *const sums = o + n * o_stride;
+      weigh_lags({t, table, table + (s.g - s.b), table + (s.log_b - s.b), s.of_keys, of_queries[n], end, load(count)},
+                 weights, running[n], sums);
+      if (rows <= kFew) add_cached(weights, value_rows, 0, end, t.value_dim, sums);
+    }
+    if (rows <= kFew) continue;
+    add_values({s.weights + r * kKeys, kKeys, 1, t.v + key * t.v_stride, t.v_stride, o + r * o_stride, o_stride, group,
+                t.value_dim, 0, true},
+               ranges);
+  }
 }
 
 void forward(const LagAttentionTask& t, float* o, int64_t o_stride, float* scratch) {
-  for (int64_t i = 0; i < t.queries; ++i) {
-    const Row row{t, i};
-    float* to = o + i * o_stride;
-    for_lanes(t.value_dim, [&](int64_t l, int64_t k) { store_n(to + l, zero(), k); });
-    const int64_t end = row.end();
-    if (end == 0) continue;
-    const float total = weigh(row, scratch);
-    for (int64_t j = 0; j < end; ++j)
-      add_scaled(scratch[j] / total * t.g[row.place(j)], t.v + j * t.v_stride, to, t.value_dim);
+  const LagScratch s(t, scratch);
+  for (int64_t first = 0; first < t.queries; first += kRows, o += kRows * o_stride) {
+    const int64_t rows = smaller(kRows, t.queries - first);
+    lay_tables(t, first, rows, s);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* q = Row{t, first + r}.q();
+      s.of_queries[r] = dot(q, q, t.key_dim);
+      start_row(s.running[r], o + r * o_stride, t.value_dim);
+    }
+    int64_t from = 0;  // the rows that see something of the block
+    for (int64_t key = 0; key < Row{t, first + rows - 1}.end(); key += kKeys) {
+      while (Row{t, first + from}.end() <= key) ++from;
+      add_block(t, first + from, rows - from, key, s.b + key + rows - 1 - from, o + from * o_stride, o_stride,
+                s.running + from, s.of_queries + from, s);
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      if (s.running[r].total != 0) scale_row(o + r * o_stride, 1 / s.running[r].total, t.value_dim);
   }
 }
 
@@ -90,9 +216,12 @@ SENNIT_INLINE void pair_back(const Row& row, int64_t j, float w, float dw, const
     add_scaled(t.scale * ds, q, dk, t.key_dim);
     return;
   }
-  const float gain = t.g[at], d = -dw * w * w;
-  into.b[at] += d;
-  const vf slope = set(2 * t.scale * d), g = set(gain);
+  const float gain = t.g[at], b = t.b[at], ds = dw * w;
+  if (t.rule == LagRule::robust)
+    into.b[at] -= ds * w;
+  else
+    into.b[at] += ds * (t.scale * apart(row, j, gain) / b - 1) / b;
+  const vf slope = set(-2 * t.scale * ds * (t.rule == LagRule::robust ? w : 1 / b)), g = set(gain);
   vf along = zero();
   for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) {
     const vf key = load_n(k + l, lanes), s = slope * fnma(g, key, load_n(q + l, lanes));
@@ -113,13 +242,13 @@ void backward(const LagAttentionTask& t, const float* d_o, int64_t o_stride, con
     const float total = weigh(row, scratch);
     float said = 0;  // d_o . o
     for (int64_t j = 0; j < end; ++j)
-      said += scratch[j] / total * t.g[row.place(j)] * dot_of(g, t.v + j * t.v_stride, t.value_dim);
+      said += scratch[j] / total * t.g[row.place(j)] * dot(g, t.v + j * t.v_stride, t.value_dim);
     for (int64_t j = 0; j < end; ++j) {
       const float share = scratch[j] / total, gain = t.g[row.place(j)],
-                  value = dot_of(g, t.v + j * t.v_stride, t.value_dim);
+                  value = dot(g, t.v + j * t.v_stride, t.value_dim);
       add_scaled(share * gain, g, into.v + j * t.v_stride, t.value_dim);
       into.g[row.place(j)] += share * value;
-      const bool normalised = t.rule == LagRule::softmax;
+      const bool normalised = t.rule != LagRule::robust;
       pair_back(row, j, normalised ? share : scratch[j],
                 normalised ? gain * value - said : (gain * value - said) / total, into);
     }

@@ -8,11 +8,11 @@ namespace sennit::kernels {
 // Attention whose weights hang on the distance l = j - i of key and query through two numbers of each distance, b_l and
 // g_l:
 //   o_i = sum_j w_ij g_l v_j / sum_j w_ij
-//   softmax  w_ij = exp(scale q_i . k_j + b_l)                                (URPE, Luo et al., arXiv:2205.13401, eq.
-//   6) robust   w_ij = 1 / (b_l + scale |q_i - g_l k_j|^2)                       (adaptive filter attention,
-//   arXiv:2509.04154)
+//   softmax      w_ij = exp(scale q_i . k_j + b_l)                 (URPE, Luo et al., arXiv:2205.13401, eq. 6)
+//   robust       w_ij = 1 / (b_l + scale |q_i - g_l k_j|^2)        (adaptive filter attention, arXiv:2509.04154)
+//   exponential  w_ij = exp(-scale |q_i - g_l k_j|^2 / b_l) / b_l  (the same, with lighter tails)
 // Distances beyond the tables count as the furthest in them.
-enum class LagRule { softmax, robust };
+enum class LagRule { softmax, robust, exponential };
 
 struct LagAttentionTask {
   LagRule rule;

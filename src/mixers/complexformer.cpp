@@ -107,8 +107,7 @@ struct ComplexFormer : Heads {
     naive::Matrix turned(run.x.rows, width());
     for (int64_t t = 0; t < run.x.rows; ++t)
       for (int64_t c = 0; c < heads * half; ++c) {
-        const double psi =
-            stretch[c / half] * own.phase(t, c) + static_cast<double>(run.position + t) * w[c];
+        const double psi = stretch[c / half] * own.phase(t, c) + static_cast<double>(run.position + t) * w[c];
         const int64_t first = c / half * dim + c % half;
         turned(t, first) = own.length(t, c) * std::cos(psi), turned(t, first + half) = own.length(t, c) * std::sin(psi);
       }

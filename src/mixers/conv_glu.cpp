@@ -2,6 +2,8 @@
 // models such as AttNet (arXiv:2510.20092):
 //   y = W_down (gelu(K conv W_gate x) * W_up x)
 // K is depthwise, over a token's neighbours on a line or a grid of tokens. It looks at other tokens, so it is a mixer.
+// Without the factor W_up x it is the two-layer network of PVTv2 (arXiv:2106.13797) and LITv2 (arXiv:2205.13213), which
+// tells where a token is by the zeros around the grid.
 #include <cmath>
 
 #include "mixers/mixer.h"
@@ -16,13 +18,15 @@ namespace {
 struct ConvGlu : Mixer {
   struct Options {
     int64_t hidden = 0, reach = 1, columns = 0;
+    bool gated = true;
     Fields fields() {
       return {{"hidden",
                &hidden,
                "width between; 0: 8/3 d_model rounded up to a multiple of 32",
                {.min = 0, .max = 1 << 20}},
               {"reach", &reach, "tokens that are read on a side", {.min = 1, .max = 7}},
-              columns_field(&columns)};
+              columns_field(&columns),
+              {"gated", &gated, "multiply by a second map of the token"}};
     }
   };
   static Info info() {
@@ -31,15 +35,16 @@ struct ConvGlu : Mixer {
             .equation = "y = W_down (gelu(K conv W_gate x) * W_up x)",
             .cost = "O(n d^2)",
             .patterns = {Pattern::bidirectional, Pattern::causal},
-            .settings = {{"grid", R"({"columns": 6, "hidden": 40})"}}};
+            .settings = {{"grid", R"({"columns": 6, "hidden": 40})"},
+                         {"two layers on a grid", R"({"columns": 4, "hidden": 40, "gated": false})"}}};
   }
   ConvGlu(const Dims& d, const Options& o, Rng rng)
       : options(o),
         near(o.columns ? grid_neighbours(o.columns, o.reach) : line_neighbours(o.reach)),
         width(o.hidden ? o.hidden : (8 * d.d_model / 3 + 31) / 32 * 32),
         gate(d.d_model, width, rng.fork("gate")),
-        up(d.d_model, width, rng.fork("up")),
         down(width, d.d_model, rng.fork("down"), {.scale = d.out_scale}) {
+    if (o.gated) up = Linear(d.d_model, width, rng.fork("up"));
     const double bound = 1 / std::sqrt(static_cast<double>(near.taps()));
     taps.init(uniform_init({near.taps(), width}, -bound, bound, rng.fork("taps")));
     taps.decays = false;
@@ -53,10 +58,11 @@ struct ConvGlu : Mixer {
     check_batch<ConvGlu>("conv_glu", batch);
     check_grid("conv_glu", near.columns, batch);
     const Context& c = *batch.context;
-    return down(gelu(plane_conv(gate(x, c), taps, near, batch, 0)) * up(x, c), c);
+    const Var said = gelu(plane_conv(gate(x, c), taps, near, batch, 0));
+    return down(options.gated ? said * up(x, c) : said, c);
   }
   int64_t flops(int64_t n) const override {
-    return n * width * (6 * down.out() + 2) + plane_conv_flops(n, near, width);
+    return n * width * ((options.gated ? 6 : 4) * down.out() + 2) + plane_conv_flops(n, near, width);
   }
 
   naive::Matrix naive(NaiveRun& run) const override {
@@ -65,7 +71,11 @@ struct ConvGlu : Mixer {
                   kept = near.before(), side = options.columns ? 2 * reach + 1 : 1;
     const naive::Matrix gates = naive::linear(run.x, run.w, "gate"), &k = run.w.at("taps");
     if (!past.rows) past = naive::Matrix(kept, width);
-    naive::Matrix all(kept + n, width), y = naive::linear(run.x, run.w, "up");
+    naive::Matrix all(kept + n, width), y(n, width);
+    if (options.gated)
+      y = naive::linear(run.x, run.w, "up");
+    else
+      std::fill(y.a.begin(), y.a.end(), 1.0);
     std::copy(past.a.begin(), past.a.end(), all.a.begin());
     std::copy(gates.a.begin(), gates.a.end(), all.a.begin() + kept * width);
     for (int64_t t = run.position; t < run.position + n; ++t) {
@@ -86,7 +96,7 @@ struct ConvGlu : Mixer {
   Options options;
   Neighbours near;
   int64_t width;
-  Linear gate, up, down;
+  Linear gate, down, up;
   Parameter taps;
 };
 

@@ -38,7 +38,8 @@ struct NaiveRun {
   int64_t position = 0;                          // of row 0
   const naive::Matrix* memory = nullptr;         // [M, d_model], for Pattern::cross
   std::map<std::string, naive::Matrix> state{};  // by field name, [shape[0], rest] or [tokens, row]; absent: fresh. In and out.
-  double* auxiliary = nullptr;  // when given, the sum of the auxiliary losses of forward() with Context::losses goes there
+  std::span<const Place> places{};  // of the rows, where they are scattered over a plane
+  double* auxiliary = nullptr;      // when given, the sum of the auxiliary losses of forward() with Context::losses goes there
 };
 
 // A mixer's output as explicit matrices: core_h = weights_h values_h for each head, and y = output(x, core).
@@ -116,9 +117,11 @@ void check_batch(const char* name, const Batch& batch) {
   check_batch(info, name, batch);
 }
 // The option of mixers whose tokens may lie in a plane, and what such a mixer asks of a bidirectional batch: throws
-// Error when a sequence ends within a row.
+// Error when a sequence ends within a row, or when tokens are scattered and do not fill their grid.
 Field columns_field(int64_t* columns);
 void check_grid(const char* name, int64_t columns, const Batch& batch);
+// The same of mixers that also know what to do with scattered tokens: each must have a place.
+void check_places(const char* name, int64_t columns, const Batch& batch);
 }  // namespace mixers
 
 }  // namespace sennit

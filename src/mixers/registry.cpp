@@ -33,11 +33,21 @@ Field columns_field(int64_t* columns) {
 }
 
 void check_grid(const char* name, int64_t columns, const Batch& batch) {
+  if (!batch.places.empty()) fail({name, "tokens that fill their grid", "tokens with places of their own"});
   if (batch.pattern != Pattern::bidirectional) return;
   for (const Segment& s : batch.segments)
     if (s.length % columns != 0)
       fail({name, fmt::format("sequences of whole rows of columns = {} tokens", columns),
             fmt::format("{} tokens", s.length)});
+}
+
+void check_places(const char* name, int64_t columns, const Batch& batch) {
+  if (batch.places.empty()) return check_grid(name, columns, batch);
+  if (std::ssize(batch.places) != batch.rows())
+    fail({name, fmt::format("a place for each of {} tokens", batch.rows()), fmt::format("{}", batch.places.size())});
+  for (const Place& p : batch.places)
+    if (p.row < 0 || p.column < 0)
+      fail({name, "places of rows and columns from 0 on", fmt::format("({}, {})", p.row, p.column)});
 }
 
 }  // namespace mixers

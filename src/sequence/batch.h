@@ -16,6 +16,11 @@ struct Segment {
   SequenceState* state = nullptr;  // nullptr: starts empty and keeps nothing
 };
 
+// Where a token lies in a plane: 0 or more.
+struct Place {
+  int64_t row, column;
+};
+
 enum class Pattern { causal, bidirectional, cross };
 const char* to_string(Pattern pattern);
 
@@ -44,6 +49,7 @@ struct Batch {
   const Var* memory = nullptr;                    // [M, D]: the rows that Pattern::cross looks at
   std::span<const Segment> memory_segments = {};  // of the memory, one for each segment
   size_t slot = 0;                                // this layer's place in SequenceState
+  std::span<const Place> places = {};             // of the rows, where tokens are scattered over a plane
   Var* first_values = nullptr;  // [N, D]: what the first layer of a kind hands up to the ones above it (RWKV-7)
 
   Batch at(size_t layer_slot) const {

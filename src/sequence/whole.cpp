@@ -42,6 +42,17 @@ void add_sums(const Tensor& x, const Segments& segments, Tensor& y) {
   });
 }
 
+// Calls body(sequence, row, its share of the sequence).
+template <class Body>
+void add_shares(std::span<const Segment> segments, const Body& body) {
+  parallel_for(std::ssize(segments), 16, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) {
+      const Segment& s = segments[static_cast<size_t>(i)];
+      for (int64_t row = s.begin; row < s.begin + s.length; ++row) body(i, row, 1 / static_cast<float>(s.length));
+    }
+  });
+}
+
 // y = exp(x - the channel's largest) / their sum.
 void softmax_down(const Tensor& x, const Segments& segments, Tensor& y) {
   const int64_t width = x.row_size();
@@ -134,6 +145,23 @@ Var sequence_sums(const Var& x, std::span<const Segment> segments) {
     count_flops(2 * dy[0].elements());
     add_sums(dy[0], kept, into.sum(0));
   });
+}
+
+Var sequence_means(const Var& x, std::span<const Segment> segments) {
+  const int64_t width = x.columns();
+  Tensor y = Tensor::zeros({std::ssize(segments), width});
+  count_flops(x.value().elements());
+  add_shares(segments, [&](int64_t i, int64_t row, float share) {
+    kernels::elementwise().axpy(share, x.value().data() + row * width, y.data() + i * width, width);
+  });
+  return record(std::move(y), {x},
+                [width, kept = Segments(segments.begin(), segments.end())](std::span<const Tensor> dy, Gradients& into) {
+                  Tensor& dx = into.sum(0);
+                  count_flops(dx.elements());
+                  add_shares(kept, [&](int64_t i, int64_t row, float share) {
+                    kernels::elementwise().axpy(share, dy[0].data() + i * width, dx.data() + row * width, width);
+                  });
+                });
 }
 
 Var sequence_softmax(const Var& x, std::span<const Segment> segments) {

@@ -8,6 +8,9 @@ namespace sennit {
 // Of x [N, C]: the sum of its sequence's rows, at every row.
 Var sequence_sums(const Var& x, std::span<const Segment> segments);
 
+// The mean of each sequence's rows, or zeros where it has none: [N, C] -> [sequences, C].
+Var sequence_means(const Var& x, std::span<const Segment> segments);
+
 // A softmax down each channel of each sequence: exp(x_t) / sum_s exp(x_s), whatever the size of x [N, C].
 Var sequence_softmax(const Var& x, std::span<const Segment> segments);
 

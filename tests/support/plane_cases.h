@@ -1,5 +1,5 @@
 #pragma once
-#include "sequence/plane.h"
+#include "sequence/place_conv.h"
 #include "support/sequence_cases.h"
 
 // The operations of tokens in a plane, as sequence_cases.h has those of a line.
@@ -43,8 +43,44 @@ inline Operation plane_conv_case(const std::string& name, const Neighbours& near
               }};
 }
 
+// Tokens in about every second place of six columns.
+inline Place scattered_place(int64_t t) {
+  const int64_t at = 2 * t + t / 3 % 2;
+  return {at / 6, at % 6};
+}
+inline Operation place_conv_case(const std::string& name, const Neighbours& near) {
+  constexpr int64_t kChannels = 5;
+  const int64_t wide = 2 * near.columns_away + 1;
+  return {.name = name,
+          .shapes =
+              [=](int64_t n) {
+                return std::vector<Shape>{{n, kChannels}, {near.taps(), kChannels}};
+              },
+          .apply =
+              [=](const Vars& in) {
+                std::vector<Place> places;
+                for (int64_t t = 0; t < in[0].rows(); ++t) places.push_back(scattered_place(t));
+                return Vars{place_conv(in[0], in[1], near, whole_segments(in[0].rows()), places)};
+              },
+          .definition =
+              [=](const Matrices& in) {
+                Matrix y(in[0].rows, kChannels);
+                for (const Piece& piece : pieces_of(y.rows))
+                  for (int64_t t = piece.begin; t < piece.begin + piece.length; ++t)
+                    for (int64_t s = piece.begin; s < piece.begin + piece.length; ++s) {
+                      const Place to = scattered_place(t), from = scattered_place(s);
+                      const int64_t down = from.row - to.row, right = from.column - to.column;
+                      if (std::abs(down) > near.rows_away || std::abs(right) > near.columns_away) continue;
+                      for (int64_t c = 0; c < kChannels; ++c)
+                        y(t, c) += in[1]((down + near.rows_away) * wide + right + near.columns_away, c) * in[0](s, c);
+                    }
+                return Matrices{y};
+              }};
+}
+
 inline std::vector<Operation> plane() {
-  return {plane_conv_case("plane_conv", grid_neighbours(4, 1)), plane_conv_case("plane_conv_line", line_neighbours(2)),
+  return {place_conv_case("place_conv", {1, 2, 1}), place_conv_case("place_conv_strip", {1, 0, 3}),
+          plane_conv_case("plane_conv", grid_neighbours(4, 1)), plane_conv_case("plane_conv_line", line_neighbours(2)),
           plane_conv_case("plane_differences", grid_neighbours(3, 1), true)};
 }
 

@@ -323,6 +323,22 @@ inline Operation sums_case(const std::string& name, bool softmax) {
                 return Matrices{y};
               }};
 }
+inline Operation means_case() {
+  constexpr int64_t kChannels = 5;
+  return {.name = "sequence_means",
+          .shapes = [](int64_t n) { return std::vector<Shape>{{n, kChannels}}; },
+          .apply = [](const Vars& in) { return Vars{sequence_means(in[0], whole_segments(in[0].rows()))}; },
+          .definition =
+              [](const Matrices& in) {
+                const auto pieces = pieces_of(in[0].rows);
+                return Matrices{made(std::ssize(pieces), kChannels, [&](int64_t i, int64_t c) {
+                  const Piece& p = pieces[static_cast<size_t>(i)];
+                  double sum = 0;
+                  for (int64_t t = p.begin; t < p.begin + p.length; ++t) sum += in[0](t, c);
+                  return p.length ? sum / static_cast<double>(p.length) : 0;
+                })};
+              }};
+}
 inline Operation whole_products_case() {
   return {.name = "whole_products",
           .shapes =
@@ -351,6 +367,7 @@ inline Operation whole_products_case() {
 inline std::vector<Operation> sequence() {
   return {sums_case("sequence_sums", false),
           sums_case("sequence_softmax", true),
+          means_case(),
           whole_products_case(),
           gla_case("gla_no_gate", 0),
           gla_case("gla_scalar_gate", kHeads),

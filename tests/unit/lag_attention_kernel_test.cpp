@@ -34,8 +34,9 @@ Doubles naive(const Shape& s, const Inputs& in) {
         product += in.q[i * s.dim + c] * in.k[j * s.dim + c];
         apart += std::pow(in.q[i * s.dim + c] - in.g[at] * in.k[j * s.dim + c], 2);
       }
-      const double w =
-          s.rule == LagRule::softmax ? std::exp(kScale * product + in.b[at]) : 1 / (in.b[at] + kScale * apart);
+      const double w = s.rule == LagRule::softmax  ? std::exp(kScale * product + in.b[at])
+                       : s.rule == LagRule::robust ? 1 / (in.b[at] + kScale * apart)
+                                                   : std::exp(-kScale * apart / in.b[at]) / in.b[at];
       total += w;
       for (int64_t c = 0; c < s.dim; ++c) sum[c] += w * in.g[at] * in.v[j * s.dim + c];
     }
@@ -47,10 +48,13 @@ Doubles naive(const Shape& s, const Inputs& in) {
 TEST(LagAttentionKernel, IsTheSumAndItsGradientsAreDifferences) {
   for_each_level([](IsaLevel) {
     Rng rng(1);
-    for (const LagRule rule : {LagRule::softmax, LagRule::robust})
+    for (const LagRule rule : {LagRule::softmax, LagRule::robust, LagRule::exponential})
       for (const bool causal : {true, false})
-        for (const auto& [queries, keys, dim, offset, reach] :
-             {std::array<int64_t, 5>{1, 1, 3, 0, 0}, {7, 7, 8, 0, 3}, {3, 12, 5, 9, 20}, {4, 2, 17, -2, 4}}) {
+        for (const auto& [queries, keys, dim, offset, reach] : {std::array<int64_t, 5>{1, 1, 3, 0, 0},
+                                                                {7, 7, 8, 0, 3},
+                                                                {3, 12, 5, 9, 20},
+                                                                {4, 2, 17, -2, 4},
+                                                                {20, 70, 3, 50, 80}}) {
           const Shape s{rule, causal, queries, keys, dim, offset, reach};
           const int64_t lags = 2 * reach + 1;
           const Fenced q = Fenced::normal(rng, queries * dim), k = Fenced::normal(rng, keys * dim),

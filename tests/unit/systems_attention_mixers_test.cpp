@@ -1,5 +1,4 @@
-// What the papers on other forms of attention promise: URPE (P006), adaptive filters (P223),
-// and attention with fewer matrices (P295).
+// What the papers on other forms of attention promise: URPE (P006), and attention with fewer matrices (P295).
 #include <gtest/gtest.h>
 
 #include "ops/arithmetic.h"
@@ -49,41 +48,6 @@ TEST(SystemsP006, GainsTellEqualTokensApart) {
       EXPECT_GE(apart, 1e-2);
     else
       EXPECT_LE(apart, 1e-6);
-  }
-}
-
-// With q = 0 and k = 0 a token counts by its age alone: 1 / s_l, s from the differential equation s' = -2 a s +
-// sigma^2.
-TEST(SystemsP223, TheSpreadSolvesItsEquation) {
-  auto mixer = make_mixer({{"name", "adaptive_filter"}, {"heads", 1}}, 2);
-  for (const char* name : {"q.weight", "k.weight"}) parameter_of(*mixer, name).var.value().fill(0);
-  for (const char* name : {"v.weight", "out.weight"}) {
-    Tensor& w = parameter_of(*mixer, name).var.value();
-    w.fill(0), w.data()[0] = w.data()[3] = 1;
-  }
-  const double a = 0.15, sigma = 0.8, eta = 0.3, gamma = 0.2;
-  for (const auto& [name, value] : {std::pair{"rate", a}, {"sigma", sigma}, {"eta", eta}, {"gamma", gamma}})
-    parameter_of(*mixer, name).var.value().fill(static_cast<float>(std::log(std::expm1(value))));
-  constexpr int64_t kRows = 30;
-  std::vector<double> spread(kRows);
-  double s = eta;
-  constexpr int kSteps = 20000;
-  for (int64_t l = 0; l < kRows; ++l) {
-    spread[l] = s + gamma;
-    for (int i = 0; i < kSteps; ++i) {  // Heun
-      const double k1 = -2 * a * s + sigma, k2 = -2 * a * (s + k1 / kSteps) + sigma;
-      s += (k1 + k2) / (2 * kSteps);
-    }
-  }
-  Tensor x = Tensor::zeros({kRows, 2});
-  x.data()[0] = 1;  // one observation, at time 0
-  const Tensor y = run_alone(*mixer, x);
-  double total = 0;
-  for (int64_t t = 0; t < kRows; ++t) {
-    total += 1 / spread[t];
-    const double size = std::exp(-a * static_cast<double>(t)) / spread[t] / total;  // carried, turned by t
-    EXPECT_NEAR(std::hypot(double{y.data()[2 * t]}, double{y.data()[2 * t + 1]}), size, 2e-6) << t;
-    EXPECT_NEAR(y.data()[2 * t], size * std::cos(static_cast<double>(t)), 2e-5) << t;
   }
 }
 
