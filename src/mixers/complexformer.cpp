@@ -101,13 +101,13 @@ struct ComplexFormer : Heads {
   naive::Matrix naive(NaiveRun& run) const override {
     const Polar qs = polar(naive::linear(run.x, run.w, "q"));
     Polar own = polar(naive::linear(run.x, run.w, "k"));
-    const auto &stretch = run.w.at("stretch").a, &shift = run.w.at("shift").a;
+    const auto &stretches = run.w.at("stretch").a, &shifts = run.w.at("shift").a;
     std::vector<double> w(static_cast<size_t>(heads * half));
     for (size_t c = 0; c < w.size(); ++c) w[c] = double{start.data()[c]} * std::exp(run.w.at("rate").a[c]);
     naive::Matrix turned(run.x.rows, width());
     for (int64_t t = 0; t < run.x.rows; ++t)
       for (int64_t c = 0; c < heads * half; ++c) {
-        const double psi = stretch[c / half] * own.phase(t, c) + static_cast<double>(run.position + t) * w[c];
+        const double psi = stretches[c / half] * own.phase(t, c) + static_cast<double>(run.position + t) * w[c];
         const int64_t first = c / half * dim + c % half;
         turned(t, first) = own.length(t, c) * std::cos(psi), turned(t, first + half) = own.length(t, c) * std::sin(psi);
       }
@@ -123,7 +123,7 @@ struct ComplexFormer : Heads {
           double s = 0;
           for (int64_t c = h * half; c < (h + 1) * half; ++c)
             s += qs.length(m, c) * ks.length(n, c) *
-                 std::cos(stretch[h] * qs.phase(m, c) + static_cast<double>(run.position + m) * w[c] + shift[c] -
+                 std::cos(stretches[h] * qs.phase(m, c) + static_cast<double>(run.position + m) * w[c] + shifts[c] -
                           ks.phase(n, c));
           const bool hidden = run.pattern == Pattern::causal && n > m + offset;
           weights[n] = hidden ? -INFINITY : s / std::sqrt(static_cast<double>(dim));

@@ -132,18 +132,18 @@ struct Hyena : GatedConvolutions {
   }
 
   naive::Matrix naive_filters(const naive::Weights& w, int64_t taps) const {
-    const naive::Matrix &frequency = w.at("frequency"), &rate = w.at("rate");
+    const naive::Matrix &turns = w.at("frequency"), &rates = w.at("rate");
     naive::Matrix features(taps, options.features);
     for (int64_t t = 0; t < taps; ++t)
       for (int64_t i = 0; i < options.features; ++i) features(t, i) = feature(t, i);
     for (const char* layer : {"first", "second"}) {
       features = naive::linear(features, w, layer);
       for (int64_t t = 0; t < taps; ++t)
-        for (int64_t i = 0; i < features.cols; ++i) features(t, i) = std::sin(frequency.a[i] * features(t, i));
+        for (int64_t i = 0; i < features.cols; ++i) features(t, i) = std::sin(turns.a[i] * features(t, i));
     }
     naive::Matrix h = naive::linear(features, w, "third");
     for (int64_t t = 0; t < taps; ++t)
-      for (int64_t c = 0; c < h.cols; ++c) h(t, c) *= std::exp(-std::exp(rate.a[c]) * static_cast<double>(t));
+      for (int64_t c = 0; c < h.cols; ++c) h(t, c) *= std::exp(-std::exp(rates.a[c]) * static_cast<double>(t));
     return h;
   }
   naive::Matrix naive(NaiveRun& run) const override {

@@ -92,14 +92,14 @@ naive::Matrix Selective::naive(const naive::Matrix& projected, const naive::Weig
                       b = sizes.selects ? naive::linear(x, w, prefix + "x_b") : fixed("fixed_b"),
                       c = sizes.selects ? naive::linear(x, w, prefix + "x_c") : fixed("fixed_c");
   if (!h.rows) h = naive::Matrix(sizes.inner, sizes.state);
-  const naive::Matrix &skip = w.at(prefix + "skip"), &log_a = w.at(prefix + "log_a");
+  const naive::Matrix &d_skip = w.at(prefix + "skip"), &a_log = w.at(prefix + "log_a");
   naive::Matrix y(x.rows, sizes.inner);
   for (int64_t t = 0; t < x.rows; ++t)
     for (int64_t i = 0; i < sizes.inner; ++i) {
       const double d = naive::softplus(step(t, i));
-      y(t, i) = skip.a[i] * x(t, i);
+      y(t, i) = d_skip.a[i] * x(t, i);
       for (int64_t n = 0; n < sizes.state; ++n) {
-        h(i, n) = std::exp(-d * std::exp(log_a(i, n))) * h(i, n) + d * b(t, n) * x(t, i);
+        h(i, n) = std::exp(-d * std::exp(a_log(i, n))) * h(i, n) + d * b(t, n) * x(t, i);
         y(t, i) += c(t, n) * h(i, n);
       }
     }
