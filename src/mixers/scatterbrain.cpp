@@ -16,6 +16,7 @@
 
 #include "mixers/hashed_keys.h"
 #include "mixers/heads.h"
+#include "mixers/key_lists.h"
 #include "nn/init.h"
 #include "nn/naive_sequence.h"
 #include "ops/arithmetic.h"
@@ -33,7 +34,7 @@ namespace {
 
 struct Scatterbrain : Heads {
   struct Options {
-    int64_t heads = 4, features = 32, pairs = 32, buckets = 8, rounds = 2, seed = 0;
+    int64_t heads = 4, features = 16, pairs = 16, buckets = 8, rounds = 2, seed = 0;
     Json position = "rope";
     Fields fields() {
       return {{"heads", &heads, "heads", {.min = 1, .max = 1024}},
@@ -51,7 +52,7 @@ struct Scatterbrain : Heads {
         .paper = "arXiv:2110.15343",
         .equation = "y_i = (sum_j phi(q_i) phi(k_j) v_j + sum_{j in S_i} (e^(s_ij) - phi(q_i) phi(k_j)) v_j) / D_i",
         .cost = "O(n d (features + pairs) + n heads pairs features)",
-        .settings = {{"Performer", R"({"pairs": 0, "features": 16})"},
+        .settings = {{"Performer", R"({"pairs": 0, "features": 9})"},
                      {"hashed keys", R"({"features": 0, "pairs": 12, "buckets": 4, "rounds": 3})"},
                      {"near keys", R"({"features": 5, "pairs": 7, "buckets": 1, "position": "none", "heads": 2})"}}};
   }
@@ -82,6 +83,7 @@ struct Scatterbrain : Heads {
     if (o.features) keep("a", heads * o.features);
     return spec;
   }
+  KeyListOptions list_options() const { return {.buckets = o.buckets, .heads = heads, .most = o.pairs, .fill = true}; }
   bool chooses() const override { return o.pairs > 0 && o.buckets > 1; }
 
   // w_r . x / K^(1/4) - |x|^2 / (2 sqrt K) + shift: [N, heads features]
@@ -136,8 +138,8 @@ struct Scatterbrain : Heads {
     const Var bucket(kept);
     const SeenRows seen =
         o.features ? seen_rows({ks, vs, bucket, e.a}, batch, 2) : seen_rows({ks, vs, bucket}, batch, 0);
-    const auto lists = std::allocate_shared<KeyLists>(PoolAllocator<KeyLists>(), o.buckets, heads, o.pairs, asked,
-                                                      seen.part(2), seen.segments);
+    const auto lists =
+        std::allocate_shared<KeyLists>(PoolAllocator<KeyLists>(), list_options(), asked, seen.part(2), seen.segments);
     const KeyLists* const held = lists.get();  // a function that holds only a pointer asks for nothing
     KeySource source = [held](size_t s, int64_t h, int64_t i, int32_t* keys) { return held->list(s, h, i, keys); };
     if (recording())
@@ -201,36 +203,40 @@ struct Scatterbrain : Heads {
       all_k = naive::with_kept(run.state["k"], ks), all_v = naive::with_kept(run.state["v"], vs);
       if (o.features) all_a = naive::with_kept(run.state["a"], fk);
     }
+    const double log_count = std::log(static_cast<double>(o.features));
     naive::Matrix core(qs.rows, width());
     for (int64_t t = 0; t < qs.rows; ++t)
       for (int64_t h = 0; h < heads; ++h) {
-        // What is weighed: features, exact keys, and, less, what the features said of those.
-        struct Term {
-          double log_weight, sign;
-          const double* value;
-        };
-        std::vector<Term> terms;
-        for (int64_t r = 0; r < o.features; ++r) {
-          const int64_t j = h * o.features + r;
-          naive_join(run, t, j, fk(t, j), vs);
-          terms.push_back({fq(t, j) - std::log(static_cast<double>(o.features)) + run.state["log_sum"].a[j], 1,
-                           &run.state["S"].a[j * dim]});
-        }
-        if (o.pairs)
-          for (const int64_t s : naive_key_list(asked, all_b, heads, o.pairs, t, h)) {
-            double score = 0;
-            for (int64_t p = h * dim; p < (h + 1) * dim; ++p) score += qs(t, p) * all_k(s, p);
-            terms.push_back({score / std::sqrt(static_cast<double>(dim)), 1, &all_v(s, h * dim)});
-            for (int64_t j = h * o.features; j < (h + 1) * o.features; ++j)
-              terms.push_back(
-                  {fq(t, j) - std::log(static_cast<double>(o.features)) + all_a(s, j), -1, &all_v(s, h * dim)});
-          }
+        // Exponents less the largest: the sums' of features, the exact keys', and those of what the features said of
+        // them.
+        std::vector<double> sums, scores;
         double top = -INFINITY, total = 0;
-        for (const Term& term : terms) top = std::fmax(top, term.log_weight);
-        for (const Term& term : terms) total += term.sign * std::exp(term.log_weight - top);
-        for (const Term& term : terms)
-          for (int64_t p = 0; p < dim; ++p)
-            core(t, h * dim + p) += term.sign * std::exp(term.log_weight - top) / total * term.value[p];
+        for (int64_t j = h * o.features; j < (h + 1) * o.features; ++j) {
+          naive_join(run, t, j, fk(t, j), vs);
+          sums.push_back(fq(t, j) - log_count + run.state["log_sum"].a[j]);
+          top = std::fmax(top, sums.back());
+        }
+        const std::vector<int64_t> keys =
+            o.pairs ? naive_key_list(list_options(), asked, all_b, t, h) : std::vector<int64_t>();
+        for (const int64_t s : keys) {
+          double score = 0;
+          for (int64_t p = h * dim; p < (h + 1) * dim; ++p) score += qs(t, p) * all_k(s, p);
+          scores.push_back(score / std::sqrt(static_cast<double>(dim)));
+          top = std::fmax(top, scores.back());
+        }
+        const auto join = [&](double weight, const double* value) {
+          total += weight;
+          for (int64_t p = 0; p < dim; ++p) core(t, h * dim + p) += weight * value[p];
+        };
+        for (int64_t r = 0; r < o.features; ++r)
+          join(std::exp(sums[r] - top), &run.state["S"].a[(h * o.features + r) * dim]);
+        for (size_t at = 0; at < keys.size(); ++at) {
+          double weight = std::exp(scores[at] - top);
+          for (int64_t j = h * o.features; j < (h + 1) * o.features; ++j)
+            weight -= std::exp(fq(t, j) - log_count + all_a(keys[at], j) - top);
+          join(weight, &all_v(keys[at], h * dim));
+        }
+        for (int64_t p = h * dim; p < (h + 1) * dim; ++p) core(t, p) /= total;
       }
     return naive::linear(core, run.w, "out");
   }
@@ -242,7 +248,7 @@ struct Scatterbrain : Heads {
     const AttentionSegment all[] = {{0, n, 0, 0, n, 0}};
     const Var qs = position->turn(q(x, c), whole, heads), ks = position->turn(k(x, c), whole, heads);
     const Var buckets(hashing.buckets(ks.value(), heads));
-    const KeyLists lists(o.buckets, heads, o.pairs, hashing.buckets(qs.value(), heads), {&buckets, 1}, all);
+    const KeyLists lists(list_options(), hashing.buckets(qs.value(), heads), {&buckets, 1}, all);
     ImplicitMatrix m{Tensor::zeros({heads, n, n}), v(x, c).value()};
     const Tensor b = o.features ? log_features(qs, 0, c).value() : Tensor(),
                  a = o.features ? log_features(ks, 0, c).value() : b;

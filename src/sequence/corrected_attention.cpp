@@ -141,6 +141,13 @@ Var recorded(Plan plan, Made made, const CorrectedInputs& in, int64_t flops) {
 
 }  // namespace
 
+Var attend_listed(const ListedInputs& in, std::span<const AttentionSegment> segments, const CorrectedOptions& options,
+                  KeySource source) {
+  const int64_t n = in.q.rows(), width = in.v.empty() ? 0 : in.v[0].columns();
+  const Var none, nothing(Tensor::zeros({n, width})), never(Tensor::full({n, options.heads}, -INFINITY));
+  return corrected_attention({in.q, none, in.k, in.v, {}, nothing, never}, segments, options, std::move(source));
+}
+
 int64_t corrected_pair_flops(int64_t key_dim, int64_t value_dim, int64_t features) {
   return 2 * (key_dim + value_dim) + 4 * features;
 }

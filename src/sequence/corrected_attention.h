@@ -26,6 +26,14 @@ struct CorrectedOptions {
 Var corrected_attention(const CorrectedInputs& in, std::span<const AttentionSegment> segments,
                         const CorrectedOptions& options, KeySource source, Tensor* log_totals = nullptr);
 
+// Attention to the keys listed alone: o_i = sum_j softmax_j(scale q_i . k_j) v_j.
+struct ListedInputs {
+  const Var& q;
+  std::span<const Var> k, v;
+};
+Var attend_listed(const ListedInputs& in, std::span<const AttentionSegment> segments, const CorrectedOptions& options,
+                  KeySource source);
+
 // Operations of one pair of a query and a key that is listed.
 int64_t corrected_pair_flops(int64_t key_dim, int64_t value_dim, int64_t features);
 
