@@ -29,6 +29,7 @@ namespace {
 
 struct Routing : Mixer {
   static constexpr double kNormEpsilon = 1e-5;
+  static constexpr float kLeastUse = 0.1f;  // of an even part of the tokens
 
   struct Options {
     int64_t heads = 4, clusters = 16, window = 32;
@@ -61,11 +62,12 @@ struct Routing : Mixer {
     out = Linear(d.d_model, d.d_model, rng.fork("out"), {.scale = d.out_scale});
     if (!routed()) return;
     centroids.init(normal_init({routed() * o.clusters, dim}, 1, rng.fork("centroids")));
-    centroids.decays = centroids.learned = false;
+    uses.init(Tensor::full({routed(), o.clusters}, 1 / static_cast<float>(o.clusters)));
+    centroids.decays = centroids.learned = uses.decays = uses.learned = false;
   }
   void visit(const ParameterVisitor& p) override {
     p("q", q), p("v", v), p("out", out);
-    p("centroids", centroids);
+    p("centroids", centroids), p("uses", uses);
   }
   int64_t width() const { return o.heads * dim; }
   int64_t routed() const { return o.heads - local; }  // the last heads
@@ -97,20 +99,41 @@ struct Routing : Mixer {
     return all;
   }
   void move_centroids(const Tensor& x, const Tensor& cluster) {
-    std::vector<double> sums(static_cast<size_t>(routed() * o.clusters * dim)),
-        counts(static_cast<size_t>(routed() * o.clusters));
-    for (int64_t i = 0; i < x.rows(); ++i)
-      for (int64_t h = 0; h < routed(); ++h) {
-        const auto c = static_cast<size_t>(h * o.clusters + static_cast<int64_t>(cluster.data()[i * routed() + h]));
+    std::vector<double> sums(static_cast<size_t>(o.clusters * dim)), counts(static_cast<size_t>(o.clusters));
+    for (int64_t h = 0; h < routed() && x.rows() > 0; ++h) {
+      std::fill(sums.begin(), sums.end(), 0), std::fill(counts.begin(), counts.end(), 0);
+      for (int64_t i = 0; i < x.rows(); ++i) {
+        const auto c = static_cast<int64_t>(cluster.data()[i * routed() + h]);
         ++counts[c];
-        for (int64_t p = 0; p < dim; ++p)
-          sums[c * static_cast<size_t>(dim) + static_cast<size_t>(p)] += x.data()[i * width() + (local + h) * dim + p];
+        for (int64_t p = 0; p < dim; ++p) sums[c * dim + p] += row_of(x, i, h)[p];
       }
-    float* mu = centroids.var.value().data();
-    for (size_t i = 0; i < sums.size(); ++i)
-      if (const double count = counts[i / static_cast<size_t>(dim)]; count > 0)
-        mu[i] = static_cast<float>(o.decay * mu[i] + (1 - o.decay) * sums[i] / count);
-    ++centroids.version;
+      for (int64_t c = 0; c < o.clusters; ++c) {
+        float *mu = centroid(h, c), &use = uses.var.value().data()[h * o.clusters + c];
+        for (int64_t p = 0; p < dim && counts[c] > 0; ++p)
+          mu[p] = static_cast<float>(o.decay * mu[p] + (1 - o.decay) * sums[c * dim + p] / counts[c]);
+        use = static_cast<float>(o.decay * use + (1 - o.decay) * counts[c] / static_cast<double>(x.rows()));
+        if (use >= kLeastUse / static_cast<float>(o.clusters)) continue;
+        std::copy_n(row_of(x, furthest(x, cluster, h), h), dim, mu);
+        use = 1 / static_cast<float>(o.clusters);
+      }
+    }
+    ++centroids.version, ++uses.version;
+  }
+  const float* row_of(const Tensor& x, int64_t i, int64_t h) const {
+    return x.data() + i * width() + (local + h) * dim;
+  }
+  float* centroid(int64_t h, int64_t c) { return centroids.var.value().data() + (h * o.clusters + c) * dim; }
+  // The token that points least to its own centroid.
+  int64_t furthest(const Tensor& x, const Tensor& cluster, int64_t h) {
+    int64_t found = 0;
+    double least = INFINITY;
+    for (int64_t i = 0; i < x.rows(); ++i) {
+      const float *row = row_of(x, i, h), *mu = centroid(h, static_cast<int64_t>(cluster.data()[i * routed() + h]));
+      const double length = std::sqrt(std::inner_product(mu, mu + dim, mu, 1e-30)),
+                   along = std::inner_product(row, row + dim, mu, 0.0) / length;
+      if (along < least) least = along, found = i;
+    }
+    return found;
   }
 
   struct Lists {
@@ -249,7 +272,7 @@ struct Routing : Mixer {
   int64_t dim, local = 0;
   std::unique_ptr<Position> position;
   Linear q, v, out;
-  Parameter centroids;
+  Parameter centroids, uses;  // [routed clusters, dim]; the running part of a head's tokens [routed, clusters]
 };
 
 }  // namespace

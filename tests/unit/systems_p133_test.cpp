@@ -112,6 +112,86 @@ TEST(SystemsP133, CentroidsAreRunningMeans) {
   EXPECT_LE(most_apart(after, want), 1e-6);
 }
 
+// Eight planted clusters, and a value for each that tokens learn to say: are the tokens of a centroid of one kind?
+TEST(SystemsP133, TrainedClustersArePure) {
+  constexpr int64_t kKinds = 8, kDim = 32, kTokens = 256;
+  const Tensor centres = normal_rows(kKinds, kDim, 1), values = normal_rows(kKinds, kDim, 2);
+  std::vector<int64_t> kinds;
+  const auto drawn = [&](Rng rng, Tensor& wanted) {
+    Tensor x({kTokens, kDim});
+    wanted = Tensor(x.shape()), kinds.clear();
+    for (int64_t t = 0; t < kTokens; ++t) {
+      kinds.push_back(rng.below(kKinds));
+      for (int64_t p = 0; p < kDim; ++p) {
+        x.data()[t * kDim + p] = centres.data()[kinds.back() * kDim + p] + 0.3f * static_cast<float>(rng.normal());
+        wanted.data()[t * kDim + p] = values.data()[kinds.back() * kDim + p];
+      }
+    }
+    return x;
+  };
+  const Segment whole[] = {{0, kTokens, 0, nullptr}};
+  for (const uint64_t seed : {1, 2, 3}) {
+    const auto mixer = make_mixer(with({{"clusters", 12}, {"decay", 0.9}, {"position", "none"}}), kDim, seed);
+    train::Descent descent(named_parameters(*mixer), {.steps = 150, .rate = 1e-2, .warmup = 10});
+    Tensor wanted;
+    const auto purity = [&] {
+      NoGrad off;
+      Choices choices;
+      mixer->choices = &choices;
+      run_alone(*mixer, drawn(Rng(99), wanted));
+      mixer->choices = nullptr;
+      double least = 1;
+      for (int64_t h = 0; h < 2; ++h) {
+        std::map<int32_t, std::map<int64_t, int64_t>> counts;
+        for (int64_t t = 0; t < kTokens; ++t) ++counts[choices.blocks.at({0, h, t}).front()][kinds[t]];
+        int64_t most = 0;
+        for (const auto& [cluster, of] : counts) {
+          int64_t best = 0;
+          for (const auto& [kind, count] : of) best = std::max(best, count);
+          most += best;
+        }
+        least = std::min(least, static_cast<double>(most) / kTokens);
+      }
+      return least;
+    };
+    const double before = purity();
+    for (int64_t step = 1; step <= 150; ++step) {
+      const Context context{.training = true};
+      const Tensor x = drawn(Rng(seed).fork(static_cast<uint64_t>(step)), wanted);
+      const Var apart = mixer->forward(Var(x), {whole, &context}) - Var(wanted);
+      descent.step(mean(apart * apart), {}, step);
+    }
+    const double after = purity();
+    std::printf("purity before %.3f, after %.3f\n", before, after);
+    EXPECT_GE(after, 0.9);
+  }
+}
+
+// Notes that are asked for beyond the reach of windows: two blocks whose heads all read the last 32 tokens, or half of
+// them the last 32 of their cluster, at the same cost.
+TEST(SystemsP133, TrainedToRecallClustersBeatWindows) {
+  const trained::Text text;
+  const auto notes = [&](int64_t step, int64_t count, Rng rng) {
+    const bool near = step <= 200;
+    return trained::planted(text, near ? 8 * count : count,
+                            {.length = near ? 64 : 512, .notes = 1, .distance = near ? 0 : 200, .all = false}, rng);
+  };
+  double loss[2];
+  for (const bool routed : {false, true}) {
+    const Json mixer = with({{"window", 32}, {"local", routed ? 0.5 : 1}});
+    trained::Trainee trainee({{"vocab", trained::kPlantedVocab},
+                              {"d_model", 64},
+                              {"blocks", {{{"repeat", 2}, {"mixer", mixer}, {"channel", "mlp"}}}}},
+                             {.steps = 500, .rate = 5e-3});
+    trainee.train([&](int64_t step, Rng rng) { return notes(step, 4, rng); });
+    const trained::Rows kept = notes(1000, 100, Rng(9));
+    loss[routed] = trainee.loss(kept);
+    std::printf("%s: loss %.3f, accuracy %.3f\n", routed ? "clusters and windows" : "windows", loss[routed],
+                trainee.accuracy(kept));
+  }
+  EXPECT_LT(loss[1], loss[0]);
+}
+
 // With as many clusters as the root of the tokens, and windows of that many.
 TEST(SpeedP133, TimeGrowsSlowerThanDense) {
   const auto routed = [](int64_t n) {
