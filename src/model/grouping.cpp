@@ -19,18 +19,19 @@ Tensor pooled_heads(const Tensor& rows, int64_t from, int64_t to) {
 }
 
 // The part with another mixer's name, less what that one has no option for and softmax attention has as it comes.
-Json renamed(Json part, const std::string& mixer, const std::string& where) {
+Json renamed(const Json& part, const std::string& mixer, const std::string& where) {
   const auto options = [&](const std::string& name) {
     return write_fields(mixers::registry().find(name, where).options()->fields());
   };
   const Json plain = options("softmax"), known = options(mixer);
-  for (const auto& [key, value] : Json(part).items()) {
-    if (key == "name" || known.contains(key)) continue;
-    if (value != plain.at(key)) fail({mixer, fmt::format("`{}` as it is by default", key), json_text(value), where});
-    part.erase(key);
+  Json other{{"name", mixer}};
+  for (const auto& [key, value] : part.items()) {
+    if (known.contains(key))
+      other[key] = value;
+    else if (key != "name" && value != plain.at(key))
+      fail({mixer, fmt::format("`{}` as it is by default", key), json_text(value), where});
   }
-  part["name"] = mixer;
-  return part;
+  return other;
 }
 
 }  // namespace
