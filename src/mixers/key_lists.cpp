@@ -57,6 +57,11 @@ void KeyLists::sort(const AttentionSegment& a, const Tensor& kept, int64_t group
   for (int64_t j = a.keys - 1; j >= 0; --j) order[--starts[bucket(j)]] = static_cast<int32_t>(j);  // ends become starts
 }
 
+int64_t KeyLists::ordered(size_t segment, int64_t head, int64_t n) const {
+  const AttentionSegment& a = segments_[segment];
+  return a.offset == 0 && rounds_ == 1 ? order_[begins_[segment] + head * a.keys + n] : n;
+}
+
 int64_t KeyLists::list(size_t segment, int64_t head, int64_t query, int32_t* keys) const {
   const AttentionSegment& a = segments_[segment];
   const int64_t place = a.offset + query;

@@ -28,6 +28,8 @@ class KeyLists {
            std::span<const AttentionSegment> segments);
   // Writes them in ascending order and returns how many.
   int64_t list(size_t segment, int64_t head, int64_t query, int32_t* keys) const;
+  // The n-th query by bucket, where queries are all the keys and have their buckets; else the n-th.
+  int64_t ordered(size_t segment, int64_t head, int64_t n) const;
 
  private:
   void sort(const AttentionSegment& a, const Tensor& kept, int64_t group, int32_t* starts, int32_t* order) const;

@@ -53,8 +53,8 @@ struct Scatterbrain : Heads {
         .equation = "y_i = (sum_j phi(q_i) phi(k_j) v_j + sum_{j in S_i} (e^(s_ij) - phi(q_i) phi(k_j)) v_j) / D_i",
         .cost = "O(n d (features + pairs) + n heads pairs features)",
         .settings = {{"Performer", R"({"pairs": 0, "features": 9})"},
-                     {"hashed keys", R"({"features": 0, "pairs": 12, "buckets": 4, "rounds": 3})"},
-                     {"near keys", R"({"features": 5, "pairs": 7, "buckets": 1, "position": "none", "heads": 2})"}}};
+                     {"hashed keys",
+                      R"({"features": 0, "pairs": 12, "buckets": 4, "rounds": 3, "position": "none"})"}}};
   }
   Scatterbrain(const Dims& d, const Options& opt, Rng rng)
       : Heads("scatterbrain", d, opt.heads, rng),

@@ -12,7 +12,7 @@
 namespace sennit {
 namespace {
 
-constexpr int64_t kQueries = 64;  // of a job
+constexpr int64_t kQueries = 256;  // of a job
 
 // Of a row, the numbers of a head.
 template <class T>
@@ -49,6 +49,7 @@ struct Plan {
             .keys = keys,
             .count = count};
   }
+  int64_t query(size_t segment, int64_t head, int64_t n) const { return o.order ? o.order(segment, head, n) : n; }
   int64_t pair_flops() const {
     return corrected_pair_flops(q.row_size() / o.heads, mean.row_size() / o.heads, features);
   }
@@ -74,8 +75,8 @@ int64_t forward(const Plan& p, Made& made) {  // returns the pairs
     const AttentionSegment& s = p.segments[job.segment];
     const auto task = p.task(s, job.head);
     Pooled<int32_t> keys(p.o.most);
-    for (int64_t i = job.begin; i < job.end; ++i) {
-      const int64_t at = s.query_begin + i, count = p.source(job.segment, job.head, i, keys.data());
+    for (int64_t n = job.begin; n < job.end; ++n) {
+      const int64_t i = p.query(job.segment, job.head, n), at = s.query_begin + i, count = p.source(job.segment, job.head, i, keys.data());
       pairs[j] += count;
       kernels::corrected_attention().forward(
           task, p.row(at, job.head, keys.data(), count), head_of(made.y, at, job.head, p.o.heads),
@@ -99,8 +100,8 @@ void backward(const Plan& p, const Made& made, const Tensor& dy, const Sums& int
     const AttentionSegment& s = p.segments[segment];
     const auto task = p.task(s, head);
     Pooled<int32_t> keys(p.o.most);
-    for (int64_t i = 0; i < s.queries; ++i) {
-      const int64_t at = s.query_begin + i, count = p.source(segment, head, i, keys.data());
+    for (int64_t n = 0; n < s.queries; ++n) {
+      const int64_t i = p.query(segment, head, n), at = s.query_begin + i, count = p.source(segment, head, i, keys.data());
       kernels::corrected_attention().backward(
           task, p.row(at, head, keys.data(), count), head_of(made.y, at, head, heads), head_of(dy, at, head, heads),
           *head_of(made.top, at, head, heads), *head_of(made.total, at, head, heads),

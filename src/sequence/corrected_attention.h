@@ -18,9 +18,13 @@ struct CorrectedInputs {
 // most `most`. Called from several threads, forward and backward, it must say the same each time.
 using KeySource = std::function<int64_t(size_t segment, int64_t head, int64_t query, int32_t* keys)>;
 
+// The n-th query of a segment and head to be computed, each of them once: those that read the same keys side by side.
+using QueryOrder = std::function<int64_t(size_t segment, int64_t head, int64_t n)>;
+
 struct CorrectedOptions {
   int64_t heads, most;
   float scale;
+  QueryOrder order = {};  // none: as they stand
 };
 // -> [N, H V]. When given, `log_totals` [N, H] receives the logarithm of the sum of each query's weights.
 Var corrected_attention(const CorrectedInputs& in, std::span<const AttentionSegment> segments,

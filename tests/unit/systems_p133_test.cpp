@@ -86,7 +86,7 @@ TEST(SystemsP133, CentroidsAreRunningMeans) {
   const int64_t n = 200, d = 16, clusters = 5;
   const auto mixer =
       make_mixer(with({{"clusters", clusters}, {"local", 0}, {"heads", 1}, {"decay", 0.9}, {"position", "none"}}), d);
-  const Tensor x = normal_rows(n, d, 2), before = parameter_of(*mixer, "centroids").value().clone();
+  const Tensor x = normal_rows(n, d, 2), before = parameter_of(*mixer, "centroids.mean").value().clone();
   const Segment whole[] = {{0, n, 0, nullptr}};
   Choices choices;
   mixer->choices = &choices;
@@ -94,13 +94,13 @@ TEST(SystemsP133, CentroidsAreRunningMeans) {
     const Recording as(recorded);
     const Context context{.training = training};
     mixer->forward(Var(x), {whole, &context});
-    return parameter_of(*mixer, "centroids").value().clone();
+    return parameter_of(*mixer, "centroids.mean").value().clone();
   };
   EXPECT_EQ(most_apart(run(false, true), before), 0);
   EXPECT_EQ(most_apart(run(true, false), before), 0);
   const Tensor after = run(true, true),
                rows = layernorm(linear(Var(x), parameter_of(*mixer, "q.weight")), {}, {}).value();
-  EXPECT_FALSE(parameter_of(*mixer, "centroids").var.grad());
+  EXPECT_FALSE(parameter_of(*mixer, "centroids.mean").var.grad());
   Tensor want = before.clone();
   for (int64_t c = 0; c < clusters; ++c)
     for (int64_t p = 0; p < d; ++p) {
@@ -131,7 +131,7 @@ TEST(SystemsP133, TrainedClustersArePure) {
   };
   const Segment whole[] = {{0, kTokens, 0, nullptr}};
   for (const uint64_t seed : {1, 2, 3}) {
-    const auto mixer = make_mixer(with({{"clusters", 12}, {"decay", 0.9}, {"position", "none"}}), kDim, seed);
+    const auto mixer = make_mixer(with({{"clusters", 16}, {"decay", 0.9}, {"position", "none"}}), kDim, seed);
     train::Descent descent(named_parameters(*mixer), {.steps = 150, .rate = 1e-2, .warmup = 10});
     Tensor wanted;
     const auto purity = [&] {
