@@ -12,8 +12,6 @@ class HashedKeys {
 
   Tensor buckets(const Tensor& x, int64_t heads) const;  // [N, heads dim] -> [N, heads rounds]
   int64_t flops(int64_t rows) const;                     // of so many rows of heads
-  int64_t count() const { return buckets_; }
-  int64_t rounds() const { return rounds_; }
 
   naive::Matrix naive_buckets(const naive::Matrix& x, int64_t heads, int64_t side, int64_t position,
                               Choices* choices) const;
