@@ -132,6 +132,7 @@ ConversionReport convert(const Conversion& c) {
                      .unread = model.unread,
                      .tokenizer = {}};
   if (c.distill) r.distilled = distill(model, *c.distill);
+  if (c.group) r.grouped = group_key_heads(model, *c.group);
   ExportOptions options;
   if (!c.weights.empty()) options.weights = io::parse_block_format(c.weights);
   options.container = fs::path(c.out).extension() == ".gguf" ? Container::gguf

@@ -5,18 +5,21 @@
 
 #include "model/distillation.h"
 #include "model/export.h"
+#include "model/grouping.h"
 
 namespace sennit::cli {
 
 struct Conversion {
   std::string in, out, to = "hf", weights, adapter = {};
   std::optional<DistillOptions> distill = {};
+  std::optional<GroupingOptions> group = {};
 };
 struct ConversionReport {
   std::string origin;
   Container container;
   std::vector<TensorUse> read, adapted, written;
   std::vector<DistilledBlock> distilled = {};
+  int64_t grouped = 0;              // blocks
   std::vector<std::string> unread;  // settings that nobody understood
   std::string tokenizer;            // what became of it
   int64_t parameters = 0, bytes = 0;

@@ -19,6 +19,9 @@ struct Parameter {
   // A matrix that only multiplies rows or is looked up by rows may be kept quantized instead: it has no value then, and
   // visitors pass it by.
   bool quantizable = false;
+  // Whether it learns by gradients. What does not is moved by its module alone, in a forward pass of training that is
+  // recorded, and no gradient reaches it: a mean that runs along.
+  bool learned = true;
   std::shared_ptr<const QuantizedMatrix> quantized = nullptr;
 
   void quantize(std::shared_ptr<const QuantizedMatrix> matrix);  // in place of the value

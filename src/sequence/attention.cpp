@@ -19,7 +19,16 @@ constexpr int64_t kQueryTile = 128, kLeastPairedQueries = 32;
 
 struct Shapes {
   int64_t heads, kv_heads, dk, dv;
-  int64_t group() const { return heads / kv_heads; }
+  Pooled<int64_t> firsts = {};  // the first head of each group, and `heads`
+
+  int64_t kv_of(int64_t head) const {
+    return std::upper_bound(firsts.begin(), firsts.end(), head) - firsts.begin() - 1;
+  }
+  int64_t largest() const {  // group
+    int64_t most = 0;
+    for (int64_t kv = 0; kv < kv_heads; ++kv) most = std::max(most, firsts[kv + 1] - firsts[kv]);
+    return most;
+  }
 };
 
 struct AttentionPlan {
@@ -32,7 +41,7 @@ struct AttentionPlan {
     return options.paired && options.map == ScoreMap::softmax && a.queries >= kLeastPairedQueries;
   }
   kernels::AttentionTask task(const AttentionSegment& a, int64_t head, const Tensor& q, const Tensor& k, const Tensor& v) const {
-    const int64_t kv = head / s.group();
+    const int64_t kv = s.kv_of(head);
     return {.q = q.data() + a.query_begin * q.row_size() + head * s.dk,
             .k = cached_head(k, a.key_begin, kv, s.kv_heads),
             .v = cached_head(v, a.key_begin, kv, s.kv_heads),
@@ -78,7 +87,7 @@ class PackedKeys {
         k[a.source] = widened(keys[a.source], heads_), v[a.source] = widened(values[a.source], heads_);
     const auto task = [&](int64_t i, int64_t kv) {
       const AttentionSegment& a = plan.segments[i];
-      return plan.task(a, kv * plan.s.group(), q, k[a.source], v[a.source]);
+      return plan.task(a, plan.s.firsts[kv], q, k[a.source], v[a.source]);
     };
     Pooled<QueryTile> pieces;
     for (size_t i = 0; i < plan.segments.size(); ++i)
@@ -126,8 +135,8 @@ kernels::AttentionTask task_of(const AttentionPlan& plan, const Rows& rows, cons
 int64_t heads_together(const AttentionPlan& plan, int64_t spans) {
   if (recording() || !plan.slopes.empty()) return 1;
   const int64_t others = std::max<int64_t>(1, plan.s.kv_heads * spans),
-                parts = std::clamp<int64_t>((thread_count() + others - 1) / others, 1, plan.s.group());
-  return (plan.s.group() + parts - 1) / parts;
+                parts = std::clamp<int64_t>((thread_count() + others - 1) / others, 1, plan.s.largest());
+  return (plan.s.largest() + parts - 1) / parts;
 }
 
 // The forward pass: one item for each tile of queries, and where they are few, for each span of the keys that they see.
@@ -141,7 +150,7 @@ class Forward {
     Tensor sums({sums_});
     each_with_scratch(std::ssize(items_), scratch_, [&](int64_t i, float* scratch) { run(items_[i], sums.data(), scratch); });
     if (sums_ == 0) return;
-    each_with_scratch(std::ssize(split_), 2 * plan_.s.group() + kFewQueries, [&](int64_t i, float* scratch) {
+    each_with_scratch(std::ssize(split_), 2 * plan_.s.largest() + kFewQueries, [&](int64_t i, float* scratch) {
       const Split& s = split_[i];
       const auto to = output(s.rows, scratch);
       kernels::attention().fold_spans(task(s.rows), to.begin, to.end, sums.data() + s.sums, to.o, to.o_stride, to.stat);
@@ -173,11 +182,11 @@ class Forward {
   void deal() {
     int64_t spans_of_all = 0;
     for (size_t i = 0; i < plan_.segments.size(); ++i) spans_of_all += spans(i);
-    const int64_t group = plan_.s.group(), together = heads_together(plan_, spans_of_all);
+    const int64_t together = heads_together(plan_, spans_of_all);
     for (size_t i = 0; i < plan_.segments.size(); ++i) {
       const int64_t queries = plan_.segments[i].queries, parts = spans(i), first = std::ssize(split_);
       for (int64_t h = 0, heads; h < plan_.s.heads; h += heads) {
-        heads = queries == 1 ? std::min(together, group - h % group) : 1;
+        heads = queries == 1 ? std::min(together, plan_.s.firsts[plan_.s.kv_of(h) + 1] - h) : 1;
         for (int64_t b = 0; b < queries; b += kQueryTile) add({i, h, heads, b, std::min(b + kQueryTile, queries)}, parts);
       }
       // Heads side by side: their keys and values stand in the same rows.
@@ -189,7 +198,7 @@ class Forward {
   int64_t sums_of(const Rows& rows) const { return std::max(rows.heads, rows.end - rows.begin) * (plan_.s.dv + 2); }
   void add(const Rows& rows, int64_t spans) {
     const auto t = task(rows);
-    scratch_ = std::max(scratch_, 2 * plan_.s.group() + (plan_.paired(plan_.segments[rows.segment]) ? kernels::paired_attention().forward_floats(t)
+    scratch_ = std::max(scratch_, 2 * plan_.s.largest() + (plan_.paired(plan_.segments[rows.segment]) ? kernels::paired_attention().forward_floats(t)
                                                                                                      : kernels::attention().scratch_floats(t)));
     if (spans == 1) return items_.push_back({rows, -1, 0});
     split_.push_back({rows, sums_});
@@ -206,11 +215,11 @@ class Forward {
   void run(const Item& item, float* sums, float* scratch) const {
     const Rows& rows = item.rows;
     const auto t = task(rows);
-    const auto to = output(rows, scratch + scratch_ - 2 * plan_.s.group());
+    const auto to = output(rows, scratch + scratch_ - 2 * plan_.s.largest());
     if (item.span >= 0) return kernels::attention().forward_span(t, to.begin, to.end, item.span, sums + item.sums, scratch);
     if (!plan_.paired(plan_.segments[rows.segment]))
       return kernels::attention().forward(t, to.begin, to.end, to.o, to.o_stride, to.stat, scratch);
-    kernels::paired_attention().forward(t, panel_kernels(Precision::bf16), packed_.of(rows.segment, rows.head / plan_.s.group()), to.begin,
+    kernels::paired_attention().forward(t, panel_kernels(Precision::bf16), packed_.of(rows.segment, plan_.s.kv_of(rows.head)), to.begin,
                                         to.end, to.o, to.o_stride, to.stat, scratch);
   }
 
@@ -234,7 +243,7 @@ void backward(const AttentionPlan& plan, const Tensor& q, std::span<const Tensor
   // A key-value head's gradients are summed over its group of heads by one thread, in order.
   const auto task_of = [&](int64_t segment, int64_t kv) {
     const AttentionSegment& a = plan.segments[segment];
-    return plan.task(a, kv * plan.s.group(), q, keys[a.source], values[a.source]);
+    return plan.task(a, plan.s.firsts[kv], q, keys[a.source], values[a.source]);
   };
   int64_t need = 0;
   for (int64_t i = 0; i < std::ssize(plan.segments); ++i)
@@ -244,7 +253,7 @@ void backward(const AttentionPlan& plan, const Tensor& q, std::span<const Tensor
     const int64_t i = item / plan.s.kv_heads, kv = item % plan.s.kv_heads;
     const AttentionSegment& a = plan.segments[i];
     Tensor &dk = *d.dk[a.source], &dv = *d.dv[a.source];
-    for (int64_t h = kv * plan.s.group(); h < (kv + 1) * plan.s.group(); ++h) {
+    for (int64_t h = plan.s.firsts[kv]; h < plan.s.firsts[kv + 1]; ++h) {
       const auto task = plan.task(a, h, q, keys[a.source], values[a.source]);
       const int64_t at = a.query_begin * o.row_size() + h * plan.s.dv;
       const float *y = o.data() + at, *d_y = dy.data() + at, *stat = lse.data() + h * lse.row_size() + a.query_begin;
@@ -281,12 +290,19 @@ int64_t visible_pairs(const AttentionSegment& s, bool causal, int64_t window, in
 
 Var attention(const Var& q, std::span<const Var> keys, std::span<const Var> values,
               std::span<const AttentionSegment> segments, const AttentionOptions& options) {
-  SENNIT_CHECK(options.kv_heads > 0 && options.heads % options.kv_heads == 0 && keys.size() == values.size());
+  const auto groups = options.groups;
+  SENNIT_CHECK(options.kv_heads > 0 && keys.size() == values.size());
+  SENNIT_CHECK(groups.empty() ? options.heads % options.kv_heads == 0 : std::ssize(groups) == options.kv_heads);
   AttentionPlan plan{.s = {options.heads, options.kv_heads, q.columns() / options.heads, keys.empty() ? 0 : cached_numbers(values[0].value(), options.kv_heads)},
             .options = options,
             .slopes = {options.slopes.begin(), options.slopes.end()},
             .segments = {segments.begin(), segments.end()}};
-  plan.options.slopes = {};
+  for (int64_t kv = 0, first = 0; kv <= options.kv_heads; ++kv) {
+    plan.s.firsts.push_back(first);
+    if (kv < options.kv_heads) first += groups.empty() ? options.heads / options.kv_heads : groups[kv];
+  }
+  SENNIT_CHECK(plan.s.firsts.back() == options.heads, "groups of {} heads for {}", plan.s.firsts.back(), options.heads);
+  plan.options.slopes = {}, plan.options.groups = {};
   const Shapes& s = plan.s;
   Pooled<Tensor> k, v;
   for (size_t i = 0; i < keys.size(); ++i) {

@@ -22,7 +22,7 @@ struct AttentionSegment {
   int64_t position = 0;  // of its first query, for AttentionOptions::block
 };
 struct AttentionOptions {
-  int64_t heads, kv_heads;  // heads is a multiple of kv_heads; neighbours share a key-value head
+  int64_t heads, kv_heads;  // neighbours share a key-value head, as many each unless `groups` says otherwise
   float scale;
   bool causal = true;
   int64_t window = 0;                  // 0: no limit; else a query sees itself and the window - 1 keys before
@@ -31,6 +31,7 @@ struct AttentionOptions {
   ScoreMap map = ScoreMap::softmax;
   float clip_low = 0, clip_high = 1, count_bias = 1, epsilon = 0;  // of the maps
   int64_t power = 2;
+  std::span<const int64_t> groups = {};  // heads of each key-value head, at least 1, all `heads` together
   bool paired = false;  // softmax: segments of many queries multiply pairs of bf16 (kernels/paired_attention.h)
 };
 

@@ -127,6 +127,18 @@ class Formats(Workspace):
         self.assertIn("long convolutions", sennit("distill", small, self.root / "again", code=1).stderr)
         self.assertFalse((self.root / "again").exists())
 
+    def test_key_heads_become_their_means(self):
+        shape, few = self.root / "heads.json", self.root / "few"
+        shape.write_text(json.dumps({"vocab": 300, "d_model": 16, "blocks": [{"repeat": 2, "mixer": "softmax"}, {"mixer": "gla"}]}))
+        for mixer in ("softmax", "key_driven"):
+            said = answer("group", shape, few, "--kv-heads", 2, "--mixer", mixer)
+            self.assertEqual(said["blocks"], 2)
+            blocks = json.loads((few / "config.json").read_text())["sennit"]["blocks"]
+            self.assertEqual(blocks[0]["mixer"], {"name": mixer, "kv_heads": 2})
+            shutil.rmtree(few)
+        self.assertIn("a divisor", sennit("group", shape, few, "--kv-heads", 3, code=1).stderr)
+        self.assertFalse(few.exists())
+
     def test_adapters(self):
         base, tuned = self.trained("base", steps=5), self.root / "tuned"
         shutil.copytree(checkpoints(base)[-1], tuned)

@@ -109,7 +109,8 @@ std::string gradients_over(const MixerCase& c, Pattern pattern, int64_t n, doubl
   for (size_t f = 0; f < first.size(); ++f)
     check("first state " + spec[f].name, first[f].grad(), in.state[spec[f].name]);
   mixer->parameters([&](const std::string& name, Parameter& p) {
-    if (!mixer->taught(name)) check(name, p.var.grad(), in.w[name]);
+    if (!p.learned && p.var.grad()) broken = "a gradient reached " + name + ", which does not learn by any";
+    if (p.learned && !mixer->taught(name)) check(name, p.var.grad(), in.w[name]);
   });
   return broken;
 }

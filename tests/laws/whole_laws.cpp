@@ -144,7 +144,7 @@ std::string threads_change_nothing(const MixerCase& c, Pattern pattern) {
     std::vector<Tensor> got = {y.value(), packed.x.grad()};
     if (packed.memory) got.push_back(packed.memory.grad());
     mixer->parameters([&](const std::string& name, Parameter& p) {
-      if (!mixer->taught(name)) got.push_back(p.var.grad());
+      if (p.learned && !mixer->taught(name)) got.push_back(p.var.grad());
     });
     if (reference.empty()) reference = got;
     for (size_t i = 0; i < got.size() && broken.empty(); ++i)

@@ -19,6 +19,7 @@ struct Leaky : Mixer {
   static Info info() { return {"Leaky sum", "", "", ""}; }
   Leaky(int64_t d, Rng rng, Fault f) : fault(f), width(d), map(d, d, rng.fork("map")) {
     rate.init(uniform_init({d}, -1, 1, rng.fork("rate")));
+    rate.learned = fault != Fault::unlearned;
   }
   void visit(const ParameterVisitor& v) override {
     v("map", map);
@@ -155,6 +156,7 @@ const std::vector<FaultCase>& fault_cases() {
                                                {Fault::threads, "Threads", "ThreadsChangeNothing"},
                                                {Fault::alias, "Alias", "Snapshots"},
                                                {Fault::gradient, "Gradient", "Gradients"},
+                                               {Fault::unlearned, "Unlearned", "Gradients"},
                                                {Fault::state_gradient, "StateGradient", "Gradients"},
                                                {Fault::batch_bits, "BatchBits", "PackedIsAlone"},
                                                {Fault::cost, "Cost", "CostsAsDeclared"},

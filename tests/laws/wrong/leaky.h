@@ -19,6 +19,7 @@ enum class Fault {
   threads,               // a sum whose order depends on the number of threads
   alias,                 // snapshots share what they should have copied
   gradient,              // the gradient of the decay is half of what it is
+  unlearned,             // a gradient for what is said not to learn
   state_gradient,        // no gradient flows into the first state
   batch_bits,            // the order of sums depends on what else is in the batch
   cost,                  // declares half of what it does
