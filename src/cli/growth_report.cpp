@@ -26,12 +26,17 @@ std::string crossover_text(const Growth& g) {
   return g.crossover == 0 ? "always" : std::isinf(g.crossover) ? "not here" : fmt::format("{:.0f}", g.crossover);
 }
 
+// The identity takes no time: its line would stretch the axis over decades.
+bool drawn(const Growth& g) {
+  return !g.points.empty() && (g.points.size() == 1 || g.declared > 0);
+}
+
 // As many mixers as there are colours: exact attention, and others spread evenly from the fastest to the slowest at the
 // longest length. More lines would not be told apart: the rest stay faint, and say their names when pointed at.
 std::vector<size_t> shown(const std::vector<Growth>& growths) {
   std::vector<size_t> order(growths.size() - 1), some = {0};
   std::iota(order.begin(), order.end(), 1);
-  std::erase_if(order, [&](size_t i) { return growths[i].points.empty(); });
+  std::erase_if(order, [&](size_t i) { return !drawn(growths[i]); });
   const auto slowness = [&](size_t i) {
     const auto& last = growths[i].points.back();
     return last.seconds / static_cast<double>(last.length);
@@ -50,6 +55,7 @@ report::Plot growth_plot(const std::vector<Growth>& growths, bool memory) {
                  {}};
   const std::vector<size_t> some = shown(growths);
   for (size_t i = 0; i < growths.size(); ++i) {
+    if (!drawn(growths[i])) continue;
     const auto place = std::find(some.begin(), some.end(), i);
     const bool named = place != some.end();
     report::Line line{growths[i].mixer,
