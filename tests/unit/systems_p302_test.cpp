@@ -7,7 +7,6 @@
 #include "base/parallel.h"
 #include "measure/head_plan.h"
 #include "ops/count.h"
-#include "support/trained.h"
 #include "tensor/allocator.h"
 
 namespace sennit::systems_p302_test {
@@ -212,50 +211,6 @@ TEST(SystemsP302, SpeedOfATokenIsForetold) {
       EXPECT_NEAR(foretold / m.seconds, 1, 0.25);
     }
   }
-}
-
-// A ladder of small models of text, the mean of two seeds each; then what is planned for 32 thousand tokens is trained as
-// they were.
-TEST(SystemsP302, TrainedPlanKeepsItsWord) {
-  constexpr int kSeeds = 2;
-  constexpr int64_t kLength = 128;
-  const auto trained = [&](Json file) {
-    double sum = 0;
-    for (uint64_t seed = 1; seed <= kSeeds; ++seed)
-      sum += trained::text_loss(file, {.steps = 400, .seed = seed}, {.rows = 8, .length = kLength});
-    return sum / kSeeds;
-  };
-  std::vector<Rung> ladder;
-  for (const auto& [d, heads, kv] : {std::array<int64_t, 3>{192, 8, 8},
-                                     {192, 4, 4},
-                                     {192, 2, 2},
-                                     {192, 8, 4},
-                                     {192, 4, 2},
-                                     {192, 4, 1},
-                                     {128, 4, 2},
-                                     {160, 4, 2},
-                                     {240, 4, 2}}) {
-    const Json file = square_file(d, heads, kv);
-    const HeadShape s = measure::head_shape(spec_of(file), "test");
-    ladder.push_back({s, kLength, trained(file)});
-    std::printf("width %3lld, %lld heads, %lld of keys: %4lld thousand parameters, %.4f nats\n",
-                static_cast<long long>(d), static_cast<long long>(heads), static_cast<long long>(kv),
-                static_cast<long long>(s.parameters / 1000), ladder.back().loss);
-  }
-  const measure::HeadLoss fit(ladder);
-  const ModelSpec given = spec_of(square_file(192, 8, 8));
-  const auto plan = measure::plan_heads(given, ladder, {}, "test");
-  const auto before = measure::token_cost(measure::head_shape(given, "test"), 32768);
-  const double loss = trained(write_model_spec(plan.model));
-  std::printf("planned: width %lld, %lld heads, %lld of keys, %lld thousand parameters: %.4f nats, expected %.4f (fit %.4f)\n"
-              "of the given's operations %.2f, of its bytes %.2f\n",
-              static_cast<long long>(plan.shape.d_model), static_cast<long long>(plan.shape.heads),
-              static_cast<long long>(plan.shape.kv_heads), static_cast<long long>(plan.shape.parameters / 1000), loss,
-              plan.loss, fit.residual(), plan.cost.flops / before.flops, plan.cost.bytes / before.bytes);
-  EXPECT_LE(plan.cost.flops, 0.7 * before.flops);
-  EXPECT_LE(plan.cost.bytes, 0.7 * before.bytes);
-  EXPECT_LE(plan.loss, fit(measure::head_shape(given, "test"), kLength));
-  EXPECT_NEAR(loss, plan.loss, 0.03);
 }
 
 }  // namespace sennit::systems_p302_test
