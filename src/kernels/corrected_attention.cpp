@@ -1,23 +1,9 @@
 #include "kernels/corrected_attention.h"
 
-#include "kernels/simd.h"
+#include "kernels/attention_tile.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
-
-SENNIT_INLINE float inner_of(const float* x, const float* y, int64_t n) {
-  vf s = zero();
-  for_lanes(n, [&](int64_t i, int64_t k) { s = fma(load_n(x + i, k), load_n(y + i, k), s); });
-  return sum(s);
-}
-SENNIT_INLINE void add_times(float by, const float* x, float* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, fma(set(by), load_n(x + i, k), load_n(y + i, k)), k); });
-}
-SENNIT_INLINE float exp_one(float x) {
-  float p[kLanes];
-  store(p, exp(set(x)));
-  return p[0];
-}
 
 struct Correction {
   const CorrectedTask& t;
@@ -26,7 +12,7 @@ struct Correction {
   const float* k(int64_t n) const { return t.k + row.keys[n] * t.k_stride; }
   const float* v(int64_t n) const { return t.v + row.keys[n] * t.v_stride; }
   const float* a(int64_t n) const { return t.a + row.keys[n] * t.a_stride; }
-  float score(int64_t n) const { return t.scale * inner_of(row.q, k(n), t.key_dim); }
+  float score(int64_t n) const { return t.scale * dot(row.q, k(n), t.key_dim); }
   // Of feature r of the n-th key listed, less `top`.
   vf estimate(int64_t n, int64_t r, int64_t lanes, float top) const {
     return keep_n(exp(load_n(row.b + r, lanes) + load_n(a(n) + r, lanes) - set(top)), lanes);
@@ -45,15 +31,14 @@ void forward(const CorrectedTask& t, const CorrectedRow& row, float* o, float* t
     scratch[n] = c.score(n);
     most = scratch[n] > most ? scratch[n] : most;
   }
-  float sum = exp_one(row.log_sum - most);
+  float sum = exp_of(row.log_sum - most);
   for_lanes(t.value_dim, [&](int64_t i, int64_t k) { store_n(o + i, set(sum) * load_n(row.mean + i, k), k); });
   for (int64_t n = 0; n < row.count; ++n) {
-    const float weight = exp_one(scratch[n] - most) - c.estimated(n, most);
+    const float weight = exp_of(scratch[n] - most) - c.estimated(n, most);
     sum += weight;
-    add_times(weight, c.v(n), o, t.value_dim);
+    add_scaled(weight, c.v(n), o, t.value_dim);
   }
-  const float share = 1 / sum;
-  for_lanes(t.value_dim, [&](int64_t i, int64_t k) { store_n(o + i, set(share) * load_n(o + i, k), k); });
+  scale_row(o, 1 / sum, t.value_dim);
   *top = most;
   *total = sum;
 }
@@ -61,20 +46,20 @@ void forward(const CorrectedTask& t, const CorrectedRow& row, float* o, float* t
 void backward(const CorrectedTask& t, const CorrectedRow& row, const float* o, const float* d_o, float top, float total,
               const CorrectedAttention::Gradients& into) {
   const Correction c{t, row};
-  const float along = inner_of(d_o, o, t.value_dim), all = exp_one(row.log_sum - top) / total;
-  add_times(all, d_o, into.mean, t.value_dim);
-  *into.log_sum += all * (inner_of(d_o, row.mean, t.value_dim) - along);
+  const float along = dot(d_o, o, t.value_dim), all = exp_of(row.log_sum - top) / total;
+  add_scaled(all, d_o, into.mean, t.value_dim);
+  *into.log_sum += all * (dot(d_o, row.mean, t.value_dim) - along);
   for (int64_t n = 0; n < row.count; ++n) {
-    const float exact = exp_one(c.score(n) - top), weight = exact - c.estimated(n, top);
-    const float d_weight = (inner_of(d_o, c.v(n), t.value_dim) - along) / total, ds = t.scale * d_weight * exact;
-    add_times(weight / total, d_o, into.v + row.keys[n] * t.v_stride, t.value_dim);
-    add_times(ds, c.k(n), into.q, t.key_dim);
-    add_times(ds, row.q, into.k + row.keys[n] * t.k_stride, t.key_dim);
+    const float exact = exp_of(c.score(n) - top), weight = exact - c.estimated(n, top);
+    const float d_weight = (dot(d_o, c.v(n), t.value_dim) - along) / total, ds = t.scale * d_weight * exact;
+    add_scaled(weight / total, d_o, into.v + row.keys[n] * t.v_stride, t.value_dim);
+    add_scaled(ds, c.k(n), into.q, t.key_dim);
+    add_scaled(ds, row.q, into.k + row.keys[n] * t.k_stride, t.key_dim);
     float *db = into.b, *da = into.a + row.keys[n] * t.a_stride;
     for_lanes(t.features, [&](int64_t r, int64_t lanes) {
       const vf d = set(d_weight) * c.estimate(n, r, lanes, top);
-      store_n(db + r, load_n(db + r, lanes) - d, lanes);
-      store_n(da + r, load_n(da + r, lanes) - d, lanes);
+      add_n(db + r, -d, lanes);
+      add_n(da + r, -d, lanes);
     });
   }
 }

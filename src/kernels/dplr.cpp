@@ -81,10 +81,6 @@ struct Backward {
   }
 };
 
-SENNIT_INLINE void add_scaled(float factor, const float* x, float* y, int64_t n) {
-  for_lanes(n, [&](int64_t l, int64_t k) { store_n(y + l, fma(set(factor), load_n(x + l, k), load_n(y + l, k)), k); });
-}
-
 // Token i: from the gradient of the state after it to that of the state before it, in w.ds.
 void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* before, const float* after,
                const float* dy, const Dplr::Gradients& into) {

@@ -2,42 +2,24 @@
 
 #include "kernels/attention_tile.h"
 #include "kernels/cached_rows.h"
+#include "kernels/lag_row.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-void add_scaled(float scale, const float* x, float* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, fma(set(scale), load_n(x + i, k), load_n(y + i, k)), k); });
-}
-
-// The keys of query i: [0, end), and where a distance stands in the tables.
-struct Row {
-  const LagAttentionTask& t;
-  int64_t i;
-  int64_t end() const {
-    const int64_t last = i + t.offset + 1;
-    return !t.causal || last > t.keys ? t.keys : last > 0 ? last : 0;
-  }
-  int64_t place(int64_t j) const {
-    const int64_t l = j - i - t.offset;
-    return (l < -t.reach ? 0 : l > t.reach ? 2 * t.reach : l + t.reach) * t.table_stride;
-  }
-  const float* q() const { return t.q + i * t.q_stride; }
-};
-
 // |q_i - gain k_j|^2
-float apart(const Row& row, int64_t j, float gain) {
+float apart(const LagRow& row, int64_t j, float gain) {
   const LagAttentionTask& t = row.t;
   vf s = zero();
   for_lanes(t.key_dim, [&](int64_t l, int64_t k) {
-    const vf d = fnma(set(gain), load_n(t.k + j * t.k_stride + l, k), load_n(row.q() + l, k));
+    const vf d = fnma(set(gain), load_n(row.k(j) + l, k), load_n(row.q() + l, k));
     s = fma(d, d, s);
   });
   return sum(s);
 }
 
 // w [keys] of one query, and their sum.
-float weigh(const Row& row, float* w) {
+float weigh(const LagRow& row, float* w) {
   const LagAttentionTask& t = row.t;
   const int64_t end = row.end();
   float top = kNothing, total = 0;
@@ -45,7 +27,7 @@ float weigh(const Row& row, float* w) {
     const int64_t at = row.place(j);
     const float b = t.b[at];
     if (t.rule == LagRule::softmax)
-      w[j] = t.scale * dot(row.q(), t.k + j * t.k_stride, t.key_dim) + b;
+      w[j] = t.scale * dot(row.q(), row.k(j), t.key_dim) + b;
     else if (t.rule == LagRule::robust)
       w[j] = 1 / (b + t.scale * apart(row, j, t.g[at]));
     else
@@ -83,7 +65,7 @@ int64_t scratch_floats(const LagAttentionTask& t) {
 // The tables of rows first, ..., first + rows - 1, with what stands at their ends beyond them.
 void lay_tables(const LagAttentionTask& t, int64_t first, int64_t rows, const LagScratch& s) {
   const int64_t count = rows + t.keys + kKeys;
-  const Row last{t, first + rows - 1};
+  const LagRow last{t, first + rows - 1};
   for (int64_t e = 0; e < count; ++e) {
     const int64_t at = last.place(e);
     s.b[e] = t.b[at], s.g[e] = t.g[at];
@@ -167,7 +149,7 @@ void add_block(const LagAttentionTask& t, int64_t first, int64_t rows, int64_t k
     Range ranges[kTileRows];
     const int64_t group = smaller(kTileRows, rows - r);
     for (int64_t n = r; n < r + group; ++n) {
-      const int64_t end = smaller(kKeys, Row{t, first + n}.end() - key);
+      const int64_t end = smaller(kKeys, LagRow{t, first + n}.end() - key);
       const float* const table = tables - n;
       ranges[n - r] = {0, end};
       float *const weights = s.weights + n * kKeys, *const sums = o + n * o_stride;
@@ -188,13 +170,13 @@ void forward(const LagAttentionTask& t, float* o, int64_t o_stride, float* scrat
     const int64_t rows = smaller(kRows, t.queries - first);
     lay_tables(t, first, rows, s);
     for (int64_t r = 0; r < rows; ++r) {
-      const float* q = Row{t, first + r}.q();
+      const float* q = LagRow{t, first + r}.q();
       s.of_queries[r] = dot(q, q, t.key_dim);
       start_row(s.running[r], o + r * o_stride, t.value_dim);
     }
     int64_t from = 0;  // the rows that see something of the block
-    for (int64_t key = 0; key < Row{t, first + rows - 1}.end(); key += kKeys) {
-      while (Row{t, first + from}.end() <= key) ++from;
+    for (int64_t key = 0; key < LagRow{t, first + rows - 1}.end(); key += kKeys) {
+      while (LagRow{t, first + from}.end() <= key) ++from;
       add_block(t, first + from, rows - from, key, s.b + key + rows - 1 - from, o + from * o_stride, o_stride,
                 s.running + from, s.of_queries + from, s);
     }
@@ -204,10 +186,10 @@ void forward(const LagAttentionTask& t, float* o, int64_t o_stride, float* scrat
 }
 
 // The gradients of one pair's weight, dw, to what it is made of.
-SENNIT_INLINE void pair_back(const Row& row, int64_t j, float w, float dw, const LagAttention::Gradients& into) {
+SENNIT_INLINE void pair_back(const LagRow& row, int64_t j, float w, float dw, const LagAttention::Gradients& into) {
   const LagAttentionTask& t = row.t;
   const int64_t at = row.place(j);
-  const float *q = row.q(), *k = t.k + j * t.k_stride;
+  const float *q = row.q(), *k = row.k(j);
   float *dq = into.q + row.i * t.q_stride, *dk = into.k + j * t.k_stride;
   if (t.rule == LagRule::softmax) {
     const float ds = dw * w;
@@ -234,18 +216,20 @@ SENNIT_INLINE void pair_back(const Row& row, int64_t j, float w, float dw, const
 
 void backward(const LagAttentionTask& t, const float* d_o, int64_t o_stride, const LagAttention::Gradients& into,
               float* scratch) {
+  float* const values = scratch + t.keys;  // d_o . v_j
   for (int64_t i = 0; i < t.queries; ++i) {
-    const Row row{t, i};
+    const LagRow row{t, i};
     const int64_t end = row.end();
     if (end == 0) continue;
     const float* g = d_o + i * o_stride;
     const float total = weigh(row, scratch);
     float said = 0;  // d_o . o
-    for (int64_t j = 0; j < end; ++j)
-      said += scratch[j] / total * t.g[row.place(j)] * dot(g, t.v + j * t.v_stride, t.value_dim);
     for (int64_t j = 0; j < end; ++j) {
-      const float share = scratch[j] / total, gain = t.g[row.place(j)],
-                  value = dot(g, t.v + j * t.v_stride, t.value_dim);
+      values[j] = dot(g, row.v(j), t.value_dim);
+      said += scratch[j] / total * t.g[row.place(j)] * values[j];
+    }
+    for (int64_t j = 0; j < end; ++j) {
+      const float share = scratch[j] / total, gain = t.g[row.place(j)], value = values[j];
       add_scaled(share * gain, g, into.v + j * t.v_stride, t.value_dim);
       into.g[row.place(j)] += share * value;
       const bool normalised = t.rule != LagRule::robust;

@@ -1,35 +1,21 @@
 #include "kernels/pair_filter.h"
 
-#include "kernels/simd.h"
+#include "kernels/lag_row.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-// The keys of query i: [0, end), and what stands in the tables of a distance.
-struct FilterRow {
-  const LagAttentionTask& t;
-  int64_t i;
-  int64_t half() const { return t.key_dim / 2; }
-  int64_t end() const {
-    const int64_t last = i + t.offset + 1;
-    return !t.causal || last > t.keys ? t.keys : last > 0 ? last : 0;
-  }
-  int64_t place(int64_t j) const {
-    const int64_t l = j - i - t.offset;
-    return (l < -t.reach ? 0 : l > t.reach ? 2 * t.reach : l + t.reach) * t.table_stride;
-  }
-  const float* q() const { return t.q + i * t.q_stride; }
-  const float* k(int64_t j) const { return t.k + j * t.k_stride; }
-  const float* v(int64_t j) const { return t.v + j * t.v_stride; }
-};
+int64_t half(const LagAttentionTask& t) {
+  return t.key_dim / 2;
+}
 
 void clear(float* x, int64_t n) {
   for_lanes(n, [&](int64_t c, int64_t k) { store_n(x + c, zero(), k); });
 }
 
 // D of one pair of query and key.
-float distance(const FilterRow& row, int64_t j) {
-  const int64_t h = row.half(), at = row.place(j);
+float distance(const LagRow& row, int64_t j) {
+  const int64_t h = half(row.t), at = row.place(j);
   const float *q = row.q(), *key = row.k(j), *b = row.t.b + at, *g = row.t.g + at;
   vf sum_of_lanes = zero();
   for_lanes(h, [&](int64_t c, int64_t k) {
@@ -41,7 +27,7 @@ float distance(const FilterRow& row, int64_t j) {
 }
 
 // w [keys] of one query. Exponentials are as shares of the largest: a factor of all cancels.
-void weigh(const FilterRow& row, float* w) {
+void weigh(const LagRow& row, float* w) {
   const LagAttentionTask& t = row.t;
   const int64_t end = row.end();
   float least = __builtin_inff();
@@ -60,8 +46,8 @@ int64_t scratch_floats(const LagAttentionTask& t) {
 }
 
 // What is said, and 1 / sum_j w_ij b_lc of each pair.
-void say(const FilterRow& row, const float* w, float* o, float* shares) {
-  const int64_t h = row.half();
+void say(const LagRow& row, const float* w, float* o, float* shares) {
+  const int64_t h = half(row.t);
   clear(o, 2 * h), clear(shares, h);
   for (int64_t j = 0; j < row.end(); ++j) {
     const int64_t at = row.place(j);
@@ -84,17 +70,17 @@ void say(const FilterRow& row, const float* w, float* o, float* shares) {
 
 void forward(const LagAttentionTask& t, float* o, int64_t o_stride, float* scratch) {
   for (int64_t i = 0; i < t.queries; ++i) {
-    const FilterRow row{t, i};
+    const LagRow row{t, i};
     weigh(row, scratch);
     say(row, scratch, o + i * o_stride, scratch + t.keys);
   }
 }
 
 // Gradients of one pair of query and key, from those of o, `d` [2 h], already times the shares.
-void pair_back(const FilterRow& row, int64_t j, float w, const float* o, const float* d,
+void pair_back(const LagRow& row, int64_t j, float w, const float* o, const float* d,
                const LagAttention::Gradients& into) {
   const LagAttentionTask& t = row.t;
-  const int64_t h = row.half(), at = row.place(j);
+  const int64_t h = half(row.t), at = row.place(j);
   const float *q = row.q(), *key = row.k(j), *v = row.v(j), *b = t.b + at, *g = t.g + at;
   float *db = into.b + at, *dg = into.g + at, *dq = into.q + row.i * t.q_stride, *dk = into.k + j * t.k_stride,
         *dv = into.v + j * t.v_stride;
@@ -126,10 +112,10 @@ void pair_back(const FilterRow& row, int64_t j, float w, const float* o, const f
 
 void backward(const LagAttentionTask& t, const float* d_o, int64_t o_stride, const LagAttention::Gradients& into,
               float* scratch) {
-  const int64_t h = t.key_dim / 2;
+  const int64_t h = half(t);
   float *const o = scratch + t.keys, *const d = o + 2 * h;
   for (int64_t i = 0; i < t.queries; ++i) {
-    const FilterRow row{t, i};
+    const LagRow row{t, i};
     weigh(row, scratch);
     say(row, scratch, o, d);
     for_lanes(h, [&](int64_t c, int64_t k) {

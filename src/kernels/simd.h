@@ -262,6 +262,11 @@ SENNIT_INLINE void store_n(float* p, vf a, int64_t n) {
 }
 SENNIT_INLINE void add_n(float* p, vf a, int64_t n) { store_n(p, load_n(p, n) + a, n); }
 
+// y += factor x
+SENNIT_INLINE void add_scaled(float factor, const float* x, float* y, int64_t n) {
+  for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, fma(set(factor), load_n(x + i, k), load_n(y + i, k)), k); });
+}
+
 // a with zeros after the first n lanes: for sums over a last vector that is not full.
 SENNIT_INLINE vf keep_n(vf a, int64_t n) {
   if (n == kLanes) return a;

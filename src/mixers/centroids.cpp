@@ -23,9 +23,9 @@ Centroids::Centroids(int64_t heads, int64_t count, int64_t dim, Rng rng) : heads
   mean.decays = mean.learned = uses.decays = uses.learned = false;
 }
 
-Tensor Centroids::of(const Tensor& x) const {
+Tensor Centroids::of(const Tensor& x) {
   NoGrad off;
-  const Var units = l2norm(Var(mean.value()));
+  const Var& units = units_.get(mean.version, [&] { return l2norm(Var(mean.value())); });
   Tensor all({x.rows(), heads_});
   for (int64_t h = 0; h < heads_; ++h) {
     const Tensor along =

@@ -1,5 +1,6 @@
 #pragma once
 #include "mixers/mixer.h"
+#include "nn/kept.h"
 
 namespace sennit::mixers {
 
@@ -12,7 +13,7 @@ class Centroids : public Module {
   Centroids(int64_t heads, int64_t count, int64_t dim, Rng rng);
   void visit(const ParameterVisitor& p) override { p("mean", mean), p("uses", uses); }
 
-  Tensor of(const Tensor& x) const;  // [N, heads dim] -> [N, heads]
+  Tensor of(const Tensor& x);  // [N, heads dim] -> [N, heads]
   // mu_c <- decay mu_c + (1 - decay) mean of the rows of cluster c.
   void move(const Tensor& x, const Tensor& cluster, double decay);
   int64_t flops(int64_t rows) const { return 2 * rows * heads_ * count_ * dim_; }
@@ -28,6 +29,7 @@ class Centroids : public Module {
   int64_t furthest(const Tensor& x, const Tensor& cluster, int64_t head) const;
 
   int64_t heads_ = 0, count_ = 0, dim_ = 0;
+  Kept<Var> units_;  // of length 1
 };
 
 }  // namespace sennit::mixers

@@ -198,7 +198,7 @@ struct HiLo : Mixer {
     const int64_t n = x.rows, across = std::min(options.side, wide);
     std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> windows;
     for (int64_t t = 0; t < n; ++t) {
-      const Place p = run.places.empty() ? Place{t / wide, t % wide} : run.places[t];
+      const Place p = run.place(t, wide);
       windows[{p.row / options.side, p.column / options.side}].push_back(t);
     }
     naive::Matrix y(n, x.cols);

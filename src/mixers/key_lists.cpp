@@ -31,48 +31,62 @@ KeyLists::KeyLists(const KeyListOptions& options, Tensor asked, std::span<const 
       rounds_(asked.row_size() / options.heads),
       asked_(std::move(asked)),
       segments_(segments.begin(), segments.end()) {
+  for (const Var& k : kept) kept_.push_back(k.value());
   const int64_t groups = asked_.row_size();
   int64_t keys = 0;
-  for (const AttentionSegment& a : segments_) begins_.push_back(keys * groups), keys += a.keys;
+  for (const AttentionSegment& a : segments_) begins_.push_back(keys * groups), keys += sorted(a) ? a.keys : 0;
+  if (keys == 0) return;
   order_.resize(static_cast<size_t>(keys * groups));
   starts_.resize(segments_.size() * static_cast<size_t>(groups * (options_.buckets + 1)));
   for (size_t i = 0; i < segments_.size(); ++i)
-    for (int64_t c = 0; c < groups; ++c)
-      sort(segments_[i], kept[segments_[i].source].value(), c, starts_.data() + starts_at(i, c),
-           order_.data() + begins_[i] + c * segments_[i].keys);
+    for (int64_t c = 0; c < groups && sorted(segments_[i]); ++c)
+      sort(segments_[i], c, starts_.data() + starts_at(i, c), order_.data() + begins_[i] + c * segments_[i].keys);
 }
 
-// By bucket, and by place within one. States come from files: what is no bucket counts as the first.
-void KeyLists::sort(const AttentionSegment& a, const Tensor& kept, int64_t group, int32_t* starts,
-                    int32_t* order) const {
+// States come from files: what is no bucket counts as the first.
+int64_t KeyLists::bucket(const AttentionSegment& a, int64_t group, int64_t key) const {
+  const Tensor& kept = kept_[a.source];
+  const float b = kept.data()[(a.key_begin + key) * kept.row_size() + group];
+  return b >= 0 && b < static_cast<float>(options_.buckets) ? static_cast<int64_t>(b) : 0;
+}
+
+// By bucket, and by place within one.
+void KeyLists::sort(const AttentionSegment& a, int64_t group, int32_t* starts, int32_t* order) const {
   const int64_t count = options_.buckets;
-  const auto bucket = [&](int64_t j) {
-    const float b = kept.data()[(a.key_begin + j) * kept.row_size() + group];
-    return b >= 0 && b < static_cast<float>(count) ? static_cast<int64_t>(b) : 0;
-  };
   std::fill_n(starts, count, 0);
-  for (int64_t j = 0; j < a.keys; ++j) ++starts[bucket(j)];
+  for (int64_t j = 0; j < a.keys; ++j) ++starts[bucket(a, group, j)];
   for (int64_t b = 1; b < count; ++b) starts[b] += starts[b - 1];
   starts[count] = static_cast<int32_t>(a.keys);
-  for (int64_t j = a.keys - 1; j >= 0; --j) order[--starts[bucket(j)]] = static_cast<int32_t>(j);  // ends become starts
+  for (int64_t j = a.keys - 1; j >= 0; --j)
+    order[--starts[bucket(a, group, j)]] = static_cast<int32_t>(j);  // ends become starts
 }
 
 int64_t KeyLists::ordered(size_t segment, int64_t head, int64_t n) const {
   const AttentionSegment& a = segments_[segment];
-  return a.offset == 0 && rounds_ == 1 ? order_[begins_[segment] + head * a.keys + n] : n;
+  return a.offset == 0 && rounds_ == 1 && sorted(a) ? order_[begins_[segment] + head * a.keys + n] : n;
+}
+
+// The last keys of a query's bucket in one round.
+int64_t KeyLists::last_of(size_t segment, int64_t group, int64_t query, int32_t* keys) const {
+  const AttentionSegment& a = segments_[segment];
+  const int64_t place = a.offset + query, most = options_.most / rounds_;
+  const auto b = static_cast<int64_t>(asked_.data()[(a.query_begin + query) * asked_.row_size() + group]);
+  if (!sorted(a)) {
+    int64_t n = 0;
+    for (int64_t j = place; j >= 0 && n < most; --j)
+      if (bucket(a, group, j) == b) keys[n++] = static_cast<int32_t>(j);
+    return n;
+  }
+  const int32_t *starts = starts_.data() + starts_at(segment, group),
+                *order = order_.data() + begins_[segment] + group * a.keys;
+  const int32_t *first = order + starts[b], *last = std::upper_bound(first, order + starts[b + 1], place);
+  return std::copy(std::max(first, last - most), last, keys) - keys;
 }
 
 int64_t KeyLists::list(size_t segment, int64_t head, int64_t query, int32_t* keys) const {
-  const AttentionSegment& a = segments_[segment];
-  const int64_t place = a.offset + query;
+  const int64_t place = segments_[segment].offset + query;
   int64_t n = 0;
-  for (int64_t c = head * rounds_; c < (head + 1) * rounds_; ++c) {
-    const auto b = static_cast<int64_t>(asked_.data()[(a.query_begin + query) * asked_.row_size() + c]);
-    const int32_t *starts = starts_.data() + starts_at(segment, c),
-                  *order = order_.data() + begins_[segment] + c * a.keys;
-    const int32_t *first = order + starts[b], *last = std::upper_bound(first, order + starts[b + 1], place);
-    n = std::copy(std::max(first, last - options_.most / rounds_), last, keys + n) - keys;
-  }
+  for (int64_t c = head * rounds_; c < (head + 1) * rounds_; ++c) n += last_of(segment, c, query, keys + n);
   std::sort(keys, keys + n);
   n = std::unique(keys, keys + n) - keys;
   int64_t known = n - 1;

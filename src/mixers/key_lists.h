@@ -3,6 +3,7 @@
 
 #include "mixers/mixer.h"
 #include "sequence/attention.h"
+#include "sequence/corrected_attention.h"
 #include "tensor/pooled.h"
 
 // Keys found by buckets: what mixers share whose queries read the last keys of their own bucket. A bucket of every row
@@ -32,7 +33,11 @@ class KeyLists {
   int64_t ordered(size_t segment, int64_t head, int64_t n) const;
 
  private:
-  void sort(const AttentionSegment& a, const Tensor& kept, int64_t group, int32_t* starts, int32_t* order) const;
+  // A few queries look back through the keys from their place on, and find theirs soon; more have them sorted.
+  static bool sorted(const AttentionSegment& a) { return a.queries > 4; }
+  int64_t bucket(const AttentionSegment& a, int64_t group, int64_t key) const;
+  void sort(const AttentionSegment& a, int64_t group, int32_t* starts, int32_t* order) const;
+  int64_t last_of(size_t segment, int64_t group, int64_t query, int32_t* keys) const;
   int64_t starts_at(size_t segment, int64_t group) const {
     return (static_cast<int64_t>(segment) * asked_.row_size() + group) * (options_.buckets + 1);
   }
@@ -40,10 +45,20 @@ class KeyLists {
   KeyListOptions options_;
   int64_t rounds_;
   Tensor asked_;
+  Pooled<Tensor> kept_;
   Pooled<AttentionSegment> segments_;
   Pooled<int64_t> begins_;          // of a segment's part of order_
-  Pooled<int32_t> starts_, order_;  // [segments, heads rounds, buckets + 1]; [heads rounds, keys] of each segment
+  Pooled<int32_t> starts_, order_;  // [segments, heads rounds, buckets + 1]; [heads rounds, keys] of each sorted one
 };
+
+// What lists of a pass say. They are held only where gradients ask again: a function of a pointer needs no memory.
+template <class Lists>
+KeySource key_source(const std::shared_ptr<Lists>& lists) {
+  const Lists* const one = lists.get();
+  if (!recording()) return [one](size_t s, int64_t h, int64_t i, int32_t* keys) { return one->list(s, h, i, keys); };
+  return [lists](size_t s, int64_t h, int64_t i, int32_t* keys) { return lists->list(s, h, i, keys); };
+}
+
 std::vector<int64_t> naive_key_list(const KeyListOptions& options, const naive::Matrix& asked,
                                     const naive::Matrix& kept, int64_t query, int64_t head);
 

@@ -39,6 +39,9 @@ struct NaiveRun {
   const naive::Matrix* memory = nullptr;         // [M, d_model], for Pattern::cross
   std::map<std::string, naive::Matrix> state{};  // by field name, [shape[0], rest] or [tokens, row]; absent: fresh. In and out.
   std::span<const Place> places{};  // of the rows, where they are scattered over a plane
+  Place place(int64_t t, int64_t columns) const {  // or in a plane that rows of `columns` tokens fill
+    return places.empty() ? Place{t / columns, t % columns} : places[static_cast<size_t>(t)];
+  }
   double* auxiliary = nullptr;      // when given, the sum of the auxiliary losses of forward() with Context::losses goes there
 };
 

@@ -129,15 +129,12 @@ struct Routing : Mixer {
     const auto lists = std::allocate_shared<Lists>(PoolAllocator<Lists>());
     lists->segments = seen.segments, lists->local = local, lists->window = o.window;
     if (routed()) lists->clusters.emplace(list_options(), cluster, seen.part(2), seen.segments);
-    const Lists* const held = lists.get();  // a function that holds only a pointer asks for nothing
-    KeySource source = [held](size_t s, int64_t h, int64_t i, int32_t* keys) { return held->list(s, h, i, keys); };
-    if (recording())
-      source = [lists, source](size_t s, int64_t h, int64_t i, int32_t* keys) { return source(s, h, i, keys); };
+    const Lists* const held = lists.get();
     const CorrectedOptions options{
         .heads = o.heads, .most = o.window, .scale = scale(), .order = [held](size_t s, int64_t h, int64_t n) {
           return held->ordered(s, h, n);
         }};
-    return output(u, attend_listed({m.queries, seen.part(0), seen.part(1)}, seen.segments, options, std::move(source)),
+    return output(u, attend_listed({m.queries, seen.part(0), seen.part(1)}, seen.segments, options, key_source(lists)),
                   c);
   }
   float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(dim))); }

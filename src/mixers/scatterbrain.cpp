@@ -140,10 +140,6 @@ struct Scatterbrain : Heads {
         o.features ? seen_rows({ks, vs, bucket, e.a}, batch, 2) : seen_rows({ks, vs, bucket}, batch, 0);
     const auto lists =
         std::allocate_shared<KeyLists>(PoolAllocator<KeyLists>(), list_options(), asked, seen.part(2), seen.segments);
-    const KeyLists* const held = lists.get();  // a function that holds only a pointer asks for nothing
-    KeySource source = [held](size_t s, int64_t h, int64_t i, int32_t* keys) { return held->list(s, h, i, keys); };
-    if (recording())
-      source = [lists, source](size_t s, int64_t h, int64_t i, int32_t* keys) { return source(s, h, i, keys); };
     return corrected_attention({.q = qs,
                                 .b = e.b,
                                 .k = seen.part(0),
@@ -152,7 +148,7 @@ struct Scatterbrain : Heads {
                                 .mean = e.mean,
                                 .log_sum = e.log_sum},
                                seen.segments, {.heads = heads, .most = o.pairs, .scale = scale_of_scores()},
-                               std::move(source));
+                               key_source(lists));
   }
   float scale_of_scores() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(dim))); }
 

@@ -61,7 +61,7 @@ struct Scattered : Heads {
     for (naive::Matrix* m : {&qs, &ks})
       for (double& a : m->a) a = naive::activation(options.map, a);
     const auto window = [&](int64_t t) {
-      const Place p = run.places.empty() ? Place{t / wide, t % wide} : run.places[t];
+      const Place p = run.place(t, wide);
       return std::pair{p.row / options.side, p.column / options.side};
     };
     naive::Matrix y(qs.rows, width());

@@ -75,7 +75,6 @@ struct StripConv : Mixer {
 
   naive::Matrix naive(NaiveRun& run) const override {
     naive::Matrix y = run.x;
-    const auto place = [&](int64_t t) { return run.places.empty() ? Place{t / wide, t % wide} : run.places[t]; };
     for (int64_t i = 0; i < 3; ++i) {
       const int64_t down = branches[i].reach.rows_away, across = branches[i].reach.columns_away;
       const naive::Matrix& taps = run.w.at(branches[i].name);
@@ -83,7 +82,8 @@ struct StripConv : Mixer {
         for (int64_t c = 0; c < group; ++c) {
           double& sum = y(t, i * group + c) = 0;
           for (int64_t s = 0; s < y.rows; ++s) {
-            const int64_t below = place(s).row - place(t).row, right = place(s).column - place(t).column;
+            const int64_t below = run.place(s, wide).row - run.place(t, wide).row,
+                          right = run.place(s, wide).column - run.place(t, wide).column;
             if (std::abs(below) <= down && std::abs(right) <= across)
               sum += taps((below + down) * (2 * across + 1) + right + across, c) * run.x(s, i * group + c);
           }

@@ -18,12 +18,13 @@ Tensor pooled_heads(const Tensor& rows, int64_t from, int64_t to) {
   return means;
 }
 
+Json default_options(const std::string& mixer, const std::string& where) {
+  return write_fields(mixers::registry().find(mixer, where).options()->fields());
+}
+
 // The part with another mixer's name, less what that one has no option for and softmax attention has as it comes.
 Json renamed(const Json& part, const std::string& mixer, const std::string& where) {
-  const auto options = [&](const std::string& name) {
-    return write_fields(mixers::registry().find(name, where).options()->fields());
-  };
-  const Json plain = options("softmax"), known = options(mixer);
+  const Json plain = default_options("softmax", where), known = default_options(mixer, where);
   Json other{{"name", mixer}};
   for (const auto& [key, value] : part.items()) {
     if (known.contains(key))
@@ -38,14 +39,15 @@ Json renamed(const Json& part, const std::string& mixer, const std::string& wher
 
 int64_t group_key_heads(StoredModel& model, const GroupingOptions& o) {
   const auto made = make_model(model, {.as_floats = true});
+  const Json plain = default_options("softmax", model.path);
   ModelSpec spec = made->spec();
   int64_t changed = 0;
   for (int64_t i = 0; i < std::ssize(spec.blocks); ++i) {
     Json mixer = *spec.blocks[i].mixer;
     if (mixer.at("name") != "softmax") continue;
     const std::string prefix = fmt::format("blocks.{}.mixer.", i);
-    const int64_t heads = mixer.value("heads", int64_t{4}), given = mixer.value("kv_heads", int64_t{0}),
-                  from = given ? given : heads;
+    const int64_t given = mixer.value("kv_heads", plain.at("kv_heads").get<int64_t>()),
+                  from = given ? given : mixer.value("heads", plain.at("heads").get<int64_t>());
     if (o.kv_heads < 1 || from % o.kv_heads)
       fail({"grouping", fmt::format("a divisor of the {} key-value heads of block {}", from, i),
             fmt::format("{}", o.kv_heads), model.path});

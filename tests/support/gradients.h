@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,19 @@ inline void expect_gradient(const std::string& name, const std::function<double(
                 tolerance * (length / root + std::abs(slope(unit))) + floor)
         << name << " [" << i << "] of " << n;
   }
+}
+
+// For expect_gradient: sum_i d_i outputs(in)_i as a function of one of the inputs, whichever member it is.
+template <class Inputs, class Outputs>
+auto losses(const Inputs& in, const Outputs& outputs, const Fenced& d) {
+  return [=, d = d.doubles()](std::vector<double> Inputs::*which) {
+    return [=](const std::vector<double>& x) {
+      Inputs at = in;
+      at.*which = x;
+      const std::vector<double> out = outputs(at);
+      return std::inner_product(d.begin(), d.end(), out.begin(), 0.0);
+    };
+  };
 }
 
 }  // namespace sennit

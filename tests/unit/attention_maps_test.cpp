@@ -187,16 +187,7 @@ TEST(AttentionMaps, GradientsAreThoseOfCentralDifferences) {
                                       dv.data(), kKey, kKey, kValue, scratch.data());
         ASSERT_TRUE(scratch.intact());
         const Inputs in = x.doubles();
-        const auto along = [&](Doubles Inputs::*which) {
-          return [&, which](const Doubles& values) {
-            Inputs at = in;
-            at.*which = values;
-            const Doubles o = x.outputs(at);
-            double sum = 0;
-            for (size_t i = 0; i < o.size(); ++i) sum += o[i] * d[static_cast<int64_t>(i)];
-            return sum;
-          };
-        };
+        const auto along = losses(in, [&](const Inputs& at) { return x.outputs(at); }, d);
         expect_gradient("dq", along(&Inputs::q), in.q, dq, 1e-4, rng);
         expect_gradient("dk", along(&Inputs::k), in.k, dk, 1e-4, rng);
         expect_gradient("dv", along(&Inputs::v), in.v, dv, 1e-5, rng);

@@ -75,16 +75,8 @@ TEST(CorrectedAttentionKernel, IsTheSumAndItsGradientsAreDifferences) {
       kernels::corrected_attention().backward(
           task, row, o.data(), d_o.data(), top, total,
           {dq.data(), db.data(), dmean.data(), dsum.data(), dk.data(), dv.data(), da.data()});
-      const auto loss = [&](Doubles Inputs::*which) {
-        return [&, which](const Doubles& x) {
-          Inputs at = in;
-          at.*which = x;
-          const Doubles out = naive(s, at);
-          double sum = 0;
-          for (int64_t c = 0; c < s.dim; ++c) sum += out[c] * d_o[c];
-          return sum;
-        };
-      };
+      const auto loss = losses(
+          in, [&](const Inputs& at) { return naive(s, at); }, d_o);
       expect_gradient("dq", loss(&Inputs::q), in.q, dq, 2e-4, rng, 1);
       expect_gradient("db", loss(&Inputs::b), in.b, db, 2e-4, rng, 1);
       expect_gradient("dmean", loss(&Inputs::mean), in.mean, dmean, 2e-4, rng, 1);

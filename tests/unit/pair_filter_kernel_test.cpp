@@ -83,16 +83,8 @@ TEST(PairFilterKernel, IsTheSumAndItsGradientsAreDifferences) {
           kernels::pair_filter().backward(task, d_o.data(), dim,
                                           {dq.data(), dk.data(), dv.data(), db.data(), dg.data()}, scratch.data());
           ASSERT_TRUE(scratch.intact() && dq.intact() && dk.intact() && dv.intact() && db.intact() && dg.intact());
-          const auto loss = [&](Doubles Inputs::*which) {
-            return [&, which](const Doubles& x) {
-              Inputs at = in;
-              at.*which = x;
-              const Doubles out = naive(s, at);
-              double sum = 0;
-              for (int64_t i = 0; i < d_o.size(); ++i) sum += out[i] * d_o[i];
-              return sum;
-            };
-          };
+          const auto loss = losses(
+              in, [&](const Inputs& at) { return naive(s, at); }, d_o);
           expect_gradient("dq", loss(&Inputs::q), in.q, dq, 1e-4, rng, 1);
           expect_gradient("dk", loss(&Inputs::k), in.k, dk, 1e-4, rng, 1);
           expect_gradient("dv", loss(&Inputs::v), in.v, dv, 1e-4, rng, 1);

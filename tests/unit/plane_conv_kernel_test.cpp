@@ -105,16 +105,8 @@ TEST(PlaneConvKernel, GradientsAddWhatCentralDifferencesGive) {
       Fenced dx(x.size(), 1), dw(w.size(), 1), dstate(state.size(), 1);
       kernels::plane_conv().backward(task_of(s, x, w), state.data(), dy.data(), dx.data(), dw.data(), dstate.data());
       const Inputs in{x.doubles(), w.doubles(), state.doubles()};
-      const auto along = [&](Doubles Inputs::*which) {
-        return [&, which](const Doubles& p) {
-          Inputs at = in;
-          at.*which = p;
-          const Doubles y = naive(s, at);
-          double sum = 0;
-          for (size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[static_cast<int64_t>(i)];
-          return sum;
-        };
-      };
+      const auto along = losses(
+          in, [&](const Inputs& at) { return naive(s, at); }, dy);
       expect_gradient("dx", along(&Inputs::x), in.x, dx, 1e-5, rng, 1);
       expect_gradient("dw", along(&Inputs::w), in.w, dw, 1e-5, rng, 1);
       if (s.kept() > 0) expect_gradient("dstate", along(&Inputs::state), in.state, dstate, 1e-5, rng, 1);
