@@ -41,7 +41,9 @@ class TileProduct {
   }
 
  private:
-  static constexpr int64_t kDepth = 512;  // units along k of one pass over c: a panel of b is then 64 KiB
+  static constexpr int64_t kDepth = 1024;  // units along k of one pass over c: few, as they load and store its tiles
+
+  static constexpr int64_t kStepLines = 4 * kTileRows * kPanelColumns / kTileBytes;  // of b at a step
 
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -51,9 +53,18 @@ class TileProduct {
     const float* a = t_.a + i * t_.depth + from * rows;
     const float* b = t_.b + j * t_.depth + from * kPanelColumns;
     float* c = t_.c + i * t_.c_stride + j;
+    ask_for_next(i, j, b);
     if (kWide) return columns_of(rows, rows, columns, a, b, c);
     for (int64_t r = 0; r < rows; r += kTileRows)
       columns_of(least(rows - r, kTileRows), rows, columns, a + r * kTileRows, b, c + r * t_.c_stride);
+  }
+
+  // The blocks of rows share out the asking for the panel of b that comes after this one.
+  void ask_for_next(int64_t i, int64_t j, const float* b) {
+    constexpr int64_t kRows = kWide ? 2 * kTileRows : kTileRows;
+    const int64_t blocks = (t_.m + kRows - 1) / kRows, lines = (kStepLines + blocks - 1) / blocks;
+    next_lines_ = t_.m > 2 * kTileRows && j + kPanelColumns < t_.n ? lines : 0;
+    next_ = b + kPanelColumns * t_.depth + i / kRows * (units_ / kTileRows) * lines * kTileRows;
   }
 
   void columns_of(int64_t rows, int64_t a_rows, int64_t columns, const float* a, const float* b, float* c) {
@@ -94,7 +105,9 @@ class TileProduct {
     start<kRowTiles, kColumnTiles>(c);
     const bool once = t_.m <= 2 * kTileRows;
     for (int64_t p = 0; p < units_; p += kTileRows, a += a_rows * kTileRows, b += kTileRows * kPanelColumns) {
-      if (once) prefetch(b + 4 * kTileRows * kPanelColumns);
+      if (once) prefetch<kStepLines>(b + 4 * kTileRows * kPanelColumns);
+      prefetch<kTileRows * kRowTiles>(a + 2 * a_rows * kTileRows);
+      for (int64_t line = 0; line < next_lines_; ++line, next_ += kTileRows) __builtin_prefetch(next_, 0, 2);
       unit_.template load<4>(a, kTileBytes);
       if constexpr (kLower) unit_.template load<5>(a + kTileRows * kTileRows, kTileBytes);
       unit_.template load<6>(b, 4 * kPanelColumns);
@@ -133,8 +146,9 @@ class TileProduct {
       unit_.template store<3>(c + kTileRows * t_.c_stride + kTileRows, bytes);
   }
 
-  static void prefetch(const float* b) {
-    for (int64_t i = 0; i < kTileRows * kPanelColumns; i += kTileRows) __builtin_prefetch(b + i);
+  template <int64_t kLines>
+  static void prefetch(const float* p) {
+    for (int64_t line = 0; line < kLines; ++line) __builtin_prefetch(p + line * kTileRows);
   }
 
   void add_bias() {
@@ -146,6 +160,8 @@ class TileProduct {
   const PanelProduct& t_;
   int64_t units_ = 0, rows_ = 0, columns_ = 0;
   bool accumulate_ = false;
+  const float* next_ = nullptr;  // of the next panel of b, to be brought to the second cache
+  int64_t next_lines_ = 0;       // at every step
 };
 
 }  // namespace sennit::kernels

@@ -33,6 +33,7 @@ struct Paired {
 };
 
 constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
+constexpr int64_t kStepsAhead = 32;             // the same of a, in steps along k
 constexpr int64_t kDepth = 512;  // units along k of one pass over c: the panels of a tile stay in the second cache
 
 // What the register tile that starts at c needs to know of the product.
@@ -59,7 +60,10 @@ template <class Unit, int R, int V, int P, bool kFull>
     for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
-      [=](int64_t p, int r) __attribute__((always_inline)) { return set(a[p * R + r]); },
+      [=](int64_t p, int r) __attribute__((always_inline)) {
+        if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
+        return set(a[p * R + r]);
+      },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
         const float* place = b + v / V * distance + p * kPanelColumns + v % V * kLanes;
         if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);

@@ -53,7 +53,7 @@ struct TileGrid {
 
   TileGrid(int64_t m, int64_t n, int64_t panel_rows) {
     int64_t row_panels = std::min<int64_t>(panels_in(m, panel_rows), std::max<int64_t>(1, 224 / panel_rows));
-    int64_t column_panels = std::min<int64_t>(panels_in(n, kPanelColumns), 16);
+    int64_t column_panels = std::min<int64_t>(panels_in(n, kPanelColumns), 32);
     const auto tiles = [&] {
       return panels_in(m, row_panels * panel_rows) * panels_in(n, column_panels * kPanelColumns);
     };
