@@ -68,7 +68,7 @@ Json examine(int repeats) {
                  {"cpus_online", sysconf(_SC_NPROCESSORS_ONLN)},
                  {"threads", thread_count()},
                  {"levels", levels()},
-                 {"amx_tiles", amx_tiles() == AmxTiles::wide ? "2x2" : "1x2"},
+                 {"amx_tiles", to_string(amx_tiles())},
                  {"caches", caches()},
                  {"memory_bytes", meminfo("MemTotal")},
                  {"memory_available_bytes", meminfo("MemAvailable")},

@@ -59,12 +59,17 @@ class TileProduct {
       columns_of(least(rows - r, kTileRows), rows, columns, a + r * kTileRows, b, c + r * t_.c_stride);
   }
 
-  // The blocks of rows share out the asking for the panel of b that comes after this one.
+  // The blocks of rows share out the asking for the panel of b that comes after this one; where there is one block, those
+  // of columns that for a.
   void ask_for_next(int64_t i, int64_t j, const float* b) {
     constexpr int64_t kRows = kWide ? 2 * kTileRows : kTileRows;
-    const int64_t blocks = (t_.m + kRows - 1) / kRows, lines = (kStepLines + blocks - 1) / blocks;
-    next_lines_ = t_.m > 2 * kTileRows && j + kPanelColumns < t_.n ? lines : 0;
-    next_ = b + kPanelColumns * t_.depth + i / kRows * (units_ / kTileRows) * lines * kTileRows;
+    const bool one = t_.m <= 2 * kTileRows;
+    const int64_t steps = units_ / kTileRows * (one ? 2 * kTileRows / kRows : 1);  // of a block
+    const int64_t blocks = one ? (t_.n + kPanelColumns - 1) / kPanelColumns : (t_.m + kRows - 1) / kRows;
+    const int64_t lines = (kStepLines * units_ / kTileRows + blocks * steps - 1) / (blocks * steps);
+    const float* next = one ? t_.next_a : j + kPanelColumns < t_.n ? b + kPanelColumns * t_.depth : nullptr;
+    next_lines_ = next ? lines : 0;
+    if (next) next_ = next + (one ? j / kPanelColumns : i / kRows) * steps * lines * kTileRows;
   }
 
   void columns_of(int64_t rows, int64_t a_rows, int64_t columns, const float* a, const float* b, float* c) {

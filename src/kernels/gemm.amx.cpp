@@ -65,12 +65,49 @@ int64_t panel_rows(int64_t) {
   return 2 * kTileRows;
 }
 
-constexpr PanelKernels kPaired{panel_rows, pack_a, pack_b, multiply<true>};
-constexpr PanelKernels kPairedNarrow{panel_rows, pack_a, pack_b, multiply<false>};
+// How long a product of a probe takes: its factors are too large together for the first cache.
+alignas(64) const float kProbe[2 * kTileRows * 256] = {};
+template <bool kWide>
+uint64_t probe() {
+  alignas(64) float c[2 * kTileRows * kPanelColumns];
+  const PanelProduct t{.a = kProbe,
+                       .b = kProbe,
+                       .m = 2 * kTileRows,
+                       .n = kPanelColumns,
+                       .a_rows = 2 * kTileRows,
+                       .depth = 256,
+                       .c = c,
+                       .c_stride = kPanelColumns,
+                       .accumulate = false,
+                       .bias = nullptr};
+  const uint64_t start = __rdtsc();
+  for (int i = 0; i < 2; ++i) multiply<kWide>(t);
+  return __rdtsc() - start;
+}
+
+// While the core's other thread uses tiles too, a processor has none to spare for renaming, and the fewer are live the
+// faster it goes. That comes and goes within milliseconds.
+void multiply_timed(const PanelProduct& t) {
+  constexpr uint64_t kTrusted = 10'000'000;  // ticks, some five milliseconds
+  thread_local uint64_t until = 0;
+  thread_local bool wide = true;
+  if (const uint64_t now = __rdtsc(); now >= until) {
+    probe<true>();
+    wide = probe<true>() <= probe<false>();
+    until = now + kTrusted;
+  }
+  wide ? multiply<true>(t) : multiply<false>(t);
+}
+
+template <void (*kMultiply)(const PanelProduct&)>
+constexpr PanelKernels kPaired{panel_rows, 2 * kTileRows, pack_a, pack_b, kMultiply};
 
 }  // namespace
 
 // Only addresses here: a table that is computed at start would run this file's AVX-512 on any machine.
-constinit const Gemm gemm_table = {.f32 = &avx512::gemm_single, .bf16 = &kPaired, .bf16_narrow = &kPairedNarrow};
+constinit const Gemm gemm_table = {.f32 = &avx512::gemm_single,
+                                   .bf16 = &kPaired<multiply_timed>,
+                                   .bf16_wide = &kPaired<multiply<true>>,
+                                   .bf16_narrow = &kPaired<multiply<false>>};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

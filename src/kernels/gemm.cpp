@@ -178,11 +178,14 @@ void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
 }
 
 template <class Unit>
-constexpr PanelKernels kKernels{panel_rows<Unit>, pack_a<Unit>, pack_b<Unit>, multiply<Unit>};
+constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit>, multiply<Unit>};
 
 }  // namespace
 
 constinit const PanelKernels gemm_single = kKernels<Single>;
-constinit const Gemm gemm_table = {.f32 = &gemm_single, .bf16 = &kKernels<Paired>, .bf16_narrow = &kKernels<Paired>};
+constinit const Gemm gemm_table = {.f32 = &gemm_single,
+                                   .bf16 = &kKernels<Paired>,
+                                   .bf16_wide = &kKernels<Paired>,
+                                   .bf16_narrow = &kKernels<Paired>};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

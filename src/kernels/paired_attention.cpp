@@ -136,7 +136,7 @@ struct LaneScores {
 
 struct ForwardScratch {
   float *queries, *scores, *weights, *sums;  // packed; [kKeys, kQueries]; packed; [value_dim, kQueries]
-  float *top, *total;                        // [kQueries]: the running maximum, the sum of the weights below it
+  float *top, *total;                        // [kQueries]: what weights are taken against, and their sum
   Seen seen;
   ForwardScratch(const AttentionTask& t, float* scratch)
       : queries(scratch),
@@ -157,13 +157,15 @@ SENNIT_INLINE float* pairs_at(float* panel, int64_t depth, int64_t u, int64_t c)
   return panel + c / kPanelColumns * kPanelColumns * depth + u * kPanelColumns + c % kPanelColumns;
 }
 
-// Brings what was summed for the lanes from c to a maximum of `top`.
+// Brings what was summed for the lanes from c to `top`, where that is more than 2^kSlack above what weights are taken
+// against: until then they are but larger than 1.
+constexpr float kSlack = 8;
 void raise(const AttentionTask& t, const ForwardScratch& s, int64_t c, vf top) {
   const vf before = load(s.top + c);
-  const vmask grown = less(before, top);
+  const vmask grown = less(before + set(kSlack), top);
   if (highest(select(grown, set(1), zero())) == 0) return;
   const vf shrink = select(grown, power_of_two_of(before - top), set(1));
-  store(s.top + c, top);
+  store(s.top + c, select(grown, top, before));
   store(s.total + c, load(s.total + c) * shrink);
   for (int64_t i = 0; i < t.value_dim; ++i) {
     float* place = s.sums + i * kQueries + c;
@@ -183,8 +185,8 @@ void weigh_lanes(const AttentionTask& t, QueryTile tile, int64_t first_key, int6
   }
   vf totals[2] = {zero(), zero()}, odd_totals[2] = {zero(), zero()}, base[2];
   for (int v = 0; v < 2; ++v) {
-    const vf top = max(tops[v], odd_tops[v]);
-    raise(t, s, c + v * kLanes, top);
+    raise(t, s, c + v * kLanes, max(tops[v], odd_tops[v]));
+    const vf top = load(s.top + c + v * kLanes);
     base[v] = select(less(set(kNothing), top), top, zero());
   }
   for (int64_t u = 0; u < depth; ++u)

@@ -8,7 +8,6 @@ namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
 constexpr int kGroups = 8;     // of four columns in a block
-constexpr int64_t kAhead = 4;  // blocks that are asked for before they are read: few rows of x wait for memory alone
 
 #if defined(SENNIT_LEVEL_avx512)
 
@@ -297,6 +296,15 @@ SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floa
   return subtract_product(add_product(sums, whole, times(steps.scale, by)), steps.minimum, by * total);
 }
 
+// Asks for a block before it is read: few rows of x wait for memory alone. Blocks of 4 bits are done so soon that they
+// are fetched from further ahead, past the first cache.
+template <QuantizedLayout kLayout>
+SENNIT_INLINE void ask_ahead(const uint8_t* block) {
+  constexpr int64_t kBytes = kLayout.block_bytes(), kAhead = kLayout.bits == 4 ? 32 : 4;
+  for (int64_t line = 0; line < kBytes; line += 64)
+    __builtin_prefetch(block + kAhead * kBytes + line, 0, kLayout.bits == 4 ? 2 : 3);
+}
+
 // The sums of one panel with R rows of x that start at row i.
 template <QuantizedLayout kLayout, int R>
 SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, float (*y)[kQuantizedRows]) {
@@ -307,7 +315,7 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
   Floats sums[R];
   for (int r = 0; r < R; ++r) sums[r] = no_floats();
   for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
-    for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(panel + kAhead * kBytes + line);
+    ask_ahead<kLayout>(panel);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       Sums whole[R];

@@ -10,11 +10,10 @@ namespace {
 
 AmxTiles initial_tiles() {
   const char* name = std::getenv("SENNIT_AMX_TILES");
-  if (!name || !*name) return AmxTiles::wide;
-  const std::string_view text = name;
-  if (text == "2x2") return AmxTiles::wide;
-  if (text == "1x2") return AmxTiles::narrow;
-  fail({"SENNIT_AMX_TILES", "2x2 or 1x2", name, "environment"});
+  if (!name || !*name) return AmxTiles::timed;
+  for (const AmxTiles tiles : {AmxTiles::timed, AmxTiles::wide, AmxTiles::narrow})
+    if (std::string_view(name) == to_string(tiles)) return tiles;
+  fail({"SENNIT_AMX_TILES", "timed, 2x2 or 1x2", name, "environment"});
 }
 
 std::atomic<AmxTiles>& current_tiles() {
@@ -32,6 +31,10 @@ Precision parse_precision(std::string_view name, std::string_view who) {
   for (const Precision p : {Precision::f32, Precision::bf16})
     if (name == to_string(p)) return p;
   fail({std::string(who), "f32 or bf16", std::string(name)});
+}
+
+const char* to_string(AmxTiles tiles) {
+  return tiles == AmxTiles::timed ? "timed" : tiles == AmxTiles::wide ? "2x2" : "1x2";
 }
 
 AmxTiles amx_tiles() {

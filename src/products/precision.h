@@ -10,9 +10,11 @@ const char* to_string(Precision precision);
 // Throws Error naming `who` when `name` is not a precision.
 Precision parse_precision(std::string_view name, std::string_view who);
 
-// Which kernel AMX runs bf16 products with; both give the same bits. `wide` (2x2 tiles, the default) loads less;
-// `narrow` (1x2) keeps fewer tiles live, which loses less on units in a slow mode. SENNIT_AMX_TILES=2x2|1x2 chooses.
-enum class AmxTiles { wide, narrow };
+// Which kernel AMX runs bf16 products with; all give the same bits. `wide` (2x2 tiles) loads less; `narrow` (1x2) keeps
+// fewer tiles live and is faster while the core's other thread, somebody else's often, uses them too. `timed`, the
+// default, times both on each thread every few milliseconds. SENNIT_AMX_TILES=timed|2x2|1x2 chooses.
+enum class AmxTiles { timed, wide, narrow };
+const char* to_string(AmxTiles tiles);
 AmxTiles amx_tiles();
 void set_amx_tiles(AmxTiles tiles);
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "products/panel_kernels.h"
+#include "tensor/scratch.h"
 
 namespace sennit {
 namespace {
@@ -13,6 +14,7 @@ using kernels::kPanelColumns;
 using kernels::PanelKernels;
 
 constexpr int64_t kScratchUnits = 4 << 20;  // of one factor packed at a time: 16 MiB
+constexpr int64_t kSliceUnits = 1024, kGroupPanels = 8;  // of panels that are made: their length, a thread's number of them
 constexpr int64_t kThreadWork = 1 << 18;    // multiplications that are worth another thread
 
 // 32-bit units along k of a packed panel.
@@ -90,6 +92,37 @@ void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& wh
   });
 }
 
+// The packed a by panels of b that each thread makes for itself, as many as stay in its second cache: they meet all rows
+// there before the next are made.
+template <class Make>
+void multiply_slice(const PanelKernels& kernel, const kernels::PanelProduct& whole, const Make& make) {
+  const int64_t panels = panels_in(whole.n, kPanelColumns), wanted = 4 * thread_count();
+  int64_t group = std::min<int64_t>(panels, kGroupPanels);
+  while (group > 1 && panels_in(panels, group) < wanted) group = (group + 1) / 2;
+  const int64_t groups = panels_in(panels, group), blocks = panels_in(whole.m, kernel.block_rows),
+                parts = std::clamp<int64_t>(panels_in(wanted, groups), 1, std::max<int64_t>(1, blocks));
+  const int64_t rows = panels_in(panels_in(whole.m, whole.a_rows), parts) * whole.a_rows,
+                block = std::max<int64_t>(1, kernel.block_rows / whole.a_rows) * whole.a_rows;
+  const int64_t work = whole.m * whole.n * whole.depth;
+  const auto multiply_item = [&](int64_t item, float* made) {
+    const int64_t first = item % groups * group, count = std::min(group, panels - first);
+    for (int64_t p = 0; p < count; ++p) make(first + p, made + p * kPanelColumns * whole.depth);
+    kernels::PanelProduct tile = whole;
+    tile.b = made;
+    tile.n = std::min(whole.n - first * kPanelColumns, count * kPanelColumns);
+    if (whole.bias) tile.bias += first * kPanelColumns;
+    const int64_t top = item / groups * rows, bottom = std::min(whole.m, top + rows);
+    for (int64_t i = top; i < bottom; i += block) {
+      tile.a = whole.a + i * whole.depth;
+      tile.m = std::min(block, bottom - i);
+      tile.next_a = i + block < bottom ? tile.a + block * whole.depth : nullptr;
+      tile.c = whole.c + i * whole.c_stride + first * kPanelColumns;
+      kernel.multiply(tile);
+    }
+  };
+  each_with_scratch(groups * parts, group * kPanelColumns * whole.depth, multiply_item, 1 + work / kThreadWork);
+}
+
 // The rows of a, packed a part at a time, by panels of b that start at column 0 of c.
 void multiply_rows(const PanelKernels& kernel, const MatrixView& a, kernels::PanelProduct product) {
   const int64_t height = kernel.panel_rows(a.rows);
@@ -124,7 +157,15 @@ void check_product(const MatrixView& a, int64_t b_rows, int64_t b_cols, int64_t 
 const PanelKernels& panel_kernels(Precision precision) {
   const kernels::Gemm& gemm = kernels::gemm();
   if (precision == Precision::f32) return *gemm.f32;
-  return amx_tiles() == AmxTiles::wide ? *gemm.bf16 : *gemm.bf16_narrow;
+  switch (amx_tiles()) {
+    case AmxTiles::timed:
+      return *gemm.bf16;
+    case AmxTiles::wide:
+      return *gemm.bf16_wide;
+    case AmxTiles::narrow:
+      return *gemm.bf16_narrow;
+  }
+  fail({"bf16 products", "a way to use AMX", std::to_string(static_cast<int>(amx_tiles()))});
 }
 
 PackedMatrix::PackedMatrix(MatrixView b, Precision precision) : rows_(b.rows), cols_(b.cols), precision_(precision) {
@@ -157,33 +198,42 @@ void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const Prod
   check_view(b, "b");
   check_product(a, b.rows, b.cols, c_stride);
   const auto pack_b = panel_kernels(options.precision).pack_b;
-  multiply_made(a, b.cols, c, c_stride, options, [&](int64_t p, float* units) {
+  multiply_made(a, b.cols, c, c_stride, options, [&](int64_t p, int64_t from, int64_t k, float* units) {
     const int64_t first = p * kPanelColumns, width = std::min(kPanelColumns, b.cols - first);
-    pack_b(b.data + first * (b.transposed ? b.stride : 1), b.stride, !b.transposed, width, b.rows, units);
+    const float* x = b.transposed ? b.data + first * b.stride + from : b.data + from * b.stride + first;
+    pack_b(x, b.stride, !b.transposed, width, k, units);
   });
 }
 
 void multiply_made(MatrixView a, int64_t n, float* c, int64_t c_stride, const ProductOptions& options,
-                   const std::function<void(int64_t panel, float* units)>& make) {
+                   const MakePanel& make) {
   check_product(a, a.cols, n, c_stride);
-  const int64_t depth = depth_of(a.cols, options.precision), panels = panels_in(n, kPanelColumns);
-  const int64_t part = std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, kPanelColumns * depth));
-  for (int64_t first = 0; first < panels && a.rows > 0; first += part) {
-    const int64_t count = std::min(part, panels - first), j = first * kPanelColumns;
-    Tensor scratch({count * kPanelColumns * depth});
-    make_panels(count, kPanelColumns * a.cols,
-                [&](int64_t p) { make(first + p, scratch.data() + p * kPanelColumns * depth); });
-    multiply_rows(panel_kernels(options.precision), a,
-                  {.a = nullptr,
-                   .b = scratch.data(),
-                   .m = a.rows,
-                   .n = std::min(n - j, count * kPanelColumns),
-                   .a_rows = 0,
-                   .depth = depth,
-                   .c = c + j,
-                   .c_stride = c_stride,
-                   .accumulate = options.accumulate,
-                   .bias = options.bias ? options.bias + j : nullptr});
+  const PanelKernels& kernel = panel_kernels(options.precision);
+  const int64_t height = kernel.panel_rows(a.rows),
+                part = std::max<int64_t>(1, kScratchUnits / kSliceUnits / height) * height,
+                slice = kSliceUnits * (options.precision == Precision::f32 ? 1 : 2);
+  Tensor scratch({std::min(a.rows, part) * std::min(depth_of(a.cols, options.precision), kSliceUnits)});
+  for (int64_t i = 0; i < a.rows && n > 0; i += part) {
+    int64_t from = 0;
+    do {
+      const int64_t rows = std::min(part, a.rows - i), k = std::min(slice, a.cols - from),
+                    depth = depth_of(k, options.precision);
+      const float* x = a.data + (a.transposed ? from * a.stride + i : i * a.stride + from);
+      pack(kernel.pack_a, x, a.stride, a.transposed, rows, height, k, depth, scratch.data());
+      multiply_slice(kernel,
+                     {.a = scratch.data(),
+                      .b = nullptr,
+                      .m = rows,
+                      .n = n,
+                      .a_rows = height,
+                      .depth = depth,
+                      .c = c + i * c_stride,
+                      .c_stride = c_stride,
+                      .accumulate = options.accumulate || from > 0,
+                      .bias = from + k == a.cols ? options.bias : nullptr},
+                     [&](int64_t p, float* units) { make(p, from, k, units); });
+      from += k;
+    } while (from < a.cols);
   }
 }
 

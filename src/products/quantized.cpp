@@ -135,15 +135,17 @@ void multiply_paired(const float* x, int64_t m, const QuantizedMatrix& w, float*
   const int64_t k = w.in(), n = w.out(), blocks = k / kQuantizedColumns;
   static_assert(kQuantizedColumns % kernels::kPairedMultiple == 0, "a row of blocks needs no padding");
   const auto unpack = kernels::quantized().unpack;
-  multiply_made({x, m, k, k}, n, y, n, {.precision = Precision::bf16, .bias = bias}, [&](int64_t p, float* units) {
+  const auto make = [&](int64_t p, int64_t from, int64_t count, float* units) {
     for (int64_t column = 0; column < kernels::kPanelColumns; column += kQuantizedRows, units += kQuantizedRows) {
-      const int64_t panel = (p * kernels::kPanelColumns + column) / kQuantizedRows;
+      const int64_t panel = (p * kernels::kPanelColumns + column) / kQuantizedRows,
+                    block = panel * blocks + from / kQuantizedColumns;
       if (panel * kQuantizedRows < n)
-        unpack(w.layout(), w.panels() + panel * blocks * w.layout().block_bytes(), blocks, units);
+        unpack(w.layout(), w.panels() + block * w.layout().block_bytes(), count / kQuantizedColumns, units);
       else
-        for (int64_t u = 0; u < k / 2; ++u) std::fill_n(units + u * kernels::kPanelColumns, kQuantizedRows, 0.0f);
+        for (int64_t u = 0; u < count / 2; ++u) std::fill_n(units + u * kernels::kPanelColumns, kQuantizedRows, 0.0f);
     }
-  });
+  };
+  multiply_made({x, m, k, k}, n, y, n, {.precision = Precision::bf16, .bias = bias}, make);
 }
 
 }  // namespace sennit

@@ -198,7 +198,7 @@ TEST(PairedAttention, EveryMaskAndShapeAgreesWithDouble) {
                                {33, 65, 65, 128, 5}, {3, 0, 4, 4, 0},     {0, 9, 4, 4, 0},        {100, 40, 8, 8, -20}};
   for_each_level([&](IsaLevel level) {
     const kernels::Gemm& gemm = kernels::gemm();
-    for (const auto* panels : {gemm.bf16, gemm.bf16_narrow})
+    for (const auto* panels : {gemm.bf16_wide, gemm.bf16_narrow})
       for (const auto& s : shapes)
         for (const Mask& mask : kMasks) {
           const Case x{s[0], s[1], s[2], s[3], s[4], mask};
