@@ -1,0 +1,92 @@
+#pragma once
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "kernels/feedback.h"
+#include "sequence/cells.h"
+#include "sequence/steps.h"
+
+namespace sennit {
+
+// What a thread does of a step: every `stride`-th sequence from `first`, channels [begin, end) of a head.
+struct CellShare {
+  int64_t head, first, stride, begin, end;
+  int64_t rows(int64_t width) const { return width > first ? (width - first + stride - 1) / stride : 0; }
+};
+
+// What the loop of a recurrent cell writes down. With `all`, that of every token, for the way back: step after step, and
+// in a step a row a sequence. Else that of the step at hand and of the one before.
+class CellSheets {
+ public:
+  CellSheets(const CellKind& k, int64_t h, int64_t d, std::span<const Segment> s, bool every)
+      : kind(k), heads(h), dim(d), segments(s.begin(), s.end()), steps(s), all(every) {
+    const int64_t rows = all ? steps.tokens() : steps.sequences();
+    kept_ = Tensor({heads, rows, kind.kept * dim});
+    states_ = Tensor({heads, all ? rows : 2 * rows, kind.states * dim});
+    kept_floats_ = kept_.data(), state_floats_ = states_.data();
+  }
+  int64_t gates_size() const { return kind.gates * dim; }
+  int64_t kept_size() const { return kind.kept * dim; }
+  int64_t state_size() const { return kind.states * dim; }
+  int64_t matrix_size() const { return kind.gates * dim * dim; }
+  const Segment& segment(int64_t sequence) const { return segments[static_cast<size_t>(steps.segment(sequence))]; }
+
+  // Of token t of a sequence: what is kept of it, and the states before it.
+  float* kept(int64_t head, int64_t t, int64_t sequence) const {
+    const int64_t row = all ? head * steps.tokens() + steps.first(t) : head * steps.sequences();
+    return kept_floats_ + (row + sequence) * kept_size();
+  }
+  float* before(int64_t head, int64_t t, int64_t sequence) const {
+    const int64_t row = all ? head * steps.tokens() + steps.first(t) : (2 * head + t % 2) * steps.sequences();
+    return state_floats_ + (row + sequence) * state_size();
+  }
+
+  // Calls body(share, stage) for each stage of every head, shared among threads: with all that a share reads of the
+  // stage before done. Sequences are dealt where the matrix is small, so that nobody waits; else the channels, so that
+  // a core reads a part of the matrix again and again.
+  template <class Body>
+  void deal(int64_t stages, Body&& body) const {
+    constexpr int64_t kPrivate = 1 << 17, kShared = 1 << 15;  // floats that a core keeps near; that are worth waiting
+    const int64_t threads = thread_count(), columns = kernels::feedback().columns;
+    const int64_t panels = (dim + columns - 1) / columns, parts = std::min(threads, panels);
+    if (parts > 1 && matrix_size() > (heads * steps.sequences() < threads ? kShared : kPrivate)) {
+      for (int64_t head = 0; head < heads; ++head)
+        for (int64_t stage = 0; stage < stages; ++stage)
+          parallel_for(parts, 1, [&](int64_t b, int64_t e) {
+            const auto channel = [&](int64_t part) { return std::min(dim, panels * part / parts * columns); };
+            body(CellShare{head, 0, 1, channel(b), channel(e)}, stage);
+          });
+      return;
+    }
+    int64_t groups = 1;
+    while (groups < steps.sequences() && heads * groups % threads && heads * groups < 4 * threads) ++groups;
+    parallel_for(heads * groups, 1, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i)
+        for (int64_t stage = 0; stage < stages; ++stage)
+          body(CellShare{i / groups, i % groups, groups, 0, dim}, stage);
+    });
+  }
+
+  CellKind kind;
+  int64_t heads, dim;
+  Pooled<Segment> segments;
+  Steps steps;
+  bool all;
+
+ private:
+  Tensor kept_, states_;
+  float *kept_floats_, *state_floats_;
+};
+
+// Calls body(matrix, column, columns) for the columns [begin, end) of n matrices, a `unit` at a time, and backwards in
+// every other step: what a core read last is what it still has near.
+template <class Body>
+void sweep(int64_t n, int64_t begin, int64_t end, int64_t unit, int64_t step, Body&& body) {
+  const int64_t each = (end - begin + unit - 1) / unit, units = n * each;
+  for (int64_t u = 0; u < units; ++u) {
+    const int64_t i = step % 2 ? units - 1 - u : u, at = begin + i % each * unit;
+    body(i / each, at, std::min(unit, end - at));
+  }
+}
+
+}  // namespace sennit
