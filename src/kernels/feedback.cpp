@@ -7,8 +7,8 @@ namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
 constexpr int64_t kColumns = 2 * kLanes;
-constexpr int kRows = 6;           // of a register tile
-constexpr int64_t kAhead = 16;     // rows of b to prefetch beyond the one in use
+constexpr int kRows = 6;                       // of a register tile
+constexpr int kBeside = kLanes == 16 ? 2 : 1;  // panels of a tall one: what the registers hold
 
 // R rows and V vectors of c from column j; the last vector has `lanes` lanes where it is not full.
 template <int R, int V, bool kFull>
@@ -30,11 +30,8 @@ template <int R, int V, bool kFull>
   add_products(
       sums, t.k, [](vf x, vf y, vf s) __attribute__((always_inline)) { return fma(x, y, s); },
       [=](int64_t p, int r) __attribute__((always_inline)) { return set(a[r * stride + p]); },
-      [=](int64_t p, int v) __attribute__((always_inline)) {
-        const float* place = b + v / 2 * panel + v % 2 * kLanes + p * row;
-        if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead * row);
-        return get(place);
-      });
+      [=](int64_t p, int v)
+          __attribute__((always_inline)) { return get(b + v / 2 * panel + v % 2 * kLanes + p * row); });
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
@@ -49,7 +46,7 @@ template <int R, int V, bool kFull>
 
 template <int R>
 SENNIT_INLINE void feed_rows(const FeedProduct& t, const float* a, float* c, int64_t j, int64_t n) {
-  constexpr int P = R == 1 ? 4 : R == 2 ? 2 : 1;  // panels side by side, as few sums would wait for each other
+  constexpr int P = R == 1 ? 4 : R == 2 ? 2 : kBeside;  // panels side by side, as few sums would wait for each other
   for (; n >= P * kColumns; n -= P * kColumns, j += P * kColumns) feed_tile<R, 2 * P, true>(t, a, c, j, kLanes);
   if constexpr (P > 1)
     for (; n >= kColumns; n -= kColumns, j += kColumns) feed_tile<R, 2, true>(t, a, c, j, kLanes);
@@ -87,7 +84,7 @@ SENNIT_INLINE void feed_columns(const FeedProduct& t, int64_t height, int64_t j,
 void multiply_fed(const FeedProduct& t) {
   if (t.m == 0) return;
   const int64_t tiles = (t.m + kRows - 1) / kRows, height = (t.m + tiles - 1) / tiles;
-  const int64_t pass = tiles > 1 ? kColumns : t.n;
+  const int64_t pass = tiles > 1 ? kBeside * kColumns : t.n;
   for (int64_t j = 0; j < t.n; j += pass) feed_columns(t, height, j, t.n - j < pass ? t.n - j : pass);
 }
 

@@ -19,9 +19,10 @@ struct FeedProduct {
   bool accumulate;
 };
 
-// An element of c is one chain of fma over k in order, the same whatever m and n, wherever it stands and however b lies.
+// An element of c is one chain of fma over k in order, the same whatever m and n, wherever it stands and however b
+// lies.
 struct Feedback {
-  int64_t columns;                            // of a panel
+  int64_t columns;  // of a panel
   int64_t (*packed_floats)(int64_t k, int64_t n);
   // Packs b [k, n], rows `stride` apart, or its transpose b [n, k]. Columns beyond n are zeros.
   void (*pack)(const float* b, int64_t stride, int64_t k, int64_t n, float* panels);

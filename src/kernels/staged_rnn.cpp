@@ -70,25 +70,24 @@ struct Elm {
 };
 
 template <class Cell>
-constexpr CellFunctions kStaged = {
-    .advance =
-        [](int64_t layer, const CellToken& t) {
-          for_channels<Forth>(t, [layer](const Forth& a) {
-            if (layer == 0)
-              a.keep(kMiddle, Cell::middle(a));
-            else
-              Cell::step(a);
-          });
-        },
-    .back =
-        [](int64_t layer, const CellTokenBack& t) {
-          for_channels<Back>(t, [layer](const Back& a) {
-            if (layer == 0)
-              Cell::middle_back(a, a.d(Cell::kStates));
-            else
-              Cell::step_back(a);
-          });
-        }};
+constexpr CellFunctions kStaged = {.advance =
+                                       [](int64_t layer, const CellToken& t) {
+                                         for_channels<Forth>(t, [layer](const Forth& a) {
+                                           if (layer == 0)
+                                             a.keep(kMiddle, Cell::middle(a));
+                                           else
+                                             Cell::step(a);
+                                         });
+                                       },
+                                   .back =
+                                       [](int64_t layer, const CellTokenBack& t) {
+                                         for_channels<Back>(t, [layer](const Back& a) {
+                                           if (layer == 0)
+                                             Cell::middle_back(a, a.d(Cell::kStates));
+                                           else
+                                             Cell::step_back(a);
+                                         });
+                                       }};
 
 }  // namespace
 

@@ -14,8 +14,8 @@ struct CellShare {
   int64_t rows(int64_t width) const { return width > first ? (width - first + stride - 1) / stride : 0; }
 };
 
-// What the loop of a recurrent cell writes down. With `all`, that of every token, for the way back: step after step, and
-// in a step a row a sequence. Else that of the step at hand and of the one before.
+// What the loop of a recurrent cell writes down. With `all`, that of every token, for the way back: step after step,
+// and in a step a row a sequence. Else that of the step at hand and of the one before.
 class CellSheets {
  public:
   CellSheets(const CellKind& k, int64_t h, int64_t d, std::span<const Segment> s, bool every)
@@ -62,8 +62,7 @@ class CellSheets {
     while (groups < steps.sequences() && heads * groups % threads && heads * groups < 4 * threads) ++groups;
     parallel_for(heads * groups, 1, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i)
-        for (int64_t stage = 0; stage < stages; ++stage)
-          body(CellShare{i / groups, i % groups, groups, 0, dim}, stage);
+        for (int64_t stage = 0; stage < stages; ++stage) body(CellShare{i / groups, i % groups, groups, 0, dim}, stage);
     });
   }
 

@@ -78,14 +78,15 @@ class CellsForward {
                                  .c = nullptr,
                                  .c_stride = share.stride * kept,
                                  .accumulate = false};
-    sweep(gates, share.begin, share.end, 4 * k.columns, t, [&, first = first](int64_t g, int64_t at, int64_t n) {
-      const int64_t gate = first + g;
-      product.b = panels_ ? panels_.data() + (share.head * s_.kind.gates + gate) * gate_floats_ + at * s_.dim
-                          : r_.data() + share.head * s_.matrix_size() + gate * s_.dim + at;
-      product.n = n;
-      product.c = p + gate * s_.dim + at;
-      k.multiply(product);
-    });
+    sweep(gates, share.begin, share.end, product.m > 1 ? 2 * k.columns : 4 * k.columns, t,
+          [&, first = first](int64_t g, int64_t at, int64_t n) {
+            const int64_t gate = first + g;
+            product.b = panels_ ? panels_.data() + (share.head * s_.kind.gates + gate) * gate_floats_ + at * s_.dim
+                                : r_.data() + share.head * s_.matrix_size() + gate * s_.dim + at;
+            product.n = n;
+            product.c = p + gate * s_.dim + at;
+            k.multiply(product);
+          });
   }
 
   void advance(const CellShare& share, int64_t t, int64_t layer) const {
@@ -97,9 +98,8 @@ class CellsForward {
           layer, {.x = x_.data() + row * x_.row_size() + share.head * gates,
                   .p = s_.kept(share.head, t, i),
                   .before = s_.before(share.head, t, i),
-                  .after = t + 1 < segment.length
-                               ? s_.before(share.head, t + 1, i)
-                               : carry_.out(s_.steps.segment(i)) + share.head * s_.state_size(),
+                  .after = t + 1 < segment.length ? s_.before(share.head, t + 1, i)
+                                                  : carry_.out(s_.steps.segment(i)) + share.head * s_.state_size(),
                   .y = y_.data() + row * y_.row_size() + share.head * s_.dim,
                   .dim = s_.dim,
                   .begin = share.begin,
@@ -213,12 +213,13 @@ class CellsBackward {
                                  .c_stride = share.stride * d_size_,
                                  .accumulate = layer == 0};
     float* d = gradients(share.head, share.first) + (layer ? s_.state_size() : 0);
-    sweep(1, share.begin, share.end, 4 * k.columns, t, [&, this](int64_t, int64_t at, int64_t n) {
-      product.b = panels(share.head, layer, at);
-      product.n = n;
-      product.c = d + at;
-      k.multiply(product);
-    });
+    sweep(1, share.begin, share.end, product.m > 1 ? 2 * k.columns : 4 * k.columns, t,
+          [&, this](int64_t, int64_t at, int64_t n) {
+            product.b = panels(share.head, layer, at);
+            product.n = n;
+            product.c = d + at;
+            k.multiply(product);
+          });
   }
 
   void back(const CellShare& share, int64_t t, int64_t layer) {
@@ -256,14 +257,15 @@ Var run_cells(const CellKind& kind, const Var& x, const Var& r, int64_t heads, c
   count_flops(flops);
   CellSheets sheets(kind, heads, dim, batch.segments, recording());
   CellsForward(sheets, x.value(), r.value(), carry, y).run();
-  return carry.record(batch, std::move(y), {x, r},
-                      [sheets = std::move(sheets), r = r.value(), flops](const Tensor& dy, Gradients& into, Carry& kept) {
-                        Tensor &dx = into.sum(0), &dr = into.sum(1);
-                        count_flops(2 * flops);
-                        CellsBackward back(sheets, r, dy, dx, kept);
-                        back.run();
-                        back.add_matrix(dr);
-                      });
+  return carry.record(
+      batch, std::move(y), {x, r},
+      [sheets = std::move(sheets), r = r.value(), flops](const Tensor& dy, Gradients& into, Carry& kept) {
+        Tensor &dx = into.sum(0), &dr = into.sum(1);
+        count_flops(2 * flops);
+        CellsBackward back(sheets, r, dy, dx, kept);
+        back.run();
+        back.add_matrix(dr);
+      });
 }
 
 }  // namespace sennit

@@ -6,8 +6,8 @@
 
 namespace sennit {
 
-// The tokens of a batch by their place in their sequences: step t holds token t of every sequence that has one. Sequences
-// go from the longest to the shortest, so that those of a step are the first ones.
+// The tokens of a batch by their place in their sequences: step t holds token t of every sequence that has one.
+// Sequences go from the longest to the shortest, so that those of a step are the first ones.
 class Steps {
  public:
   explicit Steps(std::span<const Segment> segments) {
@@ -16,6 +16,7 @@ class Steps {
     std::sort(sequences_.begin(), sequences_.end(), [&](int64_t a, int64_t b) {
       return segments[a].length != segments[b].length ? segments[a].length > segments[b].length : a < b;
     });
+    first_.reserve(static_cast<size_t>(1 + (sequences_.empty() ? 0 : segments[segment(0)].length)));
     first_.push_back(0);
     for (int64_t t = 0, here = sequences(); here > 0; ++t) {
       while (here > 0 && segments[segment(here - 1)].length <= t) --here;
