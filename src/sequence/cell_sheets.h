@@ -41,19 +41,28 @@ class CellSheets {
     return state_floats_ + (row + sequence) * state_size();
   }
 
-  // Calls body(share, stage) for each stage of every head, shared among threads: with all that a share reads of the
-  // stage before done. Sequences are dealt where the matrix is small, so that nobody waits; else the channels, so that
-  // a core reads a part of the matrix again and again.
-  template <class Body>
-  void deal(int64_t stages, Body&& body) const {
+  // Sequences and heads are dealt to threads where the matrix is small, so that nobody waits; else the channels, so
+  // that a core reads its part of the matrix again and again.
+  bool threads_share_channels() const {
     constexpr int64_t kPrivate = 1 << 17, kShared = 1 << 15;  // floats that a core keeps near; that are worth waiting
-    const int64_t threads = thread_count(), columns = kernels::feedback().columns;
-    const int64_t panels = (dim + columns - 1) / columns, parts = std::min(threads, panels);
-    if (parts > 1 && matrix_size() > (heads * steps.sequences() < threads ? kShared : kPrivate)) {
+    const int64_t threads = thread_count();
+    return std::min(threads, panels()) > 1 &&
+           matrix_size() > (heads * steps.sequences() < threads ? kShared : kPrivate);
+  }
+
+  // Calls body(share, stage) for each stage of every head, shared among threads: with all that a share reads of the
+  // stage before done.
+  template <class Body>
+  void deal(bool channels, int64_t stages, Body&& body) const {
+    const int64_t threads = thread_count();
+    if (channels) {
+      const int64_t parts = std::min(threads, panels());
       for (int64_t head = 0; head < heads; ++head)
         for (int64_t stage = 0; stage < stages; ++stage)
           parallel_for(parts, 1, [&](int64_t b, int64_t e) {
-            const auto channel = [&](int64_t part) { return std::min(dim, panels * part / parts * columns); };
+            const auto channel = [&](int64_t part) {
+              return std::min(dim, panels() * part / parts * kernels::feedback().columns);
+            };
             body(CellShare{head, 0, 1, channel(b), channel(e)}, stage);
           });
       return;
@@ -73,9 +82,16 @@ class CellSheets {
   bool all;
 
  private:
+  int64_t panels() const { return (dim + kernels::feedback().columns - 1) / kernels::feedback().columns; }
+
   Tensor kept_, states_;
   float *kept_floats_, *state_floats_;
 };
+
+// How many columns are multiplied at once by m rows: four panels side by side by one, which would wait for its sums.
+inline int64_t sweep_columns(int64_t m) {
+  return kernels::feedback().columns * (m > 1 ? 2 : 4);
+}
 
 // Calls body(matrix, column, columns) for the columns [begin, end) of n matrices, a `unit` at a time, and backwards in
 // every other step: what a core read last is what it still has near.

@@ -18,12 +18,12 @@ constexpr int64_t kPackedSteps = 8;  // from which on the matrix is packed, whic
 class CellsForward {
  public:
   CellsForward(const CellSheets& sheets, const Tensor& x, const Tensor& r, Carry& carry, Tensor& y)
-      : s_(sheets), x_(x), r_(r), carry_(carry), y_(y) {
+      : s_(sheets), x_(x), r_(r), carry_(carry), y_(y), split_(s_.threads_share_channels()) {
     if (s_.steps.count() >= kPackedSteps) pack();
     begin();
   }
   void run() {
-    s_.deal(s_.steps.count() * s_.kind.layers, [this](const CellShare& share, int64_t stage) {
+    s_.deal(split_, s_.steps.count() * s_.kind.layers, [this](const CellShare& share, int64_t stage) {
       const int64_t t = stage / s_.kind.layers, layer = stage % s_.kind.layers;
       feed(share, t, layer);
       advance(share, t, layer);
@@ -31,19 +31,39 @@ class CellsForward {
   }
 
  private:
-  // A gate's columns by themselves, so that those of a channel's gates come together.
+  // The columns of a layer's gates side by side, or where threads share channels those of each gate by themselves.
   void pack() {
     const kernels::Feedback& k = kernels::feedback();
-    gate_floats_ = k.packed_floats(s_.dim, s_.dim);
-    panels_ = Tensor({s_.heads * s_.kind.gates, gate_floats_});
-    const int64_t columns = k.columns, each = (s_.dim + columns - 1) / columns, row = s_.gates_size();
-    parallel_for(s_.heads * s_.kind.gates * each, 1, [&, this](int64_t b, int64_t e) {
-      for (int64_t i = b; i < e; ++i) {
-        const int64_t gate = i / each, at = i % each * columns;
-        k.pack(r_.data() + gate / s_.kind.gates * s_.matrix_size() + gate % s_.kind.gates * s_.dim + at, row, s_.dim,
-               std::min(columns, s_.dim - at), panels_.data() + gate * gate_floats_ + at * s_.dim);
-      }
+    int64_t floats = 0;
+    each_block([&](int64_t gate, int64_t columns) {
+      offset_[gate] = floats;
+      floats += k.packed_floats(s_.dim, columns);
     });
+    panels_ = Tensor({s_.heads, floats});
+    each_block([&, this](int64_t gate, int64_t columns) {
+      const int64_t each = (columns + k.columns - 1) / k.columns;
+      parallel_for(s_.heads * each, 1, [&, this](int64_t b, int64_t e) {
+        for (int64_t i = b; i < e; ++i) {
+          const int64_t head = i / each, at = i % each * k.columns;
+          k.pack(matrix(head, gate, at), s_.gates_size(), s_.dim, std::min(k.columns, columns - at),
+                 panels(head, gate, at));
+        }
+      });
+    });
+  }
+  // Calls body(gate, columns) for the columns that are packed together, from those of a gate on.
+  template <class Body>
+  void each_block(Body&& body) const {
+    for (int64_t layer = 0; layer < s_.kind.layers; ++layer) {
+      const auto [first, gates] = s_.kind.layer[layer];
+      for (int64_t g = 0; g < gates; g += split_ ? 1 : gates) body(first + g, split_ ? s_.dim : gates * s_.dim);
+    }
+  }
+  const float* matrix(int64_t head, int64_t gate, int64_t at) const {
+    return r_.data() + head * s_.matrix_size() + gate * s_.dim + at;
+  }
+  float* panels(int64_t head, int64_t gate, int64_t at) {
+    return panels_.data() + head * panels_.row_size() + offset_[gate] + at * s_.dim;
   }
 
   void begin() {
@@ -62,7 +82,7 @@ class CellsForward {
     }
   }
 
-  void feed(const CellShare& share, int64_t t, int64_t layer) const {
+  void feed(const CellShare& share, int64_t t, int64_t layer) {
     const kernels::Feedback& k = kernels::feedback();
     const auto [first, gates] = s_.kind.layer[layer];
     const int64_t kept = s_.kept_size();
@@ -78,15 +98,16 @@ class CellsForward {
                                  .c = nullptr,
                                  .c_stride = share.stride * kept,
                                  .accumulate = false};
-    sweep(gates, share.begin, share.end, product.m > 1 ? 2 * k.columns : 4 * k.columns, t,
-          [&, first = first](int64_t g, int64_t at, int64_t n) {
-            const int64_t gate = first + g;
-            product.b = panels_ ? panels_.data() + (share.head * s_.kind.gates + gate) * gate_floats_ + at * s_.dim
-                                : r_.data() + share.head * s_.matrix_size() + gate * s_.dim + at;
-            product.n = n;
-            product.c = p + gate * s_.dim + at;
-            k.multiply(product);
-          });
+    const auto multiply = [&, this, first = first](int64_t block, int64_t at, int64_t n) {
+      product.b = panels_ ? panels(share.head, first + block, at) : matrix(share.head, first + block, at);
+      product.n = n;
+      product.c = p + (first + block) * s_.dim + at;
+      k.multiply(product);
+    };
+    if (split_)
+      sweep(gates, share.begin, share.end, sweep_columns(product.m), t, multiply);
+    else
+      sweep(1, 0, gates * s_.dim, gates * s_.dim, t, multiply);
   }
 
   void advance(const CellShare& share, int64_t t, int64_t layer) const {
@@ -112,8 +133,9 @@ class CellsForward {
   const Tensor &x_, &r_;
   Carry& carry_;
   Tensor& y_;
-  Tensor panels_;  // [heads gates, gate_floats_]; none: the matrix is read as it lies
-  int64_t gate_floats_ = 0;
+  bool split_;
+  Tensor panels_;           // by head; none: the matrix is read as it lies
+  int64_t offset_[4] = {};  // of a gate's columns, among a head's
 };
 
 class CellsBackward {
@@ -131,7 +153,7 @@ class CellsBackward {
   }
   void run() {
     const int64_t layers = s_.kind.layers, stages = s_.steps.count() * layers;
-    s_.deal(stages + 1, [=, this](const CellShare& share, int64_t turn) {
+    s_.deal(s_.threads_share_channels(), stages + 1, [=, this](const CellShare& share, int64_t turn) {
       const int64_t stage = stages - 1 - turn, next = stage + 1;
       if (next < stages) feed(share, next / layers, next % layers);
       if (stage >= 0) back(share, stage / layers, stage % layers);
@@ -213,13 +235,12 @@ class CellsBackward {
                                  .c_stride = share.stride * d_size_,
                                  .accumulate = layer == 0};
     float* d = gradients(share.head, share.first) + (layer ? s_.state_size() : 0);
-    sweep(1, share.begin, share.end, product.m > 1 ? 2 * k.columns : 4 * k.columns, t,
-          [&, this](int64_t, int64_t at, int64_t n) {
-            product.b = panels(share.head, layer, at);
-            product.n = n;
-            product.c = d + at;
-            k.multiply(product);
-          });
+    sweep(1, share.begin, share.end, sweep_columns(product.m), t, [&, this](int64_t, int64_t at, int64_t n) {
+      product.b = panels(share.head, layer, at);
+      product.n = n;
+      product.c = d + at;
+      k.multiply(product);
+    });
   }
 
   void back(const CellShare& share, int64_t t, int64_t layer) {
