@@ -54,38 +54,31 @@ SENNIT_INLINE void feed_rows(const FeedProduct& t, const float* a, float* c, int
   if (n > 0) feed_tile<R, 1, false>(t, a, c, j, n);
 }
 
-SENNIT_INLINE void feed_columns(const FeedProduct& t, int64_t height, int64_t j, int64_t n) {
-  for (int64_t i = 0; i < t.m; i += height) {
-    const float* a = t.a + i * t.a_stride;
-    float* c = t.c + i * t.c_stride;
-    switch (t.m - i < height ? t.m - i : height) {
-      case 1:
-        feed_rows<1>(t, a, c, j, n);
-        break;
-      case 2:
-        feed_rows<2>(t, a, c, j, n);
-        break;
-      case 3:
-        feed_rows<3>(t, a, c, j, n);
-        break;
-      case 4:
-        feed_rows<4>(t, a, c, j, n);
-        break;
-      case 5:
-        feed_rows<5>(t, a, c, j, n);
-        break;
-      default:
-        feed_rows<kRows>(t, a, c, j, n);
-    }
+SENNIT_INLINE void feed_height(const FeedProduct& t, int64_t from, int64_t to, int64_t j, int64_t n) {
+  const float* a = t.a + from * t.a_stride;
+  float* c = t.c + from * t.c_stride;
+  switch (to - from) {
+    case 1:
+      return feed_rows<1>(t, a, c, j, n);
+    case 2:
+      return feed_rows<2>(t, a, c, j, n);
+    case 3:
+      return feed_rows<3>(t, a, c, j, n);
+    case 4:
+      return feed_rows<4>(t, a, c, j, n);
+    case 5:
+      return feed_rows<5>(t, a, c, j, n);
+    default:
+      return feed_rows<kRows>(t, a, c, j, n);
   }
 }
 
-// The columns of a pass are read again for each tile of rows: few, so that they stay near.
+// Tiles of nearly equal height. The columns of a pass are read again for each of them: few, so that they stay near.
 void multiply_fed(const FeedProduct& t) {
-  if (t.m == 0) return;
-  const int64_t tiles = (t.m + kRows - 1) / kRows, height = (t.m + tiles - 1) / tiles;
-  const int64_t pass = tiles > 1 ? kBeside * kColumns : t.n;
-  for (int64_t j = 0; j < t.n; j += pass) feed_columns(t, height, j, t.n - j < pass ? t.n - j : pass);
+  const int64_t tiles = (t.m + kRows - 1) / kRows, pass = tiles > 1 ? kBeside * kColumns : t.n;
+  for (int64_t j = 0; j < t.n; j += pass)
+    for (int64_t i = 0; i < tiles; ++i)
+      feed_height(t, t.m * i / tiles, t.m * (i + 1) / tiles, j, t.n - j < pass ? t.n - j : pass);
 }
 
 int64_t packed_floats(int64_t k, int64_t n) {
