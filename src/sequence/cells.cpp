@@ -107,7 +107,7 @@ class CellsForward {
     if (split_)
       sweep(gates, share.begin, share.end, sweep_columns(product.m), t, multiply);
     else
-      sweep(1, 0, gates * s_.dim, gates * s_.dim, t, multiply);
+      multiply(0, 0, gates * s_.dim);
   }
 
   void advance(const CellShare& share, int64_t t, int64_t layer) const {
