@@ -84,9 +84,15 @@ struct Slstm {
 };
 
 template <class Cell>
-constexpr CellFunctions kRnn = {
-    .advance = [](int64_t, const CellToken& t) { for_channels<Forth>(t, [](const Forth& a) { Cell::advance(a); }); },
-    .back = [](int64_t, const CellTokenBack& t) { for_channels<Back>(t, [](const Back& a) { Cell::back(a); }); }};
+void rnn_advance(int64_t, const CellToken& t) {
+  for_channels<Forth>(t, [](const Forth& a) { Cell::advance(a); });
+}
+template <class Cell>
+void rnn_back(int64_t, const CellTokenBack& t) {
+  for_channels<Back>(t, [](const Back& a) { Cell::back(a); });
+}
+template <class Cell>
+constexpr CellFunctions kRnn = {.advance = rnn_advance<Cell>, .back = rnn_back<Cell>};
 
 }  // namespace
 

@@ -70,24 +70,21 @@ struct Elm {
 };
 
 template <class Cell>
-constexpr CellFunctions kStaged = {.advance =
-                                       [](int64_t layer, const CellToken& t) {
-                                         for_channels<Forth>(t, [layer](const Forth& a) {
-                                           if (layer == 0)
-                                             a.keep(kMiddle, Cell::middle(a));
-                                           else
-                                             Cell::step(a);
-                                         });
-                                       },
-                                   .back =
-                                       [](int64_t layer, const CellTokenBack& t) {
-                                         for_channels<Back>(t, [layer](const Back& a) {
-                                           if (layer == 0)
-                                             Cell::middle_back(a, a.d(Cell::kStates));
-                                           else
-                                             Cell::step_back(a);
-                                         });
-                                       }};
+void staged_advance(int64_t layer, const CellToken& t) {
+  if (layer == 0)
+    for_channels<Forth>(t, [](const Forth& a) { a.keep(kMiddle, Cell::middle(a)); });
+  else
+    for_channels<Forth>(t, [](const Forth& a) { Cell::step(a); });
+}
+template <class Cell>
+void staged_back(int64_t layer, const CellTokenBack& t) {
+  if (layer == 0)
+    for_channels<Back>(t, [](const Back& a) { Cell::middle_back(a, a.d(Cell::kStates)); });
+  else
+    for_channels<Back>(t, [](const Back& a) { Cell::step_back(a); });
+}
+template <class Cell>
+constexpr CellFunctions kStaged = {.advance = staged_advance<Cell>, .back = staged_back<Cell>};
 
 }  // namespace
 

@@ -20,10 +20,9 @@ class CellSheets {
  public:
   CellSheets(const CellKind& k, int64_t h, int64_t d, std::span<const Segment> s, bool every)
       : kind(k), heads(h), dim(d), segments(s.begin(), s.end()), steps(s), all(every) {
-    const int64_t rows = all ? steps.tokens() : steps.sequences();
-    kept_ = Tensor({heads, rows, kind.kept * dim});
-    states_ = Tensor({heads, all ? rows : 2 * rows, kind.states * dim});
-    kept_floats_ = kept_.data(), state_floats_ = states_.data();
+    const int64_t rows = heads * (all ? steps.tokens() : steps.sequences());
+    sheets_ = Tensor({rows * (kept_size() + (all ? 1 : 2) * state_size())});
+    kept_ = sheets_.data(), states_ = kept_ + rows * kept_size();
   }
   int64_t gates_size() const { return kind.gates * dim; }
   int64_t kept_size() const { return kind.kept * dim; }
@@ -34,11 +33,11 @@ class CellSheets {
   // Of token t of a sequence: what is kept of it, and the states before it.
   float* kept(int64_t head, int64_t t, int64_t sequence) const {
     const int64_t row = all ? head * steps.tokens() + steps.first(t) : head * steps.sequences();
-    return kept_floats_ + (row + sequence) * kept_size();
+    return kept_ + (row + sequence) * kept_size();
   }
   float* before(int64_t head, int64_t t, int64_t sequence) const {
     const int64_t row = all ? head * steps.tokens() + steps.first(t) : (2 * head + t % 2) * steps.sequences();
-    return state_floats_ + (row + sequence) * state_size();
+    return states_ + (row + sequence) * state_size();
   }
 
   // Sequences and heads are dealt to threads where the matrix is small, so that nobody waits; else the channels, so
@@ -84,8 +83,8 @@ class CellSheets {
  private:
   int64_t panels() const { return (dim + kernels::feedback().columns - 1) / kernels::feedback().columns; }
 
-  Tensor kept_, states_;
-  float *kept_floats_, *state_floats_;
+  Tensor sheets_;
+  float *kept_, *states_;  // [heads, rows, kept dim], [heads, rows, states dim]
 };
 
 // How many columns are multiplied at once by m rows: four panels side by side by one, which would wait for its sums.

@@ -11,6 +11,7 @@ namespace sennit {
 class Steps {
  public:
   explicit Steps(std::span<const Segment> segments) {
+    sequences_.reserve(segments.size());
     for (int64_t i = 0; i < std::ssize(segments); ++i)
       if (segments[i].length > 0) sequences_.push_back(i);
     std::sort(sequences_.begin(), sequences_.end(), [&](int64_t a, int64_t b) {
