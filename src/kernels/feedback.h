@@ -6,13 +6,13 @@
 namespace sennit::kernels {
 
 // c [m, n] = (accumulate ? c : 0) + a [m, k] b [k, n], for the few rows of a that recurrent cells feed back at a step.
-// b lies as it is (row `b_row`, panel `columns()`), or packed in panels of columns() columns, [k][columns()] each, that
-// follow each other (row `columns()`, panel k columns()): then a step reads memory in order.
+// b lies as it is (b_panel = columns), or packed in panels of `columns` columns, [k][columns] each, that follow each
+// other (b_row = columns, b_panel = k columns): then a step reads memory in order.
 struct FeedProduct {
   const float* a;
   int64_t a_stride, m, k;
   const float* b;
-  int64_t b_row, b_panel;  // distance of rows, and of runs of columns() columns
+  int64_t b_row, b_panel;  // distance of rows, and of runs of `columns` columns
   int64_t n;
   float* c;
   int64_t c_stride;
