@@ -1,36 +1,35 @@
 #pragma once
-// What recurrent cells feed back through a matrix. Use only from src/kernels/*.cpp.
 #include <cstdint>
 
-#include "kernels/simd.h"
+#include "kernels/level.h"
 
-namespace sennit::kernels::SENNIT_LEVEL {
-namespace {
+namespace sennit::kernels {
 
-template <int J>
-SENNIT_INLINE void feed_back_columns(const float* h, const float* r, int64_t dim, int64_t stride, float* u, int64_t l,
-                                     int64_t lanes) {
-  vf sums[J];
-  for (int j = 0; j < J; ++j) sums[j] = zero();
-  for (int64_t p = 0; p < dim; ++p)
-    for (int j = 0; j < J; ++j) sums[j] = fma(set(h[p]), load_n(r + p * stride + l + j * kLanes, lanes), sums[j]);
-  for (int j = 0; j < J; ++j) store_n(u + l + j * kLanes, sums[j], lanes);
-}
+// c [m, n] = (accumulate ? c : 0) + a [m, k] b [k, n], for the few rows of a that recurrent cells feed back at a step.
+// b lies as it is (b_panel = columns), or packed in panels of `columns` columns, [k][columns] each, that follow each
+// other (b_row = columns, b_panel = k columns): then a step reads memory in order.
+struct FeedProduct {
+  const float* a;
+  int64_t a_stride, m, k;
+  const float* b;
+  int64_t b_row, b_panel;  // distance of rows, and of runs of `columns` columns
+  int64_t n;
+  float* c;
+  int64_t c_stride;
+  bool accumulate;
+};
 
-// u [n] = h [dim] times r [dim, n], rows `stride` apart
-[[maybe_unused]] void feed_back(const float* h, const float* r, int64_t dim, int64_t n, int64_t stride, float* u) {
-  int64_t l = 0;
-  for (; l + 8 * kLanes <= n; l += 8 * kLanes) feed_back_columns<8>(h, r, dim, stride, u, l, kLanes);
-  for (; l + kLanes <= n; l += kLanes) feed_back_columns<1>(h, r, dim, stride, u, l, kLanes);
-  if (l < n) feed_back_columns<1>(h, r, dim, stride, u, l, n - l);
-}
+// An element of c is one chain of fma over k in order, the same whatever m and n, wherever it stands and however b
+// lies.
+struct Feedback {
+  int64_t columns;  // of a panel
+  int64_t (*packed_floats)(int64_t k, int64_t n);
+  // Packs b [k, n], rows `stride` apart, or its transpose b [n, k]. Columns beyond n are zeros.
+  void (*pack)(const float* b, int64_t stride, int64_t k, int64_t n, float* panels);
+  void (*pack_transposed)(const float* b, int64_t stride, int64_t k, int64_t n, float* panels);
+  void (*multiply)(const FeedProduct& product);
+};
 
-SENNIT_INLINE vf through_sigmoid(vf s, vf d) {
-  return s * (set(1) - s) * d;
-}
-SENNIT_INLINE vf through_tanh(vf t, vf d) {
-  return fnma(t, t, set(1)) * d;
-}
+SENNIT_KERNEL_TABLE(Feedback, feedback)
 
-}  // namespace
-}  // namespace sennit::kernels::SENNIT_LEVEL
+}  // namespace sennit::kernels

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cell.h"
 #include "kernels/level.h"
 
 namespace sennit::kernels {
@@ -14,6 +15,7 @@ namespace sennit::kernels {
 //   exp(p_i - m),
 //          h = sigmoid(p_o) c / n;   gates i, f, z, o, states h, c, n, m (xLSTM, Beck et al., arXiv:2405.04517, eqs. 8
 //          to 17)
+// A fresh state is zeros, and -inf for m.
 enum class RnnCell { elman, lstm, gru, slstm };
 
 inline constexpr int64_t rnn_gates(RnnCell cell) {
@@ -22,22 +24,13 @@ inline constexpr int64_t rnn_gates(RnnCell cell) {
 inline constexpr int64_t rnn_states(RnnCell cell) {
   return cell == RnnCell::lstm ? 2 : cell == RnnCell::slstm ? 4 : 1;
 }
+// Numbers a channel that the way back asks for of a token: p of the gates, and of gru's gate n both u and x.
+inline constexpr int64_t rnn_kept(RnnCell cell) {
+  return cell == RnnCell::elman ? 1 : 4;
+}
 
-struct RnnTask {
-  RnnCell cell;
-  const float* x;  // [length, gates dim], rows x_stride apart
-  const float* r;  // [dim, gates dim]
-  int64_t x_stride, length, dim;
-};
-
-// A state is [states, dim]; s0 == nullptr is a fresh one: zeros, and -inf for m. s_end may be s0.
 struct Rnn {
-  int64_t (*scratch_floats)(const RnnTask&);
-  int64_t (*backward_scratch_floats)(const RnnTask&);  // grows with length
-  void (*forward)(const RnnTask&, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch);  // y = h
-  // Adds into dx (with the strides of x), dr and, unless nullptr, ds0; ds_end == nullptr stands for zeros.
-  void (*backward)(const RnnTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dx,
-                   float* dr, float* ds0, float* scratch);
+  CellFunctions cells[4];  // by RnnCell; one layer each
 };
 
 SENNIT_KERNEL_TABLE(Rnn, rnn)

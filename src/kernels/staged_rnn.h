@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cell.h"
 #include "kernels/level.h"
 
 namespace sennit::kernels {
@@ -27,23 +28,11 @@ inline constexpr int64_t staged_states(StagedCell cell) {
   return cell == StagedCell::lem ? 2 : 1;
 }
 
-struct StagedRnnTask {
-  StagedCell cell;
-  float limit;
-  const float* x;  // [length, 4 dim], rows x_stride apart
-  const float*
-      r;  // [dim, 4 dim]: R_1 and R_2 side by side, gate by gate; columns of gates that are not fed are not read
-  int64_t x_stride, length, dim;
-};
+// Numbers a channel that the way back asks for of a token: p of the fed gates, x of the others, and m, the last one.
+inline constexpr int64_t kStagedKept = 5;
 
-// A state is [states, dim]; s0 == nullptr is zeros. s_end may be s0. y = h.
 struct StagedRnn {
-  int64_t (*scratch_floats)(const StagedRnnTask&);
-  int64_t (*backward_scratch_floats)(const StagedRnnTask&);  // grows with length
-  void (*forward)(const StagedRnnTask&, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch);
-  // Adds into dx (with the strides of x), dr and, unless nullptr, ds0; ds_end == nullptr stands for zeros.
-  void (*backward)(const StagedRnnTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
-                   float* dx, float* dr, float* ds0, float* scratch);
+  CellFunctions cells[3];  // by StagedCell; two layers each
 };
 
 SENNIT_KERNEL_TABLE(StagedRnn, staged_rnn)

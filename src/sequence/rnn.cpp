@@ -1,40 +1,37 @@
 #include "sequence/rnn.h"
 
-#include "sequence/cells.h"
-
 namespace sennit {
-namespace {
 
-struct Plain {
-  RnnCell cell;
-  int64_t gates() const { return kernels::rnn_gates(cell); }
-  int64_t states() const { return kernels::rnn_states(cell); }
-  static const kernels::Rnn& table() { return kernels::rnn(); }
-  kernels::RnnTask task(const float* x, int64_t x_stride, const float* r, int64_t length, int64_t dim) const {
-    return {.cell = cell, .x = x, .r = r, .x_stride = x_stride, .length = length, .dim = dim};
-  }
-};
+CellKind cell_kind(RnnCell cell) {
+  const int64_t gates = kernels::rnn_gates(cell);
+  return {.functions = kernels::rnn().cells[static_cast<int>(cell)],
+          .gates = gates,
+          .states = kernels::rnn_states(cell),
+          .kept = kernels::rnn_kept(cell),
+          .layers = 1,
+          .layer = {{0, gates}},
+          .lowest = cell == RnnCell::slstm ? 3 : -1};
+}
 
-struct Staged {
-  StagedCell cell;
-  float limit;
-  static int64_t gates() { return kernels::kStagedGates; }
-  int64_t states() const { return kernels::staged_states(cell); }
-  static const kernels::StagedRnn& table() { return kernels::staged_rnn(); }
-  kernels::StagedRnnTask task(const float* x, int64_t x_stride, const float* r, int64_t length, int64_t dim) const {
-    return {.cell = cell, .limit = limit, .x = x, .r = r, .x_stride = x_stride, .length = length, .dim = dim};
-  }
-};
-
-}  // namespace
+CellKind cell_kind(StagedCell cell, float limit) {
+  const int64_t first = kernels::staged_first(cell);
+  return {.functions = kernels::staged_rnn().cells[static_cast<int>(cell)],
+          .gates = kernels::kStagedGates,
+          .states = kernels::staged_states(cell),
+          .kept = kernels::kStagedKept,
+          .layers = 2,
+          .layer = {{0, first}, {first, kernels::staged_second(cell)}},
+          .middle = kernels::kStagedKept - 1,
+          .limit = limit};
+}
 
 Var rnn(RnnCell cell, const Var& x, const Var& r, int64_t heads, const Batch& batch, size_t field) {
-  return run_cells(Plain{cell}, x, r, heads, batch, field);
+  return run_cells(cell_kind(cell), x, r, heads, batch, field);
 }
 
 Var staged_rnn(StagedCell cell, const Var& x, const Var& r, int64_t heads, float limit, const Batch& batch,
                size_t field) {
-  return run_cells(Staged{cell, limit}, x, r, heads, batch, field);
+  return run_cells(cell_kind(cell, limit), x, r, heads, batch, field);
 }
 
 }  // namespace sennit

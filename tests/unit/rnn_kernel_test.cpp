@@ -2,13 +2,12 @@
 
 #include <cmath>
 
-#include "kernels/rnn.h"
+#include "sequence/rnn.h"
 #include "support/cell_kernels.h"
 
 namespace sennit::rnn_kernel_test {
 
 using Doubles = std::vector<double>;
-using kernels::RnnCell;
 
 constexpr RnnCell kCells[] = {RnnCell::elman, RnnCell::lstm, RnnCell::gru, RnnCell::slstm};
 
@@ -61,23 +60,23 @@ struct Sample {
     if (cell == RnnCell::slstm)
       for (int64_t c = 0; c < d; ++c) s[2 * d + c] = 1 + std::fabs(s[2 * d + c]);  // a normalizer
   }
-  kernels::RnnTask task() const { return {cell, x.data(), r.data(), kernels::rnn_gates(cell) * dim, length, dim}; }
+  CellKind kind() const { return cell_kind(cell); }
   CellInputs inputs() const { return {x.doubles(), r.doubles(), s.doubles()}; }
   Doubles naive(const CellInputs& in) const { return rnn_kernel_test::naive(cell, length, dim, in); }
 };
 
 TEST(RnnKernel, AgreesWithDouble) {
   for_each_level([](IsaLevel) {
-    expect_cells_agree_with_double<Sample>(kCells, kernels::rnn, [](double, bool of_state) { return of_state ? 2e-5 : 1e-5; });
+    expect_cells_agree_with_double<Sample>(kCells, [](double, bool of_state) { return of_state ? 2e-5 : 1e-5; });
   });
 }
 
-TEST(RnnKernel, AFreshStateIsWrittenOutAndGoesOnAsOne) {
-  for_each_level([](IsaLevel) { expect_fresh_states_go_on<Sample>(kCells, kernels::rnn); });
+TEST(RnnKernel, ChannelsStandAlone) {
+  for_each_level([](IsaLevel) { expect_channels_stand_alone<Sample>(kCells); });
 }
 
 TEST(RnnKernel, GradientsAreThoseOfCentralDifferences) {
-  for_each_level([](IsaLevel) { expect_cell_gradients<Sample>(kCells, kernels::rnn); });
+  for_each_level([](IsaLevel) { expect_cell_gradients<Sample>(kCells); });
 }
 
 }  // namespace sennit::rnn_kernel_test

@@ -2,13 +2,12 @@
 
 #include <cmath>
 
-#include "kernels/staged_rnn.h"
+#include "sequence/rnn.h"
 #include "support/cell_kernels.h"
 
 namespace sennit::staged_rnn_kernel_test {
 
 using Doubles = std::vector<double>;
-using kernels::StagedCell;
 
 constexpr StagedCell kCells[] = {StagedCell::lem, StagedCell::cfc, StagedCell::elm};
 constexpr double kLimit = 0.7;
@@ -68,9 +67,7 @@ struct Sample {
     for (int64_t j = 0; j < d; ++j)
       for (int64_t c = used * d; c < kernels::kStagedGates * d; ++c) r[j * kernels::kStagedGates * d + c] = NAN;
   }
-  kernels::StagedRnnTask task() const {
-    return {cell, static_cast<float>(kLimit), x.data(), r.data(), kernels::kStagedGates * dim, length, dim};
-  }
+  CellKind kind() const { return cell_kind(cell, static_cast<float>(kLimit)); }
   // The definition never reads what is not fed: its numbers may be anything, and their gradient stays 0.
   CellInputs inputs() const {
     CellInputs in{x.doubles(), r.doubles(), s.doubles()};
@@ -82,16 +79,16 @@ struct Sample {
 
 TEST(StagedRnnKernel, AgreesWithDouble) {
   for_each_level([](IsaLevel) {
-    expect_cells_agree_with_double<Sample>(kCells, kernels::staged_rnn, [](double want, bool) { return 2e-5 * (1 + std::fabs(want)); });
+    expect_cells_agree_with_double<Sample>(kCells, [](double want, bool) { return 2e-5 * (1 + std::fabs(want)); });
   });
 }
 
-TEST(StagedRnnKernel, AFreshStateIsWrittenOutAndGoesOnAsOne) {
-  for_each_level([](IsaLevel) { expect_fresh_states_go_on<Sample>(kCells, kernels::staged_rnn); });
+TEST(StagedRnnKernel, ChannelsStandAlone) {
+  for_each_level([](IsaLevel) { expect_channels_stand_alone<Sample>(kCells); });
 }
 
 TEST(StagedRnnKernel, GradientsAreThoseOfCentralDifferences) {
-  for_each_level([](IsaLevel) { expect_cell_gradients<Sample>(kCells, kernels::staged_rnn); });
+  for_each_level([](IsaLevel) { expect_cell_gradients<Sample>(kCells); });
 }
 
 }  // namespace sennit::staged_rnn_kernel_test
