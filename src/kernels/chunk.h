@@ -9,6 +9,8 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 
 constexpr int64_t kChunk = 16;  // tokens
+// Token by token: the vectors of a state's rows that go together.
+constexpr int kStepColumns = kLanes == 8 ? 8 : 4;
 
 namespace {
 

@@ -9,24 +9,35 @@ SENNIT_INLINE float decay_at(const DeltaTask& t, int64_t i) {
   return t.g ? sum(keep_n(exp_decay(set(t.g[i * t.g_stride])), 1)) : 1.0f;
 }
 
-// The J vectors of S, from column l, through token i: S <- alpha S + k (beta (v - alpha S^T k))^T.
+// The J vectors of S, from column l, through token i: S <- alpha S + k (beta (v - alpha S^T k))^T. Stores may alias the
+// task: what the loops need is copied. What is read of S is summed in two parts, not to wait for each addition.
 template <int J>
 SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, const float* from, float* to, float* y,
                                 int64_t l, int64_t lanes) {
+  const int64_t key_dim = t.key_dim, stride = t.value_dim;
   const float *q = t.q + token * t.q_stride, *k = t.k + token * t.k_stride, *v = t.v + token * t.v_stride + l;
   const vf decay = set(alpha), beta = set(t.beta[token * t.beta_stride]);
-  vf u[J], out[J];
-  for (int j = 0; j < J; ++j) u[j] = out[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i)
-    for (int j = 0; j < J; ++j) u[j] = fma(set(k[i]), load_n(from + i * t.value_dim + l + j * kLanes, lanes), u[j]);
-  for (int j = 0; j < J; ++j) u[j] = beta * fnma(decay, u[j], load_n(v + j * kLanes, lanes));
-  for (int64_t i = 0; i < t.key_dim; ++i)
+  vf u[J], odd[J], out[J];
+  for (int j = 0; j < J; ++j) u[j] = odd[j] = out[j] = zero();
+  from += l, to += l;
+  int64_t i = 0;
+  for (const float* row = from; i + 2 <= key_dim; i += 2, row += 2 * stride)
     for (int j = 0; j < J; ++j) {
-      const int64_t at = i * t.value_dim + l + j * kLanes;
-      const vf s = fma(set(k[i]), u[j], decay * load_n(from + at, lanes));
-      store_n(to + at, s, lanes);
-      out[j] = fma(set(q[i]), s, out[j]);
+      u[j] = fma(set(k[i]), load_n(row + j * kLanes, lanes), u[j]);
+      odd[j] = fma(set(k[i + 1]), load_n(row + stride + j * kLanes, lanes), odd[j]);
     }
+  for (int j = 0; j < J; ++j) {
+    if (i < key_dim) u[j] = fma(set(k[i]), load_n(from + i * stride + j * kLanes, lanes), u[j]);
+    u[j] = beta * fnma(decay, u[j] + odd[j], load_n(v + j * kLanes, lanes));
+  }
+  for (i = 0; i < key_dim; ++i, from += stride, to += stride) {
+    const vf key = set(k[i]), query = set(q[i]);
+    for (int j = 0; j < J; ++j) {
+      const vf s = fma(key, u[j], decay * load_n(from + j * kLanes, lanes));
+      store_n(to + j * kLanes, s, lanes);
+      out[j] = fma(query, s, out[j]);
+    }
+  }
   for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
 }
 
@@ -38,7 +49,8 @@ void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int6
   for (int64_t i = 0; i < t.length; ++i, from = s, y += y_stride) {
     const float alpha = decay_at(t, i);
     int64_t l = 0;
-    for (; l + 4 * kLanes <= t.value_dim; l += 4 * kLanes) step_columns<4>(t, i, alpha, from, s, y, l, kLanes);
+    for (; l + kStepColumns * kLanes <= t.value_dim; l += kStepColumns * kLanes)
+      step_columns<kStepColumns>(t, i, alpha, from, s, y, l, kLanes);
     for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<1>(t, i, alpha, from, s, y, l, kLanes);
     if (l < t.value_dim) step_columns<1>(t, i, alpha, from, s, y, l, t.value_dim - l);
   }

@@ -18,32 +18,47 @@ struct Token {
         a(t.a + i * t.stride),
         b(t.b + i * t.stride),
         e(decays) {
-    for_lanes(t.key_dim,
-              [&](int64_t l, int64_t lanes) { store_n(e + l, exp(load_n(t.g + i * t.stride + l, lanes)), lanes); });
+    for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) {
+      store_n(e + l, exp_decay(load_n(t.g + i * t.stride + l, lanes)), lanes);
+    });
   }
 };
 
 // J vectors of a^T S, from column l.
 template <int J>
 SENNIT_INLINE void read_old(const DplrTask& t, const Token& x, const float* s, int64_t l, int64_t lanes, vf (&z)[J]) {
-  for (int j = 0; j < J; ++j) z[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i)
-    for (int j = 0; j < J; ++j) z[j] = fma(set(x.a[i]), load_n(s + i * t.value_dim + l + j * kLanes, lanes), z[j]);
+  vf odd[J];
+  for (int j = 0; j < J; ++j) z[j] = odd[j] = zero();
+  int64_t i = 0;
+  const int64_t stride = t.value_dim;
+  for (s += l; i + 2 <= t.key_dim; i += 2, s += 2 * stride)
+    for (int j = 0; j < J; ++j) {
+      z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
+      odd[j] = fma(set(x.a[i + 1]), load_n(s + stride + j * kLanes, lanes), odd[j]);
+    }
+  for (int j = 0; j < J; ++j) {
+    if (i < t.key_dim) z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
+    z[j] = z[j] + odd[j];
+  }
 }
 
+// Stores may alias the task and the token: what the loop needs is copied.
 template <int J>
-SENNIT_INLINE void step_columns(const DplrTask& t, const Token& x, const float* from, float* to, float* y, int64_t l,
+SENNIT_INLINE void step_columns(const DplrTask& t, const Token x, const float* from, float* to, float* y, int64_t l,
                                 int64_t lanes) {
+  const int64_t key_dim = t.key_dim, stride = t.value_dim;
   vf z[J], value[J], out[J];
   read_old(t, x, from, l, lanes, z);
   for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i)
+  from += l, to += l;
+  for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
+    const vf key = set(x.k[i]), query = set(x.q[i]), b = set(x.b[i]), decay = set(x.e[i]);
     for (int j = 0; j < J; ++j) {
-      const int64_t at = i * t.value_dim + l + j * kLanes;
-      const vf s = fma(set(x.k[i]), value[j], fma(set(x.b[i]), z[j], set(x.e[i]) * load_n(from + at, lanes)));
-      store_n(to + at, s, lanes);
-      out[j] = fma(set(x.q[i]), s, out[j]);
+      const vf s = fma(key, value[j], fma(b, z[j], decay * load_n(from + j * kLanes, lanes)));
+      store_n(to + j * kLanes, s, lanes);
+      out[j] = fma(query, s, out[j]);
     }
+  }
   for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
 }
 

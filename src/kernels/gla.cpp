@@ -5,25 +5,41 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-// The J vectors of S, from column l, through one token.
-template <Decay D, int J>
-SENNIT_INLINE void step_columns(const GlaTask& t, const float* q, const float* k, const float* v, const float* e,
-                                const float* from, float* to, float* y, int64_t l, int64_t lanes) {
+// The rows of one token.
+struct Token {
+  const float *q, *k, *v, *e;  // e: its decays
+};
+
+// The J vectors of S, from column l, through one token. Stores may alias the task: what the loop needs is copied.
+template <Decay D, bool Before, int J>
+SENNIT_INLINE void step_columns(const GlaTask& t, Token x, const float* from, float* to, float* y, int64_t l,
+                                int64_t lanes) {
+  const int64_t key_dim = t.key_dim, stride = t.value_dim;
   vf value[J], out[J];
-  for (int j = 0; j < J; ++j) value[j] = load_n(v + l + j * kLanes, lanes), out[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i) {
-    const vf key = set(k[i]), query = set(q[i]);
+  for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
+  from += l, to += l;
+  for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
+    const vf key = set(x.k[i]), query = set(x.q[i]),
+             decay = set(D == Decay::none ? 1 : x.e[D == Decay::vector ? i : 0]);
     for (int j = 0; j < J; ++j) {
-      const int64_t at = i * t.value_dim + l + j * kLanes;
-      vf s = load_n(from + at, lanes);
-      if (t.reads_before) out[j] = fma(query, s, out[j]);
-      if (D != Decay::none) s = s * set(e[D == Decay::vector ? i : 0]);
-      s = fma(key, value[j], s);
-      store_n(to + at, s, lanes);
-      if (!t.reads_before) out[j] = fma(query, s, out[j]);
+      vf s = load_n(from + j * kLanes, lanes);
+      if (Before) out[j] = fma(query, s, out[j]);
+      s = fma(key, value[j], D == Decay::none ? s : s * decay);
+      store_n(to + j * kLanes, s, lanes);
+      if (!Before) out[j] = fma(query, s, out[j]);
     }
   }
   for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
+}
+
+template <Decay D, bool Before>
+SENNIT_INLINE void step(const GlaTask& t, Token x, const float* from, float* to, float* y) {
+  const int64_t V = t.value_dim;
+  int64_t l = 0;
+  for (; l + kStepColumns * kLanes <= V; l += kStepColumns * kLanes)
+    step_columns<D, Before, kStepColumns>(t, x, from, to, y, l, kLanes);
+  for (; l + kLanes <= V; l += kLanes) step_columns<D, Before, 1>(t, x, from, to, y, l, kLanes);
+  if (l < V) step_columns<D, Before, 1>(t, x, from, to, y, l, V - l);
 }
 
 template <Decay D>
@@ -33,14 +49,13 @@ void recurrent_with(const GlaTask& t, const float* s0, float* s_end, float* y, i
   float* s = s_end ? s_end : pieces.take(t.key_dim * t.value_dim);
   if (!s0 || t.length == 0) copy(s0, s, t.key_dim * t.value_dim);
   const float* from = s0 ? s0 : s;
-  for (int64_t i = 0; i < t.length; ++i, from = s) {
+  for (int64_t i = 0; i < t.length; ++i, from = s, y += y_stride) {
     load_decays<D>(t, i, 1, e);
-    const float *q = t.q + i * t.q_stride, *k = t.k + i * t.k_stride, *v = t.v + i * t.v_stride;
-    float* out = y + i * y_stride;
-    int64_t l = 0;
-    for (; l + 4 * kLanes <= t.value_dim; l += 4 * kLanes) step_columns<D, 4>(t, q, k, v, e, from, s, out, l, kLanes);
-    for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<D, 1>(t, q, k, v, e, from, s, out, l, kLanes);
-    if (l < t.value_dim) step_columns<D, 1>(t, q, k, v, e, from, s, out, l, t.value_dim - l);
+    const Token x{t.q + i * t.q_stride, t.k + i * t.k_stride, t.v + i * t.v_stride, e};
+    if (t.reads_before)
+      step<D, true>(t, x, from, s, y);
+    else
+      step<D, false>(t, x, from, s, y);
   }
 }
 
@@ -126,22 +141,21 @@ SENNIT_INLINE void state_paths(const GlaTask& t, const Chunk& c, const Backward&
 }
 
 // Those within the chunk: their dq and dk, and adds to dg.
-SENNIT_INLINE void inner_paths(const GlaTask& t, int64_t n, const Chunk& c, const float* da, int64_t l, int64_t lanes,
-                               vf (&dq)[kChunk], vf (&dk)[kChunk], vf (&dg)[kChunk]) {
-  const int64_t K = t.key_dim;
+template <bool Before>
+SENNIT_INLINE void inner_paths(const float* q, const float* k, const float* e, int64_t K, int64_t n, const float* da,
+                               int64_t lanes, vf (&dq)[kChunk], vf (&dk)[kChunk], vf (&dg)[kChunk]) {
   for (int64_t i = 0; i < n; ++i) dq[i] = zero();
   for (int64_t j = 0; j < n; ++j) {
-    const int64_t first_crossed = j + reads_back(t);
-    const vf kj = load_n(c.k + j * K + l, lanes), here = set(da[j * kChunk + j]);
-    vf w = set(1), own_dk = here * load_n(c.q + j * K + l, lanes), crossing = zero();
+    const vf kj = load_n(k + j * K, lanes), here = set(da[j * kChunk + j]);
+    vf w = set(1), own_dk = here * load_n(q + j * K, lanes), crossing = zero();
     dq[j] = fma(here, kj, dq[j]);
     for (int64_t i = j + 1; i < n; ++i) {
-      const vf qi = load_n(c.q + i * K + l, lanes), own = w * load_n(c.e + i * K + l, lanes);
-      const vf d = (t.reads_before ? w : own) * set(da[i * kChunk + j]), to = fma(d, kj, dq[i]);
+      const vf qi = load_n(q + i * K, lanes), own = w * load_n(e + i * K, lanes);
+      const vf d = (Before ? w : own) * set(da[i * kChunk + j]), to = fma(d, kj, dq[i]);
       w = own;
       dq[i] = to;
       own_dk = fma(d, qi, own_dk);
-      if (i > first_crossed) crossing = fma(qi, to, crossing);  // from all tokens up to j to token i
+      if (!Before || i > j + 1) crossing = fma(qi, to, crossing);  // from all tokens up to j to token i
     }
     dk[j] = own_dk;
     if (j + 1 < n) dg[j + 1] = dg[j + 1] + crossing;
@@ -156,7 +170,10 @@ void channel_gradients(const GlaTask& t, int64_t n, const Chunk& c, const Backwa
     vf dq[kChunk], dk[kChunk], dg[kChunk], before = set(t.scale), after = set(1);
     const vf through = column_dots(s + l, b.ds + l, state_stride(K), t.value_dim, lanes);
     state_paths(t, c, b, through * load_n(c.total + l, lanes), n, l, lanes, dg);
-    inner_paths(t, n, c, b.da, l, lanes, dq, dk, dg);
+    if (t.reads_before)
+      inner_paths<true>(c.q + l, c.k + l, c.e + l, K, n, b.da, lanes, dq, dk, dg);
+    else
+      inner_paths<false>(c.q + l, c.k + l, c.e + l, K, n, b.da, lanes, dq, dk, dg);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = i * K + l;
       const vf own = before * load_n(c.e + at, lanes);
