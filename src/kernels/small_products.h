@@ -31,19 +31,21 @@ struct Product {
   int64_t inner;
   const float* row_scale = nullptr;  // [m]: rows of what it is added to are multiplied by it first
 };
-// Lines of the cache that are wanted soon, asked for a few at a time between tiles of products. The rows of one head
-// lie so far apart that the processor does not foresee them, and all at once they would be waited for.
+// Rows that are wanted soon, asked for a little at a time between tiles of products. The rows of one head lie so far
+// apart that the processor does not foresee them, and all at once they would be waited for.
 class Ahead {
  public:
   // n rows of dim floats
   SENNIT_INLINE void add(Rows rows, int64_t n, int64_t dim) {
     if (n > 0) parts_[count_++] = {rows, n, dim};
   }
-  SENNIT_INLINE void next(int64_t lines) {
-    for (; lines > 0 && part_ < count_; --lines) {
+  // After so many multiplications and additions.
+  SENNIT_INLINE void next(int64_t operations) {
+    for (due_ += operations; due_ >= kOperations && part_ < count_; due_ -= kOperations) {
       const Piece& piece = parts_[part_];
-      __builtin_prefetch(piece.rows[row_] + at_, 0, 2);
-      if ((at_ += kLine) < piece.dim) continue;
+      const float* p = piece.rows[row_] + at_;
+      for (int64_t line = 0; line < kLines; ++line) __builtin_prefetch(p + line * kLine, 0, 2);
+      if ((at_ += kLines * kLine) < piece.dim) continue;
       at_ = 0;
       if (++row_ < piece.n) continue;
       row_ = 0, ++part_;
@@ -51,13 +53,15 @@ class Ahead {
   }
 
  private:
-  static constexpr int64_t kLine = 16;  // floats
+  static constexpr int64_t kLine = 16;          // floats
+  static constexpr int64_t kLines = 4;          // at a time
+  static constexpr int64_t kOperations = 1600;  // between them: all has been asked for when a chunk's products are done
   struct Piece {
     Rows rows;
     int64_t n, dim;
   };
   Piece parts_[10];
-  int64_t count_ = 0, part_ = 0, row_ = 0, at_ = 0;
+  int64_t count_ = 0, part_ = 0, row_ = 0, at_ = 0, due_ = 0;
 };
 
 struct Result {
@@ -74,18 +78,22 @@ namespace {
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = kLanes == 8 ? 2 : 4;  // in vectors: what the level's registers hold
 
-constexpr int64_t kFloatsALine = 400;  // multiplied while a line of what is wanted soon comes
+template <int R, int J, class Body>
+SENNIT_INLINE void for_tile(Body&& body) {
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) body(r, j);
+}
 
 template <int R, int J>
 SENNIT_INLINE void start_tile(const Result& c, int64_t i, int64_t l, int64_t lanes, vf (&acc)[R][J]) {
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < J; ++j) {
-      const int64_t at = l + j * kLanes;
-      vf s = c.start ? load_n(c.start + (i + r) * c.stride + at, lanes) : zero();
-      if (c.row_scale) s = s * set(c.row_scale[i + r]);
-      if (c.column_scale) s = s * load_n(c.column_scale + at, lanes);
-      acc[r][j] = s;
-    }
+  const float *rows = c.row_scale, *columns = c.column_scale;
+  for_tile<R, J>([&](int r, int j) { acc[r][j] = zero(); });
+  if (const float* start = c.start) {
+    start += i * c.stride + l;
+    for_tile<R, J>([&](int r, int j) { acc[r][j] = load_n(start + r * c.stride + j * kLanes, lanes); });
+  }
+  if (rows) for_tile<R, J>([&](int r, int j) { acc[r][j] = acc[r][j] * set(rows[i + r]); });
+  if (columns) for_tile<R, J>([&](int r, int j) { acc[r][j] = acc[r][j] * load_n(columns + l + j * kLanes, lanes); });
 }
 
 // Rows [i, i + R) and the J vectors from column l; the last one has `lanes` lanes (all, if J > 1).
@@ -94,11 +102,11 @@ SENNIT_INLINE void product_tile(const Product (&products)[N], const Result& c, i
   vf acc[R][J];
   start_tile(c, i, l, lanes, acc);
   for (const Product& x : products) {
-    for (int r = 0; r < R && x.row_scale; ++r)
-      for (int j = 0; j < J; ++j) acc[r][j] = acc[r][j] * set(x.row_scale[i + r]);
+    if (const float* scale = x.row_scale)
+      for_tile<R, J>([&](int r, int j) { acc[r][j] = acc[r][j] * set(scale[i + r]); });
     const int64_t first = x.a.part == Part::upper ? i : 0;
     const int64_t end = x.a.part == Part::lower && i + R < x.inner ? i + R : x.inner;
-    if (c.ahead) c.ahead->next((end - first) * R * J * kLanes / kFloatsALine);
+    if (c.ahead) c.ahead->next((end - first) * R * J * kLanes);
     const float *left = x.a.p + i * x.a.row + first * x.a.col, *right = x.b[first] + l;
     for (int64_t k = first; k < end; ++k, left += x.a.col, right += x.b.stride) {
       vf row[J];
@@ -109,8 +117,9 @@ SENNIT_INLINE void product_tile(const Product (&products)[N], const Result& c, i
       }
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < J; ++j) store_n(c.p + (i + r) * c.stride + l + j * kLanes, acc[r][j], lanes);
+  float* to = c.p + i * c.stride + l;
+  const int64_t stride = c.stride;
+  for_tile<R, J>([&](int r, int j) { store_n(to + r * stride + j * kLanes, acc[r][j], lanes); });
 }
 
 template <int J, int N>
