@@ -75,8 +75,9 @@ struct Result {
 
 namespace {
 
-constexpr int kTileRows = 4;
-constexpr int kTileColumns = kLanes == 8 ? 2 : 4;  // in vectors: what the level's registers hold
+// What the level's registers hold beside a row of b and a factor.
+constexpr int kTileRows = 6;
+constexpr int kTileColumns = kLanes == 8 ? 2 : 4;  // in vectors
 
 template <int R, int J, class Body>
 SENNIT_INLINE void for_tile(Body&& body) {
@@ -126,6 +127,7 @@ template <int J, int N>
 SENNIT_INLINE void product_columns(int64_t m, const Product (&products)[N], const Result& c, int64_t l, int64_t lanes) {
   int64_t i = 0;
   for (; i + kTileRows <= m; i += kTileRows) product_tile<kTileRows, J>(products, c, i, l, lanes);
+  for (; i + 4 <= m; i += 4) product_tile<4, J>(products, c, i, l, lanes);
   for (; i < m; ++i) product_tile<1, J>(products, c, i, l, lanes);
 }
 
