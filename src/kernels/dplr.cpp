@@ -102,28 +102,44 @@ void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* bef
   const int64_t V = t.value_dim, row = i * t.stride;
   const Token x(t, i, w.e);
   for_lanes(V, [&](int64_t l, int64_t lanes) {
-    vf z[1];
-    read_old(t, x, before, l, lanes, z);
-    store_n(w.z + l, z[0], lanes);
+    vf old[1];
+    read_old(t, x, before, l, lanes, old);
+    store_n(w.z + l, old[0], lanes);
   });
   copy(nullptr, w.dz, V);
-  float* dv = into.v + i * t.v_stride;
+  const float* z = w.z;
+  float *dz = w.dz, *dv = into.v + i * t.v_stride;
   for (int64_t p = 0; p < t.key_dim; ++p) {
     float* ds = w.ds + p * V;
-    into.q[row + p] += t.scale * dot(after + p * V, dy, V);
-    add_scaled(t.scale * x.q[p], dy, ds, V);
-    into.k[row + p] += dot(ds, x.v, V);
-    into.b[row + p] += dot(ds, w.z, V);
-    add_scaled(x.k[p], ds, dv, V);
-    add_scaled(x.b[p], ds, w.dz, V);
+    const float* s = after + p * V;
+    const vf query = set(t.scale * x.q[p]), key = set(x.k[p]), weight = set(x.b[p]);
+    vf dq = zero(), dk = zero(), db = zero();
+    for_lanes(V, [&](int64_t l, int64_t lanes) {
+      const vf g = load_n(dy + l, lanes), d = fma(query, g, load_n(ds + l, lanes));
+      store_n(ds + l, d, lanes);
+      dq = fma(load_n(s + l, lanes), g, dq);
+      dk = fma(load_n(x.v + l, lanes), d, dk);
+      db = fma(load_n(z + l, lanes), d, db);
+      store_n(dv + l, fma(key, d, load_n(dv + l, lanes)), lanes);
+      store_n(dz + l, fma(weight, d, load_n(dz + l, lanes)), lanes);
+    });
+    into.q[row + p] += t.scale * sum(dq);
+    into.k[row + p] += sum(dk);
+    into.b[row + p] += sum(db);
   }
   for (int64_t p = 0; p < t.key_dim; ++p) {
     float* ds = w.ds + p * V;
-    into.a[row + p] += dot(before + p * V, w.dz, V);
-    into.g[row + p] += x.e[p] * dot(before + p * V, ds, V);
-    for_lanes(V, [&](int64_t l, int64_t k) {
-      store_n(ds + l, fma(set(x.a[p]), load_n(w.dz + l, k), set(x.e[p]) * load_n(ds + l, k)), k);
+    const float* s = before + p * V;
+    const vf read = set(x.a[p]), decay = set(x.e[p]);
+    vf da = zero(), dg = zero();
+    for_lanes(V, [&](int64_t l, int64_t lanes) {
+      const vf d = decay * load_n(ds + l, lanes), through = load_n(dz + l, lanes), old = load_n(s + l, lanes);
+      da = fma(old, through, da);
+      dg = fma(old, d, dg);
+      store_n(ds + l, fma(read, through, d), lanes);
     });
+    into.a[row + p] += sum(da);
+    into.g[row + p] += sum(dg);
   }
 }
 

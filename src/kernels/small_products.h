@@ -225,10 +225,18 @@ SENNIT_INLINE void transpose_square(vf (&)[1]) {}
   for (int64_t i = 0; i < rows; i += kLanes)
     for (int64_t j = 0; j < columns; j += kLanes) {
       const int64_t m = rows - i < kLanes ? rows - i : kLanes, n = columns - j < kLanes ? columns - j : kLanes;
+      const float* from = a + i * a_stride + j;
+      float* to = b + j * b_stride + i;
       vf square[kLanes];
-      for (int64_t r = 0; r < kLanes; ++r) square[r] = r < m ? load_n(a + (i + r) * a_stride + j, n) : zero();
+      if (m == kLanes && n == kLanes) {
+        for (int64_t r = 0; r < kLanes; ++r) square[r] = load(from + r * a_stride);
+        transpose_square(square);
+        for (int64_t r = 0; r < kLanes; ++r) store(to + r * b_stride, square[r]);
+        continue;
+      }
+      for (int64_t r = 0; r < kLanes; ++r) square[r] = r < m ? load_n(from + r * a_stride, n) : zero();
       transpose_square(square);
-      for (int64_t r = 0; r < n; ++r) store_n(b + (j + r) * b_stride + i, square[r], m);
+      for (int64_t r = 0; r < n; ++r) store_n(to + r * b_stride, square[r], m);
     }
 }
 
