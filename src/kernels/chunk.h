@@ -9,8 +9,22 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 
 constexpr int64_t kChunk = 16;  // tokens
-// Token by token: the vectors of a state's rows that go together.
-constexpr int kStepColumns = kLanes == 8 ? 8 : 4;
+// As many vectors as go together.
+template <int J>
+struct Vectors {
+  static constexpr int count = J;
+};
+
+// Calls body(Vectors<J>, l, lanes) for runs of columns that cover [0, n), J vectors from column l; the last vector has
+// `lanes` lanes (all, if J > 1).
+template <class Body>
+SENNIT_INLINE void for_columns(int64_t n, Body&& body) {
+  int64_t l = 0;
+  for (; l + 8 * kLanes <= n; l += 8 * kLanes) body(Vectors<8>{}, l, int64_t{kLanes});
+  for (; l + 4 * kLanes <= n; l += 4 * kLanes) body(Vectors<4>{}, l, int64_t{kLanes});
+  for (; l + kLanes <= n; l += kLanes) body(Vectors<1>{}, l, int64_t{kLanes});
+  if (l < n) body(Vectors<1>{}, l, n - l);
+}
 
 namespace {
 

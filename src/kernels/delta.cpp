@@ -48,11 +48,9 @@ void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int6
   const float* from = s0 ? s0 : s;
   for (int64_t i = 0; i < t.length; ++i, from = s, y += y_stride) {
     const float alpha = decay_at(t, i);
-    int64_t l = 0;
-    for (; l + kStepColumns * kLanes <= t.value_dim; l += kStepColumns * kLanes)
-      step_columns<kStepColumns>(t, i, alpha, from, s, y, l, kLanes);
-    for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<1>(t, i, alpha, from, s, y, l, kLanes);
-    if (l < t.value_dim) step_columns<1>(t, i, alpha, from, s, y, l, t.value_dim - l);
+    for_columns(t.value_dim, [&](auto vectors, int64_t l, int64_t lanes) {
+      step_columns<decltype(vectors)::count>(t, i, alpha, from, s, y, l, lanes);
+    });
   }
 }
 
@@ -171,18 +169,16 @@ void solve(const DeltaTask& t, const Tokens& x, const Chunk& c, const float* s, 
       store_n(to, fma(set(c.erase[i]), load_n(to, lanes), load_n(v + j, lanes)), lanes);
     });
   }
-  int64_t l = 0;
-  for (; l + 4 * kLanes <= V; l += 4 * kLanes) solve_columns<4>(c, z, u, n, V, l, kLanes);
-  for (; l + kLanes <= V; l += kLanes) solve_columns<1>(c, z, u, n, V, l, kLanes);
-  if (l < V) solve_columns<1>(c, z, u, n, V, l, V - l);
+  for_columns(V, [&](auto vectors, int64_t l, int64_t lanes) {
+    solve_columns<decltype(vectors)::count>(c, z, u, n, V, l, lanes);
+  });
   scaled_rows({u, V}, c.after, n, V, c.ud);
 }
 
 void solve_back(const Chunk& c, float* du, int64_t n, int64_t V) {
-  int64_t l = 0;
-  for (; l + 4 * kLanes <= V; l += 4 * kLanes) solve_back_columns<4>(c, du, n, V, l, kLanes);
-  for (; l + kLanes <= V; l += kLanes) solve_back_columns<1>(c, du, n, V, l, kLanes);
-  if (l < V) solve_back_columns<1>(c, du, n, V, l, V - l);
+  for_columns(V, [&](auto vectors, int64_t l, int64_t lanes) {
+    solve_back_columns<decltype(vectors)::count>(c, du, n, V, l, lanes);
+  });
 }
 
 SENNIT_INLINE void advance_state(const DeltaTask& t, int64_t n, const Chunk& c, float* s, Ahead& ahead) {

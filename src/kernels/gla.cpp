@@ -34,12 +34,9 @@ SENNIT_INLINE void step_columns(const GlaTask& t, Token x, const float* from, fl
 
 template <Decay D, bool Before>
 SENNIT_INLINE void step(const GlaTask& t, Token x, const float* from, float* to, float* y) {
-  const int64_t V = t.value_dim;
-  int64_t l = 0;
-  for (; l + kStepColumns * kLanes <= V; l += kStepColumns * kLanes)
-    step_columns<D, Before, kStepColumns>(t, x, from, to, y, l, kLanes);
-  for (; l + kLanes <= V; l += kLanes) step_columns<D, Before, 1>(t, x, from, to, y, l, kLanes);
-  if (l < V) step_columns<D, Before, 1>(t, x, from, to, y, l, V - l);
+  for_columns(t.value_dim, [&](auto vectors, int64_t l, int64_t lanes) {
+    step_columns<D, Before, decltype(vectors)::count>(t, x, from, to, y, l, lanes);
+  });
 }
 
 template <Decay D>

@@ -162,11 +162,9 @@ void faded_products(const GlaTask& t, const Chunk& c, int64_t n) {
   copy(nullptr, by_key, kChunk * kChunk);
   for (int64_t j = 0; j < n; ++j) {
     float* products = by_key + j * kChunk;
-    int64_t l = 0;
-    for (; l + 8 * kLanes <= K; l += 8 * kLanes) add_faded_products<8>(t, c, n, j, l, kLanes, products);
-    for (; l + 4 * kLanes <= K; l += 4 * kLanes) add_faded_products<4>(t, c, n, j, l, kLanes, products);
-    for (; l + kLanes <= K; l += kLanes) add_faded_products<1>(t, c, n, j, l, kLanes, products);
-    if (l < K) add_faded_products<1>(t, c, n, j, l, K - l, products);
+    for_columns(K, [&](auto vectors, int64_t l, int64_t lanes) {
+      add_faded_products<decltype(vectors)::count>(t, c, n, j, l, lanes, products);
+    });
   }
   transpose(by_key, kChunk, kChunk, kChunk, c.a, kChunk);
 }
