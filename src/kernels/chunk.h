@@ -9,6 +9,7 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 
 constexpr int64_t kChunk = 16;  // tokens
+
 // As many vectors as go together.
 template <int J>
 struct Vectors {

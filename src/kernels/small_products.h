@@ -31,6 +31,7 @@ struct Product {
   int64_t inner;
   const float* row_scale = nullptr;  // [m]: rows of what it is added to are multiplied by it first
 };
+
 // Rows that are wanted soon, asked for a little at a time between tiles of products. The rows of one head lie so far
 // apart that the processor does not foresee them, and all at once they would be waited for.
 class Ahead {
@@ -54,7 +55,7 @@ class Ahead {
 
  private:
   static constexpr int64_t kLine = 16;          // floats
-  static constexpr int64_t kLines = 4;          // at a time
+  static constexpr int64_t kLines = 4;          // at a time, past the end of a row that is no multiple
   static constexpr int64_t kOperations = 1600;  // between them: all has been asked for when a chunk's products are done
   struct Piece {
     Rows rows;
@@ -137,6 +138,7 @@ template <int N>
   int64_t l = 0;
   for (; l + kTileColumns * kLanes <= n; l += kTileColumns * kLanes)
     product_columns<kTileColumns>(m, products, c, l, kLanes);
+  for (; l + 2 * kLanes <= n; l += 2 * kLanes) product_columns<2>(m, products, c, l, kLanes);
   for (; l + kLanes <= n; l += kLanes) product_columns<1>(m, products, c, l, kLanes);
   if (l < n) product_columns<1>(m, products, c, l, n - l);
 }
