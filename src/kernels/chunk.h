@@ -10,53 +10,128 @@ namespace sennit::kernels::SENNIT_LEVEL {
 
 constexpr int64_t kChunk = 16;  // tokens
 
+// As many vectors as go together.
+template <int J>
+struct Vectors {
+  static constexpr int count = J;
+};
+
+// Calls body(Vectors<J>, l, lanes) for runs of columns that cover [0, n), J vectors from column l; the last vector has
+// `lanes` lanes (all, if J > 1).
+template <class Body>
+SENNIT_INLINE void for_columns(int64_t n, Body&& body) {
+  int64_t l = 0;
+  for (; l + 8 * kLanes <= n; l += 8 * kLanes) body(Vectors<8>{}, l, int64_t{kLanes});
+  for (; l + 4 * kLanes <= n; l += 4 * kLanes) body(Vectors<4>{}, l, int64_t{kLanes});
+  for (; l + kLanes <= n; l += kLanes) body(Vectors<1>{}, l, int64_t{kLanes});
+  if (l < n) body(Vectors<1>{}, l, n - l);
+}
+
 namespace {
 
 // to [n, dim] = x's rows. Rows of one head in [T, heads, dim] often lie a power of two apart and share few sets of the
 // cache, so that what many products read is gathered first.
 [[maybe_unused]] void gather(Rows x, int64_t n, int64_t dim, float* to) {
-  for (int64_t i = 0; i < n; ++i) copy(x[i], to + i * dim, dim);
+  constexpr int64_t kLine = 16;  // floats
+  int64_t l = 0;
+  for (; l + kLine <= dim; l += kLine)
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t p = 0; p < kLine; p += kLanes) store(to + i * dim + l + p, load(x[i] + l + p));
+  for (int64_t i = 0; i < n; ++i) copy(x[i] + l, to + i * dim + l, dim - l);
 }
 
-// to's rows += from [n, dim]
-[[maybe_unused]] void add_rows(const float* from, int64_t n, int64_t dim, float* to, int64_t stride) {
+// x's rows [n, dim] times a factor each
+[[maybe_unused]] void scaled_rows(Rows x, const float* factor, int64_t n, int64_t dim, float* to) {
   for (int64_t i = 0; i < n; ++i)
-    for_lanes(dim, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from + i * dim + l, k), k); });
+    for_lanes(dim, [&](int64_t l, int64_t k) { store_n(to + i * dim + l, load_n(x[i] + l, k) * set(factor[i]), k); });
 }
 
-template <int P, class Advance>
-SENNIT_INLINE void add_lower_products(Rows x, Rows y, int64_t n, float* a, int64_t l, int64_t lanes,
-                                      const Advance& advance, int64_t back) {
-  for (int64_t j = 0; j < n; ++j) {
-    vf right[P];
-    for (int p = 0; p < P; ++p) right[p] = load_n(y[j] + l + p * kLanes, lanes);
-    for (int64_t i = j + back; i < n; ++i) {
-      vf s = zero();
-      for (int p = 0; p < P; ++p) {
-        const int64_t at = l + p * kLanes;
-        if (i > j + back) right[p] = advance(right[p], i - back, at, lanes);
-        s = fma(load_n(x[i] + at, lanes), right[p], s);
-      }
-      a[i * kChunk + j] += sum(s);
+// to's rows += from's [n, dim]
+[[maybe_unused]] void add_rows(Rows from, int64_t n, int64_t dim, float* to, int64_t stride) {
+  for (int64_t i = 0; i < n; ++i)
+    for_lanes(dim, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from[i] + l, k), k); });
+}
+
+// From one row of a state to the next while it is worked on: a power of two would put a column of tiles into few sets
+// of the cache.
+SENNIT_INLINE int64_t state_stride(int64_t dim) {
+  return dim % 32 == 0 ? dim + 16 : dim;
+}
+
+// A state [rows, dim]; from == nullptr stands for zeros.
+[[maybe_unused]] void copy_state(const float* from, int64_t from_stride, int64_t rows, int64_t dim, float* to,
+                                 int64_t to_stride) {
+  for (int64_t i = 0; i < rows; ++i) copy(from ? from + i * from_stride : nullptr, to + i * to_stride, dim);
+}
+
+// [dim, rows]: the transpose of a state [rows, dim], contiguous; from == nullptr stands for zeros.
+[[maybe_unused]] void transpose_state(const float* from, int64_t rows, int64_t dim, float* to, int64_t to_stride) {
+  if (from)
+    transpose(from, dim, rows, dim, to, to_stride);
+  else
+    copy_state(nullptr, 0, dim, rows, to, to_stride);
+}
+
+// The sums over rows of a b, for the lanes of one column of vectors; in four partial sums, not to wait for each
+// addition.
+SENNIT_INLINE vf column_dots(const float* a, const float* b, int64_t stride, int64_t rows, int64_t lanes) {
+  vf s[4] = {zero(), zero(), zero(), zero()};
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4)
+    for (int64_t j = 0; j < 4; ++j)
+      s[j] = fma(load_n(a + (i + j) * stride, lanes), load_n(b + (i + j) * stride, lanes), s[j]);
+  for (; i < rows; ++i) s[0] = fma(load_n(a + i * stride, lanes), load_n(b + i * stride, lanes), s[0]);
+  return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+// The sum of a b over states [rows, dim].
+[[maybe_unused]] float state_dot(const float* a, const float* b, int64_t stride, int64_t rows, int64_t dim) {
+  vf s = zero();
+  for_lanes(dim, [&](int64_t l, int64_t lanes) { s = s + column_dots(a + l, b + l, stride, rows, lanes); });
+  return sum(s);
+}
+
+// Rows [i, i + R) by rows [j, j + 4) of a [n, kChunk], see lower_products; rows past the last one are the last one
+// again.
+template <int R>
+SENNIT_INLINE void pair_tile(Rows x, Rows y, int64_t dim, int64_t n, int64_t i, int64_t j, float* a) {
+  const auto row = [&](Rows rows, int64_t at) { return rows[at < n ? at : n - 1]; };
+  const float *left[R], *right[4] = {row(y, j), row(y, j + 1), row(y, j + 2), row(y, j + 3)};
+  vf s[R][4];
+  for (int r = 0; r < R; ++r) {
+    left[r] = row(x, i + r);
+    for (vf& sum : s[r]) sum = zero();
+  }
+  for_lanes(dim, [&](int64_t l, int64_t lanes) {
+    vf key[4];
+    for (int c = 0; c < 4; ++c) key[c] = load_n(right[c] + l, lanes);
+    for (int r = 0; r < R; ++r) {
+      const vf query = load_n(left[r] + l, lanes);
+      for (int c = 0; c < 4; ++c) s[r][c] = fma(query, key[c], s[r][c]);
     }
+  });
+  for (int r = 0; r < R; ++r) add_sums(s[r], a + (i + r) * kChunk + j);
+}
+
+// a [kChunk, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i - back, 0 elsewhere.
+[[maybe_unused]] void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, int64_t back = 0) {
+  constexpr int kPairRows = kLanes == 8 ? 2 : 4;
+  copy(nullptr, a, kChunk * kChunk);
+  for (int64_t i = 0; i < n; i += kPairRows)
+    for (int64_t j = 0; j < i + kPairRows - back; j += 4) pair_tile<kPairRows>(x, y, dim, n, i, j, a);
+  for (int64_t i = 0; i < kChunk; ++i) {
+    const int64_t kept = i < n ? i + 1 - back : 0;
+    copy(nullptr, a + i * kChunk + kept, kChunk - kept);
   }
 }
 
-// a [n, kChunk] = the inner products of x_i and y_j [n, dim] for j <= i - back, 0 elsewhere. advance(r, i, l, lanes)
-// takes the lanes of y_j from column l from token i - 1 to token i; token i meets it as it is at token i - back.
-template <class Advance>
-SENNIT_INLINE void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, const Advance& advance,
-                                  int64_t back = 0) {
-  copy(nullptr, a, kChunk * kChunk);
-  int64_t l = 0;
-  for (; l + 4 * kLanes <= dim; l += 4 * kLanes) add_lower_products<4>(x, y, n, a, l, kLanes, advance, back);
-  for (; l + kLanes <= dim; l += kLanes) add_lower_products<1>(x, y, n, a, l, kLanes, advance, back);
-  if (l < dim) add_lower_products<1>(x, y, n, a, l, dim - l, advance, back);
-}
-
-[[maybe_unused]] void lower_products(Rows x, Rows y, int64_t dim, int64_t n, float* a, int64_t back = 0) {
-  lower_products(
-      x, y, dim, n, a, [](vf right, int64_t, int64_t, int64_t) { return right; }, back);
+// pair [n, kChunk] = alpha_{j+1} ... alpha_i for j <= i, else 0
+[[maybe_unused]] void pair_decays(const float* alpha, int64_t n, float* pair) {
+  copy(nullptr, pair, kChunk * kChunk);
+  for (int64_t j = 0; j < n; ++j) {
+    float product = pair[j * kChunk + j] = 1;
+    for (int64_t i = j + 1; i < n; ++i) pair[i * kChunk + j] = product *= alpha[i];
+  }
 }
 
 // In four interleaved partial sums, since a single one would wait for every addition.

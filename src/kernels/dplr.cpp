@@ -18,32 +18,47 @@ struct Token {
         a(t.a + i * t.stride),
         b(t.b + i * t.stride),
         e(decays) {
-    for_lanes(t.key_dim,
-              [&](int64_t l, int64_t lanes) { store_n(e + l, exp(load_n(t.g + i * t.stride + l, lanes)), lanes); });
+    for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) {
+      store_n(e + l, exp_decay(load_n(t.g + i * t.stride + l, lanes)), lanes);
+    });
   }
 };
 
 // J vectors of a^T S, from column l.
 template <int J>
 SENNIT_INLINE void read_old(const DplrTask& t, const Token& x, const float* s, int64_t l, int64_t lanes, vf (&z)[J]) {
-  for (int j = 0; j < J; ++j) z[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i)
-    for (int j = 0; j < J; ++j) z[j] = fma(set(x.a[i]), load_n(s + i * t.value_dim + l + j * kLanes, lanes), z[j]);
+  vf odd[J];
+  for (int j = 0; j < J; ++j) z[j] = odd[j] = zero();
+  int64_t i = 0;
+  const int64_t stride = t.value_dim;
+  for (s += l; i + 2 <= t.key_dim; i += 2, s += 2 * stride)
+    for (int j = 0; j < J; ++j) {
+      z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
+      odd[j] = fma(set(x.a[i + 1]), load_n(s + stride + j * kLanes, lanes), odd[j]);
+    }
+  for (int j = 0; j < J; ++j) {
+    if (i < t.key_dim) z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
+    z[j] = z[j] + odd[j];
+  }
 }
 
+// Stores may alias the task and the token: what the loop needs is copied.
 template <int J>
-SENNIT_INLINE void step_columns(const DplrTask& t, const Token& x, const float* from, float* to, float* y, int64_t l,
+SENNIT_INLINE void step_columns(const DplrTask& t, const Token x, const float* from, float* to, float* y, int64_t l,
                                 int64_t lanes) {
+  const int64_t key_dim = t.key_dim, stride = t.value_dim;
   vf z[J], value[J], out[J];
   read_old(t, x, from, l, lanes, z);
   for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i)
+  from += l, to += l;
+  for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
+    const vf key = set(x.k[i]), query = set(x.q[i]), b = set(x.b[i]), decay = set(x.e[i]);
     for (int j = 0; j < J; ++j) {
-      const int64_t at = i * t.value_dim + l + j * kLanes;
-      const vf s = fma(set(x.k[i]), value[j], fma(set(x.b[i]), z[j], set(x.e[i]) * load_n(from + at, lanes)));
-      store_n(to + at, s, lanes);
-      out[j] = fma(set(x.q[i]), s, out[j]);
+      const vf s = fma(key, value[j], fma(b, z[j], decay * load_n(from + j * kLanes, lanes)));
+      store_n(to + j * kLanes, s, lanes);
+      out[j] = fma(query, s, out[j]);
     }
+  }
   for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
 }
 
@@ -87,28 +102,44 @@ void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* bef
   const int64_t V = t.value_dim, row = i * t.stride;
   const Token x(t, i, w.e);
   for_lanes(V, [&](int64_t l, int64_t lanes) {
-    vf z[1];
-    read_old(t, x, before, l, lanes, z);
-    store_n(w.z + l, z[0], lanes);
+    vf old[1];
+    read_old(t, x, before, l, lanes, old);
+    store_n(w.z + l, old[0], lanes);
   });
   copy(nullptr, w.dz, V);
-  float* dv = into.v + i * t.v_stride;
+  const float* z = w.z;
+  float *dz = w.dz, *dv = into.v + i * t.v_stride;
   for (int64_t p = 0; p < t.key_dim; ++p) {
     float* ds = w.ds + p * V;
-    into.q[row + p] += t.scale * dot(after + p * V, dy, V);
-    add_scaled(t.scale * x.q[p], dy, ds, V);
-    into.k[row + p] += dot(ds, x.v, V);
-    into.b[row + p] += dot(ds, w.z, V);
-    add_scaled(x.k[p], ds, dv, V);
-    add_scaled(x.b[p], ds, w.dz, V);
+    const float* s = after + p * V;
+    const vf query = set(t.scale * x.q[p]), key = set(x.k[p]), weight = set(x.b[p]);
+    vf dq = zero(), dk = zero(), db = zero();
+    for_lanes(V, [&](int64_t l, int64_t lanes) {
+      const vf g = load_n(dy + l, lanes), d = fma(query, g, load_n(ds + l, lanes));
+      store_n(ds + l, d, lanes);
+      dq = fma(load_n(s + l, lanes), g, dq);
+      dk = fma(load_n(x.v + l, lanes), d, dk);
+      db = fma(load_n(z + l, lanes), d, db);
+      store_n(dv + l, fma(key, d, load_n(dv + l, lanes)), lanes);
+      store_n(dz + l, fma(weight, d, load_n(dz + l, lanes)), lanes);
+    });
+    into.q[row + p] += t.scale * sum(dq);
+    into.k[row + p] += sum(dk);
+    into.b[row + p] += sum(db);
   }
   for (int64_t p = 0; p < t.key_dim; ++p) {
     float* ds = w.ds + p * V;
-    into.a[row + p] += dot(before + p * V, w.dz, V);
-    into.g[row + p] += x.e[p] * dot(before + p * V, ds, V);
-    for_lanes(V, [&](int64_t l, int64_t k) {
-      store_n(ds + l, fma(set(x.a[p]), load_n(w.dz + l, k), set(x.e[p]) * load_n(ds + l, k)), k);
+    const float* s = before + p * V;
+    const vf read = set(x.a[p]), decay = set(x.e[p]);
+    vf da = zero(), dg = zero();
+    for_lanes(V, [&](int64_t l, int64_t lanes) {
+      const vf d = decay * load_n(ds + l, lanes), through = load_n(dz + l, lanes), old = load_n(s + l, lanes);
+      da = fma(old, through, da);
+      dg = fma(old, d, dg);
+      store_n(ds + l, fma(read, through, d), lanes);
     });
+    into.a[row + p] += sum(da);
+    into.g[row + p] += sum(dg);
   }
 }
 

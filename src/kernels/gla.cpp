@@ -1,49 +1,42 @@
 #include "kernels/gla.h"
 
-#include "kernels/chunk.h"
+#include "kernels/gla_chunk.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-// exp(g) of up to kChunk tokens: e [n, key_dim] for Decay::vector, e [n] for Decay::scalar.
-template <Decay D>
-SENNIT_INLINE void load_decays(const GlaTask& t, int64_t first, int64_t n, float* e) {
-  for (int64_t i = 0; i < n && D != Decay::none; ++i) {
-    const float* g = t.g + (first + i) * t.g_stride;
-    if constexpr (D == Decay::vector)
-      for_lanes(t.key_dim, [&](int64_t l, int64_t k) { store_n(e + i * t.key_dim + l, exp(load_n(g + l, k)), k); });
-    else
-      store_n(e + i, exp(set(*g)), 1);
-  }
-}
+// The rows of one token.
+struct Token {
+  const float *q, *k, *v, *e;  // e: its decays
+};
 
-// a exp(g_i) for the key channels from l.
-template <Decay D>
-SENNIT_INLINE vf decay(vf a, const float* e, int64_t key_dim, int64_t i, int64_t l, int64_t lanes) {
-  if constexpr (D == Decay::vector) return a * load_n(e + i * key_dim + l, lanes);
-  if constexpr (D == Decay::scalar) return a * set(e[i]);
-  return a;
-}
-
-// The J vectors of S, from column l, through one token.
-template <Decay D, int J>
-SENNIT_INLINE void step_columns(const GlaTask& t, const float* q, const float* k, const float* v, const float* e,
-                                const float* from, float* to, float* y, int64_t l, int64_t lanes) {
+// The J vectors of S, from column l, through one token. Stores may alias the task: what the loop needs is copied.
+template <Decay D, bool Before, int J>
+SENNIT_INLINE void step_columns(const GlaTask& t, Token x, const float* from, float* to, float* y, int64_t l,
+                                int64_t lanes) {
+  const int64_t key_dim = t.key_dim, stride = t.value_dim;
   vf value[J], out[J];
-  for (int j = 0; j < J; ++j) value[j] = load_n(v + l + j * kLanes, lanes), out[j] = zero();
-  for (int64_t i = 0; i < t.key_dim; ++i) {
-    const vf key = set(k[i]), query = set(q[i]);
+  for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
+  from += l, to += l;
+  for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
+    const vf key = set(x.k[i]), query = set(x.q[i]),
+             decay = set(D == Decay::none ? 1 : x.e[D == Decay::vector ? i : 0]);
     for (int j = 0; j < J; ++j) {
-      const int64_t at = i * t.value_dim + l + j * kLanes;
-      vf s = load_n(from + at, lanes);
-      if (t.reads_before) out[j] = fma(query, s, out[j]);
-      if (D != Decay::none) s = s * set(e[D == Decay::vector ? i : 0]);
-      s = fma(key, value[j], s);
-      store_n(to + at, s, lanes);
-      if (!t.reads_before) out[j] = fma(query, s, out[j]);
+      vf s = load_n(from + j * kLanes, lanes);
+      if (Before) out[j] = fma(query, s, out[j]);
+      s = fma(key, value[j], D == Decay::none ? s : s * decay);
+      store_n(to + j * kLanes, s, lanes);
+      if (!Before) out[j] = fma(query, s, out[j]);
     }
   }
   for (int j = 0; j < J; ++j) store_n(y + l + j * kLanes, out[j] * set(t.scale), lanes);
+}
+
+template <Decay D, bool Before>
+SENNIT_INLINE void step(const GlaTask& t, Token x, const float* from, float* to, float* y) {
+  for_columns(t.value_dim, [&](auto vectors, int64_t l, int64_t lanes) {
+    step_columns<D, Before, decltype(vectors)::count>(t, x, from, to, y, l, lanes);
+  });
 }
 
 template <Decay D>
@@ -53,78 +46,14 @@ void recurrent_with(const GlaTask& t, const float* s0, float* s_end, float* y, i
   float* s = s_end ? s_end : pieces.take(t.key_dim * t.value_dim);
   if (!s0 || t.length == 0) copy(s0, s, t.key_dim * t.value_dim);
   const float* from = s0 ? s0 : s;
-  for (int64_t i = 0; i < t.length; ++i, from = s) {
+  for (int64_t i = 0; i < t.length; ++i, from = s, y += y_stride) {
     load_decays<D>(t, i, 1, e);
-    const float *q = t.q + i * t.q_stride, *k = t.k + i * t.k_stride, *v = t.v + i * t.v_stride;
-    float* out = y + i * y_stride;
-    int64_t l = 0;
-    for (; l + 4 * kLanes <= t.value_dim; l += 4 * kLanes) step_columns<D, 4>(t, q, k, v, e, from, s, out, l, kLanes);
-    for (; l + kLanes <= t.value_dim; l += kLanes) step_columns<D, 1>(t, q, k, v, e, from, s, out, l, kLanes);
-    if (l < t.value_dim) step_columns<D, 1>(t, q, k, v, e, from, s, out, l, t.value_dim - l);
+    const Token x{t.q + i * t.q_stride, t.k + i * t.k_stride, t.v + i * t.v_stride, e};
+    if (t.reads_before)
+      step<D, true>(t, x, from, s, y);
+    else
+      step<D, false>(t, x, from, s, y);
   }
-}
-
-// The tokens of a chunk.
-struct Tokens {
-  int64_t first, n;
-  Rows q, k, v;
-  SENNIT_INLINE Tokens(const GlaTask& t, int64_t begin)
-      : first(begin),
-        n(t.length - begin < kChunk ? t.length - begin : kChunk),
-        q{t.q + begin * t.q_stride, t.q_stride},
-        k{t.k + begin * t.k_stride, t.k_stride},
-        v{t.v + begin * t.v_stride, t.v_stride} {}
-};
-
-// What the products of a chunk of n tokens need.
-struct Chunk {
-  float* e;      // exp(g), see load_decays
-  float* qd;     // [n, K] scale q_i exp(g_1 + ... + g_r), where token i reads after token r: itself, or that before it
-  float* kd;     // [n, K] k_j exp(g_{j+1} + ... + g_n)
-  float* total;  // [K] exp(g_1 + ... + g_n)
-  float* a;      // [n, kChunk] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0
-  SENNIT_INLINE Chunk(const GlaTask& t, Scratch& pieces) {
-    for (float** p : {&e, &qd, &kd}) *p = pieces.take(kChunk * t.key_dim);
-    total = pieces.take(t.key_dim);
-    a = pieces.take(kChunk * kChunk);
-  }
-};
-
-template <Decay D>
-SENNIT_INLINE void prepare(const GlaTask& t, const Tokens& x, const Chunk& c) {
-  const int64_t K = t.key_dim;
-  load_decays<D>(t, x.first, x.n, c.e);
-  for_lanes(K, [&](int64_t l, int64_t lanes) {
-    vf before = set(1), after = set(1);
-    for (int64_t i = 0; i < x.n; ++i) {
-      const vf own = decay<D>(before, c.e, K, i, l, lanes);
-      store_n(c.qd + i * K + l, load_n(x.q[i] + l, lanes) * set(t.scale) * (t.reads_before ? before : own), lanes);
-      before = own;
-    }
-    store_n(c.total + l, before, lanes);
-    for (int64_t j = x.n - 1; j >= 0; --j) {
-      store_n(c.kd + j * K + l, load_n(x.k[j] + l, lanes) * after, lanes);
-      after = decay<D>(after, c.e, K, j, l, lanes);
-    }
-  });
-}
-
-void scale_pairs(float* a, float scale) {
-  for_lanes(kChunk * kChunk, [&](int64_t i, int64_t l) { store_n(a + i, load_n(a + i, l) * set(scale), l); });
-}
-
-// How many tokens back a token reads.
-SENNIT_INLINE int64_t reads_back(const GlaTask& t) {
-  return t.reads_before ? 1 : 0;
-}
-
-template <Decay D>
-SENNIT_INLINE void attention(const GlaTask& t, const Tokens& x, const Chunk& c) {
-  const auto fade = [&](vf key, int64_t i, int64_t l, int64_t lanes) {
-    return decay<D>(key, c.e, t.key_dim, i, l, lanes);
-  };
-  lower_products(x.q, x.k, t.key_dim, x.n, c.a, fade, reads_back(t));
-  scale_pairs(c.a, t.scale);
 }
 
 template <Decay D>
@@ -132,34 +61,42 @@ void chunked_with(const GlaTask& t, const float* s0, float* s_end, float* y, int
   const int64_t K = t.key_dim, V = t.value_dim;
   Scratch pieces(scratch);
   const Chunk c(t, pieces);
-  float* s = s_end ? s_end : pieces.take(K * V);
-  copy(s0, s, K * V);
+  float* s = pieces.take(K * state_stride(V));
+  copy_state(s0, V, K, V, s, state_stride(V));
   for (int64_t first = 0; first < t.length; first += kChunk, y += kChunk * y_stride) {
     const Tokens x(t, first);
+    Ahead ahead = tokens_ahead<D>(t, first + kChunk);
+    if (first + kChunk < t.length) ahead.add({y + kChunk * y_stride, y_stride}, Tokens(t, first + kChunk).n, V);
     prepare<D>(t, x, c);
     attention<D>(t, x, c);
-    multiply({x.n, V, K}, {c.qd, K, 1}, {s, V}, {.p = y, .stride = y_stride});
-    add_lower_multiply(x.n, V, {c.a, kChunk, 1}, x.v, y, y_stride);
-    multiply({K, V, x.n}, {c.kd, 1, K}, x.v, {.p = s, .stride = V, .start = s, .row_scale = c.total});
+    constexpr bool kScaledKeys = D == Decay::vector;
+    const Product products[] = {{{kScaledKeys ? c.qd : c.q, K, 1}, {s, state_stride(V)}, K},
+                                {{c.a, kChunk, 1, Part::lower}, {c.v, V}, x.n, kScaledKeys ? nullptr : c.before}};
+    multiply(x.n, V, products, {.p = y, .stride = y_stride, .ahead = &ahead});
+    advance_state<D, false>(t, x.n, c, s, s, ahead);
   }
+  if (s_end) copy_state(s, state_stride(V), K, V, s_end, V);
 }
 
 // Buffers of the backward pass, beside a Chunk. States are transposed, [V, K], so that key channels are lanes.
 struct Backward {
-  float* states;   // [chunks, V, K] at the start of each chunk
+  float* states;   // [chunks, V, K] at the start of each chunk, rows state_stride(K) apart, as those of ds
   float* ds;       // [V, K] gradient of the state at the chunk's end
   float* ds_rows;  // [K, V] the same
   float* da;       // [n, kChunk]
-  float* dq;       // [n, K] before the decay from the chunk's start
-  float* dk;       // [n, K] before the decay to the chunk's end
+  float* dq;       // [n, K] through the state at the chunk's start; with Decay::vector before the decay from there
+  float* dk;       // [n, K] through the state at the chunk's end; with Decay::vector before the decay to there
+  float* dg;       // [n, K] with Decay::vector
   float* dy;       // [n, V]
+  float* dyd;      // [n, V] before_i dy_i, but with Decay::vector
   float* dv;       // [n, V]
   SENNIT_INLINE Backward(const GlaTask& t, Scratch& pieces) {
-    states = pieces.take((t.length + kChunk - 1) / kChunk * t.key_dim * t.value_dim);
-    for (float** p : {&ds, &ds_rows}) *p = pieces.take(t.key_dim * t.value_dim);
+    states = pieces.take((t.length + kChunk - 1) / kChunk * state_stride(t.key_dim) * t.value_dim);
+    ds = pieces.take(state_stride(t.key_dim) * t.value_dim);
+    ds_rows = pieces.take(t.key_dim * state_stride(t.value_dim));
     da = pieces.take(kChunk * kChunk);
-    for (float** p : {&dq, &dk}) *p = pieces.take(kChunk * t.key_dim);
-    for (float** p : {&dy, &dv}) *p = pieces.take(kChunk * t.value_dim);
+    for (float** p : {&dq, &dk, &dg}) *p = pieces.take(kChunk * t.key_dim);
+    for (float** p : {&dy, &dyd, &dv}) *p = pieces.take(kChunk * t.value_dim);
   }
 };
 
@@ -169,138 +106,165 @@ struct Gradients {
 
 template <Decay D>
 SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chunk& c, const Backward& b) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  if (s0)
-    transpose(s0, V, K, V, b.states, K);
-  else
-    copy(nullptr, b.states, K * V);
+  const int64_t size = state_stride(t.key_dim) * t.value_dim;
+  transpose_state(s0, t.key_dim, t.value_dim, b.states, state_stride(t.key_dim));
   float* s = b.states;
-  for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += K * V) {
+  for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += size) {
     const Tokens x(t, first);
+    Ahead ahead = tokens_ahead<D>(t, first + kChunk);
     prepare<D>(t, x, c);
-    multiply({V, K, x.n}, {x.v.p, 1, x.v.stride}, {c.kd, K},
-             {.p = s + K * V, .stride = K, .start = s, .column_scale = c.total});
+    advance_state<D, true>(t, x.n, c, s, s + size, ahead);
   }
 }
 
 // dg_t gathers every path from a token (or the state) before t to one at or after t. Each path is a sum of its own, so
 // that nothing cancels: after a violent gate the little that passes keeps its precision.
-struct Paths {
-  vf to[kChunk];      // by the token at which they end
-  vf across[kChunk];  // dg of each token
-};
 
-// Through the state: from the chunk's start to its end, from its start to token i, from token j to its end.
+// Decay::vector, the lanes of key channels from l: dg of the paths through the state, from the chunk's start to its
+// end, from its start to token i, from token j to its end.
 SENNIT_INLINE void state_paths(const GlaTask& t, const Chunk& c, const Backward& b, vf through, int64_t n, int64_t l,
-                               int64_t lanes, Paths& paths) {
+                               int64_t lanes, vf (&dg)[kChunk]) {
   const int64_t K = t.key_dim;
   vf later = through, earlier = zero();
   for (int64_t i = n - 1; i >= 0; --i) {
     const vf own = fma(load_n(c.qd + i * K + l, lanes), load_n(b.dq + i * K + l, lanes), later);
-    paths.across[i] = t.reads_before ? later : own;
+    dg[i] = t.reads_before ? later : own;
     later = own;
   }
   for (int64_t j = 0; j < n; ++j) {
-    paths.across[j] = paths.across[j] + earlier;
+    dg[j] = dg[j] + earlier;
     earlier = fma(load_n(c.kd + j * K + l, lanes), load_n(b.dk + j * K + l, lanes), earlier);
   }
 }
 
-// Within the chunk, key channels from l: adds to dq (kept in `query`) and dk, and for Decay::vector to `paths`.
-template <Decay D>
-SENNIT_INLINE void inner_paths(const GlaTask& t, const Tokens& x, const Chunk& c, const float* da, int64_t l,
-                               int64_t lanes, vf (&query)[kChunk], vf (&key)[kChunk], Paths& paths) {
-  for (int64_t i = 0; i < x.n; ++i) paths.to[i] = zero();
-  for (int64_t j = 0; j < x.n; ++j) {
-    const int64_t first_crossed = j + reads_back(t);
-    const vf kj = load_n(x.k[j] + l, lanes), here = set(da[j * kChunk + j]);
-    vf w = set(1), dk = fma(here, load_n(x.q[j] + l, lanes), key[j]), crossing = zero();
-    query[j] = fma(here, kj, query[j]);
-    for (int64_t i = j + 1; i < x.n; ++i) {
-      const vf own = decay<D>(w, c.e, t.key_dim, i, l, lanes);
-      const vf d = (t.reads_before ? w : own) * set(da[i * kChunk + j]), dq = d * load_n(x.q[i] + l, lanes);
+// Those within the chunk: their dq and dk, and adds to dg.
+template <bool Before>
+SENNIT_INLINE void inner_paths(const float* q, const float* k, const float* e, int64_t K, int64_t n, const float* da,
+                               int64_t lanes, vf (&dq)[kChunk], vf (&dk)[kChunk], vf (&dg)[kChunk]) {
+  for (int64_t i = 0; i < n; ++i) dq[i] = zero();
+  for (int64_t j = 0; j < n; ++j) {
+    const vf kj = load_n(k + j * K, lanes), here = set(da[j * kChunk + j]);
+    vf w = set(1), own_dk = here * load_n(q + j * K, lanes), crossing = zero();
+    dq[j] = fma(here, kj, dq[j]);
+    for (int64_t i = j + 1; i < n; ++i) {
+      const vf qi = load_n(q + i * K, lanes), own = w * load_n(e + i * K, lanes);
+      const vf d = (Before ? w : own) * set(da[i * kChunk + j]), to = fma(d, kj, dq[i]);
       w = own;
-      query[i] = fma(d, kj, query[i]);
-      dk = dk + dq;
-      if (D != Decay::vector) continue;
-      paths.to[i] = fma(dq, kj, paths.to[i]);
-      if (i > first_crossed) crossing = crossing + paths.to[i];
+      dq[i] = to;
+      own_dk = fma(d, qi, own_dk);
+      if (!Before || i > j + 1) crossing = fma(qi, to, crossing);  // from all tokens up to j to token i
     }
-    key[j] = dk;
-    if (D == Decay::vector && j + 1 < x.n) paths.across[j + 1] = paths.across[j + 1] + crossing;
+    dk[j] = own_dk;
+    if (j + 1 < n) dg[j + 1] = dg[j + 1] + crossing;
   }
 }
 
-// The sums over rows of a b, for the lanes of one column of vectors; in four partial sums, not to wait for each
-// addition.
-SENNIT_INLINE vf column_dots(const float* a, const float* b, int64_t stride, int64_t rows, int64_t lanes) {
-  vf s[4] = {zero(), zero(), zero(), zero()};
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4)
-    for (int64_t j = 0; j < 4; ++j)
-      s[j] = fma(load_n(a + (i + j) * stride, lanes), load_n(b + (i + j) * stride, lanes), s[j]);
-  for (; i < rows; ++i) s[0] = fma(load_n(a + i * stride, lanes), load_n(b + i * stride, lanes), s[0]);
-  return (s[0] + s[1]) + (s[2] + s[3]);
-}
-
-// The key channels of a chunk's gradients, from the products in `b`.
-template <Decay D>
-SENNIT_INLINE void key_gradients(const GlaTask& t, const Tokens& x, const Chunk& c, const Backward& b, const float* s,
-                                 const Gradients& to) {
-  const int64_t K = t.key_dim, n = x.n;
+// Decay::vector: adds dq, dk and dg, from the products in `b`.
+void channel_gradients(const GlaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s,
+                       const Gradients& to) {
+  const int64_t K = t.key_dim;
   for_lanes(K, [&](int64_t l, int64_t lanes) {
-    vf query[kChunk], key[kChunk], before = set(t.scale), after = set(1);
+    vf dq[kChunk], dk[kChunk], dg[kChunk], before = set(t.scale), after = set(1);
+    const vf through = column_dots(s + l, b.ds + l, state_stride(K), t.value_dim, lanes);
+    state_paths(t, c, b, through * load_n(c.total + l, lanes), n, l, lanes, dg);
+    if (t.reads_before)
+      inner_paths<true>(c.q + l, c.k + l, c.e + l, K, n, b.da, lanes, dq, dk, dg);
+    else
+      inner_paths<false>(c.q + l, c.k + l, c.e + l, K, n, b.da, lanes, dq, dk, dg);
     for (int64_t i = 0; i < n; ++i) {
-      const vf own = decay<D>(before, c.e, K, i, l, lanes);
-      query[i] = (t.reads_before ? before : own) * load_n(b.dq + i * K + l, lanes);
+      const int64_t at = i * K + l;
+      const vf own = before * load_n(c.e + at, lanes);
+      store_n(b.dq + at, fma(t.reads_before ? before : own, load_n(b.dq + at, lanes), dq[i]), lanes);
+      store_n(b.dg + at, dg[i], lanes);
       before = own;
     }
     for (int64_t j = n - 1; j >= 0; --j) {
-      key[j] = after * load_n(b.dk + j * K + l, lanes);
-      after = decay<D>(after, c.e, K, j, l, lanes);
-    }
-    Paths paths;
-    if (D != Decay::none) {
-      const vf through = column_dots(s + l, b.ds + l, K, t.value_dim, lanes);
-      state_paths(t, c, b, through * after, n, l, lanes, paths);
-    }
-    inner_paths<D>(t, x, c, b.da, l, lanes, query, key, paths);
-    for (int64_t i = 0; i < n; ++i) {
-      add_n(to.dq + i * t.q_stride + l, query[i], lanes);
-      add_n(to.dk + i * t.k_stride + l, key[i], lanes);
-      if (D == Decay::vector) add_n(to.dg + i * t.g_stride + l, paths.across[i], lanes);
-      if (D == Decay::scalar) to.dg[i * t.g_stride] += sum(paths.across[i]);
+      const int64_t at = j * K + l;
+      store_n(b.dk + at, fma(after, load_n(b.dk + at, lanes), dk[j]), lanes);
+      after = after * load_n(c.e + at, lanes);
     }
   });
+  add_rows({b.dq, K}, n, K, to.dq, t.q_stride);
+  add_rows({b.dk, K}, n, K, to.dk, t.k_stride);
+  add_rows({b.dg, K}, n, K, to.dg, t.g_stride);
 }
 
-// The paths within the chunk for Decay::scalar, which are the same for all key channels; da is before the scale.
-void scalar_inner_paths(const GlaTask& t, const float* a, const float* da, int64_t n, float* dg) {
-  float weight[kChunk * kChunk];
-  for (int64_t i = 0; i < n * kChunk; ++i) weight[i] = a[i] * da[i];
-  add_crossing(weight + reads_back(t) * kChunk, n - reads_back(t), dg, t.g_stride);
+// Decay::scalar: dg, from the products in `b`; pairs [n, kChunk] is the gradient of each pair's log decay.
+void token_decay_gradients(const GlaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s,
+                           const float* pairs, float* dg) {
+  const int64_t K = t.key_dim, back = reads_back(t);
+  add_crossing(pairs + back * kChunk, n - back, dg, t.g_stride);
+  float later = c.total[0] * state_dot(s, b.ds, state_stride(K), t.value_dim, K), earlier = 0;
+  for (int64_t i = n - 1; i >= 0; --i) {
+    const float own = later + dot(c.q + i * K, b.dq + i * K, K);
+    dg[i * t.g_stride] += t.reads_before ? later : own;
+    later = own;
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    dg[j * t.g_stride] += earlier;
+    earlier += dot(c.k + j * K, b.dk + j * K, K);
+  }
+}
+
+// Decay::none and Decay::scalar: adds dq, dk and dg, from the products in `b` and the gradient da of the pairs.
+template <Decay D>
+SENNIT_INLINE void token_gradients(const GlaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s,
+                                   const Gradients& to) {
+  const int64_t K = t.key_dim;
+  if constexpr (D == Decay::scalar) {
+    float pairs[kChunk * kChunk];
+    for_lanes(n * kChunk,
+              [&](int64_t i, int64_t l) { store_n(pairs + i, load_n(c.a + i, l) * load_n(b.da + i, l), l); });
+    token_decay_gradients(t, n, c, b, s, pairs, to.dg);
+  }
+  scale_pairs<D>(t, n, c, b.da);
+  multiply({n, K, n}, {b.da, kChunk, 1, Part::lower}, {c.k, K}, {.p = b.dq, .stride = K, .start = b.dq});
+  multiply({n, K, n}, {b.da, 1, kChunk, Part::upper}, {c.q, K}, {.p = b.dk, .stride = K, .start = b.dk});
+  add_rows({b.dq, K}, n, K, to.dq, t.q_stride);
+  add_rows({b.dk, K}, n, K, to.dk, t.k_stride);
+}
+
+// The next chunk to be done is that before this one.
+template <Decay D>
+SENNIT_INLINE Ahead gradients_ahead(const GlaTask& t, const Tokens& x, Rows dy, const Gradients& to) {
+  Ahead ahead = tokens_ahead<D>(t, x.first - kChunk);
+  if (x.first > 0) ahead.add({dy[x.first - kChunk], dy.stride}, kChunk, t.value_dim);
+  ahead.add({to.dv, t.v_stride}, x.n, t.value_dim);
+  ahead.add({to.dq, t.q_stride}, x.n, t.key_dim);
+  ahead.add({to.dk, t.k_stride}, x.n, t.key_dim);
+  if (D == Decay::vector) ahead.add({to.dg, t.g_stride}, x.n, t.key_dim);
+  return ahead;
 }
 
 template <Decay D>
 void backward_chunk(const GlaTask& t, const Tokens& x, Rows dy_rows, const Chunk& c, const Backward& b, const float* s,
                     const Gradients& to) {
+  constexpr bool kScaledKeys = D == Decay::vector;
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
-  const Rows dy{b.dy, V};
-  gather(dy_rows, n, V, b.dy);
+  Ahead ahead = gradients_ahead<D>(t, x, dy_rows, to);
+  gather({dy_rows[x.first], dy_rows.stride}, n, V, b.dy);
   prepare<D>(t, x, c);
   attention<D>(t, x, c);
-  lower_products(dy, x.v, V, n, b.da, reads_back(t));
-  if (D == Decay::scalar) scalar_inner_paths(t, c.a, b.da, n, to.dg);
-  scale_pairs(b.da, t.scale);
+  lower_products({b.dy, V}, {c.v, V}, V, n, b.da, reads_back(t));
+  if (!kScaledKeys) scaled_rows({b.dy, V}, c.before, n, V, b.dyd);
 
-  transpose(b.ds, K, V, K, b.ds_rows, V);
-  multiply({n, V, n}, {c.a, 1, kChunk}, dy, {.p = b.dv, .stride = V});
-  multiply({n, V, K}, {c.kd, K, 1}, {b.ds_rows, V}, {.p = b.dv, .stride = V, .start = b.dv});
-  add_rows(b.dv, n, V, to.dv, t.v_stride);
-  multiply({n, K, V}, {b.dy, V, 1}, {s, K}, {.p = b.dq, .stride = K});
-  multiply({n, K, V}, {x.v.p, x.v.stride, 1}, {b.ds, K}, {.p = b.dk, .stride = K});
-  key_gradients<D>(t, x, c, b, s, to);
-  multiply({V, K, n}, {b.dy, 1, V}, {c.qd, K}, {.p = b.ds, .stride = K, .start = b.ds, .column_scale = c.total});
+  const int64_t stride = state_stride(K);
+  transpose(b.ds, stride, V, K, b.ds_rows, state_stride(V));
+  const Product dv[] = {{{kScaledKeys ? c.kd : c.k, K, 1}, {b.ds_rows, state_stride(V)}, K},
+                        {{c.a, 1, kChunk, Part::upper}, {b.dy, V}, n, kScaledKeys ? nullptr : c.after}};
+  multiply(n, V, dv, {.p = b.dv, .stride = V, .ahead = &ahead});
+  add_rows({b.dv, V}, n, V, to.dv, t.v_stride);
+  const float *read = kScaledKeys ? b.dy : b.dyd, *written = kScaledKeys ? c.v : c.vd;
+  multiply({n, K, V}, {read, V, 1}, {s, stride}, {.p = b.dq, .stride = K, .ahead = &ahead});
+  multiply({n, K, V}, {written, V, 1}, {b.ds, stride}, {.p = b.dk, .stride = K, .ahead = &ahead});
+  if constexpr (kScaledKeys) {
+    scale_pairs<D>(t, n, c, b.da);
+    channel_gradients(t, n, c, b, s, to);
+  } else {
+    token_gradients<D>(t, n, c, b, s, to);
+  }
+  multiply({V, K, n}, {read, 1, V}, {kScaledKeys ? c.qd : c.q, K},
+           {.p = b.ds, .stride = stride, .start = b.ds, .column_scale = c.total, .ahead = &ahead});
 }
 
 template <Decay D>
@@ -310,26 +274,24 @@ void backward_with(const GlaTask& t, const float* s0, const float* dy, int64_t d
   Scratch pieces(scratch);
   const Chunk c(t, pieces);
   const Backward b(t, pieces);
-  if (ds_end)
-    transpose(ds_end, V, K, V, b.ds, K);
-  else
-    copy(nullptr, b.ds, K * V);
+  const int64_t stride = state_stride(K);
+  transpose_state(ds_end, K, V, b.ds, stride);
   if (t.length > 0) states_at_chunks<D>(t, s0, c, b);
   for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
     const int64_t first = chunk * kChunk;
     const Gradients here{to.dq + first * t.q_stride, to.dk + first * t.k_stride, to.dv + first * t.v_stride,
                          D == Decay::none ? nullptr : to.dg + first * t.g_stride};
-    backward_chunk<D>(t, Tokens(t, first), {dy + first * dy_stride, dy_stride}, c, b, b.states + chunk * K * V, here);
+    backward_chunk<D>(t, Tokens(t, first), {dy, dy_stride}, c, b, b.states + chunk * stride * V, here);
   }
   if (!ds0) return;
-  transpose(b.ds, K, V, K, b.ds_rows, V);
-  for_lanes(K * V, [&](int64_t i, int64_t l) { add_n(ds0 + i, load_n(b.ds_rows + i, l), l); });
+  transpose(b.ds, stride, V, K, b.ds_rows, state_stride(V));
+  add_rows({b.ds_rows, state_stride(V)}, K, V, ds0, V);
 }
 
 int64_t scratch_floats(const GlaTask& t) {
   Scratch pieces(nullptr);
   Chunk(t, pieces);
-  pieces.take(t.key_dim * t.value_dim);
+  pieces.take(t.key_dim * state_stride(t.value_dim));
   return pieces.needed();
 }
 

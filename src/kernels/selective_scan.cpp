@@ -35,10 +35,10 @@ struct Part {
 // to [count, kLanes] = a row for each state of the part, from [channels, states], times `scale`; nullptr: zeros.
 SENNIT_INLINE void load_states(const SelectiveScanTask& t, const Part& part, int64_t count, const float* from,
                                float scale, float* to) {
-  copy(nullptr, to, count * kLanes);
+  if (!from || part.lanes < kLanes) copy(nullptr, to, count * kLanes);
   if (!from) return;
   transpose(from + part.channel * t.states + part.state, t.states, part.lanes, count, to, kLanes);
-  for (int64_t n = 0; n < count; ++n) store(to + n * kLanes, load(to + n * kLanes) * set(scale));
+  for (int64_t n = 0; n < count && scale != 1; ++n) store(to + n * kLanes, load(to + n * kLanes) * set(scale));
 }
 
 template <int N>

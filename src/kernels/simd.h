@@ -201,6 +201,21 @@ SENNIT_INLINE vf exp(vf x) {
   return select(less(set(88.7f), x), set(__builtin_inff()), y);
 }
 
+// e^x as exp() for x up to 80, as log decays are, at less cost: 0 far below -87.3 and for -inf, NaN for NaN.
+SENNIT_INLINE vf exp_decay(vf x) {
+  x = max(set(-170.0f), x);
+  const vf n = round(x * set(1.44269504088896341f));
+  vf r = fnma(n, set(0.693359375f), x);
+  r = fnma(n, set(-2.12194440e-4f), r);
+  vf p = set(1.9875691500e-4f);
+  p = fma(p, r, set(1.3981999507e-3f));
+  p = fma(p, r, set(8.3334519073e-3f));
+  p = fma(p, r, set(4.1665795894e-2f));
+  p = fma(p, r, set(1.6666665459e-1f));
+  p = fma(p, r, set(5.0000001201e-1f));
+  return scale_by_power(fma(p, r * r, r) + set(1.0f), n);
+}
+
 // ln x for normal x > 0 (Cephes' polynomial on [sqrt(1/2), sqrt(2))); -inf at 0 and below the normal range.
 SENNIT_INLINE vf log(vf x) {
   vf e = exponent(x), m = mantissa(x);

@@ -10,7 +10,7 @@ namespace {
 struct GlaCore : MatrixState {
   Tensor k, g;
 
-  int64_t gate_dim() const { return g ? g.row_size() / heads() : 0; }
+  int64_t gate_dim() const { return !g ? 0 : g.row_size() == heads() ? 1 : key_dim(); }
   kernels::Decay decay() const {
     if (!g) return kernels::Decay::none;
     return gate_dim() == 1 && key_dim() > 1 ? kernels::Decay::scalar : kernels::Decay::vector;

@@ -12,13 +12,15 @@ struct MatrixState {
   Pooled<Segment> segments;
   RecurrenceOptions options;
   bool exact;
+  int64_t keys, values;  // of a head
 
-  MatrixState(const Var& queries, const Var& values, const Batch& batch, const RecurrenceOptions& o)
-      : q(queries.value()), v(values.value()), segments(batch.segments.begin(), batch.segments.end()), options(o), exact(batch.context->exact) {}
+  MatrixState(const Var& queries, const Var& carried, const Batch& batch, const RecurrenceOptions& o)
+      : q(queries.value()), v(carried.value()), segments(batch.segments.begin(), batch.segments.end()), options(o), exact(batch.context->exact),
+        keys(q.row_size() / o.heads), values(v.row_size() / o.heads) {}
 
   int64_t heads() const { return options.heads; }
-  int64_t key_dim() const { return q.row_size() / heads(); }
-  int64_t value_dim() const { return v.row_size() / heads(); }
+  int64_t key_dim() const { return keys; }
+  int64_t value_dim() const { return values; }
   int64_t state_size() const { return key_dim() * value_dim(); }
   Shape state_shape() const { return {heads(), key_dim(), value_dim()}; }
   int64_t state_flops(int64_t each) const { return q.rows() * heads() * state_size() * each; }

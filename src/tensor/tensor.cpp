@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/parallel.h"
 
 namespace sennit {
 
@@ -50,8 +51,11 @@ Tensor& Tensor::operator=(Tensor other) noexcept {
 }
 
 Tensor Tensor::zeros(Shape shape, DType dtype) {
+  constexpr int64_t kShare = int64_t{1} << 18;  // bytes that are worth a thread
   Tensor t(shape, dtype);
-  if (t.bytes()) std::memset(t.data_, 0, t.bytes());
+  parallel_for(t.bytes(), kShare, [&](int64_t begin, int64_t end) {
+    std::memset(t.data_ + begin, 0, end - begin);
+  });
   return t;
 }
 
