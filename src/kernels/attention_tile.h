@@ -152,18 +152,6 @@ inline float dot(const float* x, const float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t m) { s = fma(load_n(x + i, m), load_n(y + i, m), s); });
   return sum(s);
 }
-// 2^x for x <= 127 to 1 ulp or so (Cephes' polynomial): 0 below -150, NaN for NaN.
-SENNIT_INLINE vf power_of_two_of(vf x) {
-  x = max(set(-160.0f), x);
-  const vf n = round(x), r = x - n;
-  vf p = set(1.535336188319500e-4f);
-  p = fma(p, r, set(1.339887440266574e-3f));
-  p = fma(p, r, set(9.618437357674640e-3f));
-  p = fma(p, r, set(5.550332471162809e-2f));
-  p = fma(p, r, set(2.402264791363012e-1f));
-  p = fma(p, r, set(6.931472028550421e-1f));
-  return scale_by_power(fma(p, r, set(1.0f)), n);
-}
 inline float exp_of(float x) {
   return highest(exp(set(x)));
 }

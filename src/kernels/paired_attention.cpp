@@ -164,7 +164,7 @@ void raise(const AttentionTask& t, const ForwardScratch& s, int64_t c, vf top) {
   const vf before = load(s.top + c);
   const vmask grown = less(before + set(kSlack), top);
   if (highest(select(grown, set(1), zero())) == 0) return;
-  const vf shrink = select(grown, power_of_two_of(before - top), set(1));
+  const vf shrink = select(grown, exp2(before - top), set(1));
   store(s.top + c, select(grown, top, before));
   store(s.total + c, load(s.total + c) * shrink);
   for (int64_t i = 0; i < t.value_dim; ++i) {
@@ -193,7 +193,7 @@ void weigh_lanes(const AttentionTask& t, QueryTile tile, int64_t first_key, int6
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       const LaneScores<kLook>& scores = v == 0 ? left : right;
-      const vf even = power_of_two_of(scores.at(2 * u, base[v])), odd = power_of_two_of(scores.at(2 * u + 1, base[v]));
+      const vf even = exp2(scores.at(2 * u, base[v])), odd = exp2(scores.at(2 * u + 1, base[v]));
       totals[v] = totals[v] + even, odd_totals[v] = odd_totals[v] + odd;
       store(pairs_at(s.weights, depth, u, c + v * kLanes), pair(even, odd));
     }
@@ -313,7 +313,7 @@ void weigh_slopes(const AttentionTask& t, QueryTile tile, int64_t first_key, int
   const auto slope = [&](int64_t j) __attribute__((always_inline)) {
     if (j >= count) return zero();
     float *weight = s.weights + j * kQueries + c, *ds = s.slopes + j * kQueries + c;
-    const vf w = power_of_two_of(scores.at(j, stat)), d = w * (load(ds) - delta) * scale;
+    const vf w = exp2(scores.at(j, stat)), d = w * (load(ds) - delta) * scale;
     store(weight, w);
     store(ds, d);
     return d;

@@ -216,6 +216,19 @@ SENNIT_INLINE vf exp_decay(vf x) {
   return scale_by_power(fma(p, r * r, r) + set(1.0f), n);
 }
 
+// 2^x for x <= 127 to 1 ulp or so (Cephes' polynomial): 0 below -150, NaN for NaN.
+SENNIT_INLINE vf exp2(vf x) {
+  x = max(set(-160.0f), x);
+  const vf n = round(x), r = x - n;
+  vf p = set(1.535336188319500e-4f);
+  p = fma(p, r, set(1.339887440266574e-3f));
+  p = fma(p, r, set(9.618437357674640e-3f));
+  p = fma(p, r, set(5.550332471162809e-2f));
+  p = fma(p, r, set(2.402264791363012e-1f));
+  p = fma(p, r, set(6.931472028550421e-1f));
+  return scale_by_power(fma(p, r, set(1.0f)), n);
+}
+
 // ln x for normal x > 0 (Cephes' polynomial on [sqrt(1/2), sqrt(2))); -inf at 0 and below the normal range.
 SENNIT_INLINE vf log(vf x) {
   vf e = exponent(x), m = mantissa(x);
