@@ -22,7 +22,7 @@ namespace sennit {
 namespace {
 
 thread_local bool t_inside = false;
-constexpr int64_t kPiecesEach = 4;  // of a job for each thread: a late one leaves the rest to the others
+constexpr int64_t kPiecesEach = 8;  // of a job for each thread: a late one leaves the rest to the others
 
 int available_cpus() {
   cpu_set_t set;

@@ -15,7 +15,7 @@ namespace {
 using kernels::kQuantizedColumns;
 using kernels::kQuantizedRows;
 
-constexpr int64_t kQuantizedThreadWork = 1 << 19;  // multiplications that are worth another thread
+constexpr int64_t kQuantizedThreadWork = 1 << 18;  // multiplications that are worth another thread
 
 kernels::QuantizedLayout layout_for(io::BlockFormat format) {
   switch (format) {
@@ -65,7 +65,7 @@ QuantizedMatrix::QuantizedMatrix(const io::StoredTensor& w)
   SENNIT_CHECK(io::is_quantized(w.format) && w.shape.rank() == 2, "{} {}", io::layout_of(w.format).name, w.shape.str());
   const int64_t panels = (out_ + kQuantizedRows - 1) / kQuantizedRows;
   panels_ = Tensor({panels, blocks() * layout_.block_bytes()}, DType::u8);
-  const int64_t grain = std::max<int64_t>(1, kQuantizedThreadWork / 16 / std::max<int64_t>(1, in_));
+  const int64_t grain = std::max<int64_t>(1, kQuantizedThreadWork / 8 / std::max<int64_t>(1, in_));
   parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) pack_panel(w, p);
   });
@@ -111,7 +111,7 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
   Tensor q({m, k}, DType::i8), scale({m, blocks}), sums({m, 2 * blocks});
   const kernels::RoundedRows rounded{reinterpret_cast<int8_t*>(q.raw()), scale.data(), sums.data()};
   const kernels::Quantized& kernel = kernels::quantized();
-  parallel_for(m, std::max<int64_t>(1, kQuantizedThreadWork / 64 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
+  parallel_for(m, std::max<int64_t>(1, kQuantizedThreadWork / 32 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i)
       kernel.round_row(x + i * k, k, rounded.q + i * k, rounded.scale + i * blocks, rounded.sums + 2 * i * blocks);
   });
