@@ -66,10 +66,11 @@ class TileProduct {
     const bool one = t_.m <= 2 * kTileRows;
     const int64_t steps = units_ / kTileRows * (one ? 2 * kTileRows / kRows : 1);  // of a block
     const int64_t blocks = one ? (t_.n + kPanelColumns - 1) / kPanelColumns : (t_.m + kRows - 1) / kRows;
-    const int64_t lines = (kStepLines * units_ / kTileRows + blocks * steps - 1) / (blocks * steps);
     const float* next = one ? t_.next_a : j + kPanelColumns < t_.n ? b + kPanelColumns * t_.depth : nullptr;
-    next_lines_ = next ? lines : 0;
-    if (next) next_ = next + (one ? j / kPanelColumns : i / kRows) * steps * lines * kTileRows;
+    next_lines_ = 0;
+    if (!next || steps == 0) return;
+    const int64_t lines = next_lines_ = (kStepLines * units_ / kTileRows + blocks * steps - 1) / (blocks * steps);
+    next_ = next + (one ? j / kPanelColumns : i / kRows) * steps * lines * kTileRows;
   }
 
   void columns_of(int64_t rows, int64_t a_rows, int64_t columns, const float* a, const float* b, float* c) {

@@ -134,7 +134,7 @@ struct TileCase {
 TEST(Gemm, TilesMultiplyAtEveryShape) {
   for (const int64_t m : {1, 4, 15, 16, 17, 31, 32, 33, 50})
     for (const int64_t n : {1, 15, 16, 17, 31, 32, 33, 64, 75})
-      for (const int64_t k : {1, 31, 32, 33, 1100})
+      for (const int64_t k : {0, 1, 31, 32, 33, 2100})
         for (const bool add : {false, true}) {
           if (k > 1000 && (m % 16 != 1 || n % 16 != 1)) continue;
           const TileCase t{m, n, k};
