@@ -1,6 +1,7 @@
 #include "kernels/gemm.h"
 
 #include "kernels/amx_tiles.h"
+#include "kernels/faster_way.h"
 #include "kernels/panels.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
@@ -65,38 +66,12 @@ int64_t panel_rows(int64_t) {
   return 2 * kTileRows;
 }
 
-// How long a product of a probe takes: its factors are too large together for the first cache.
-alignas(64) const float kProbe[2 * kTileRows * 256] = {};
-template <bool kWide>
-uint64_t probe() {
-  alignas(64) float c[2 * kTileRows * kPanelColumns];
-  const PanelProduct t{.a = kProbe,
-                       .b = kProbe,
-                       .m = 2 * kTileRows,
-                       .n = kPanelColumns,
-                       .a_rows = 2 * kTileRows,
-                       .depth = 256,
-                       .c = c,
-                       .c_stride = kPanelColumns,
-                       .accumulate = false,
-                       .bias = nullptr};
-  const uint64_t start = __rdtsc();
-  for (int i = 0; i < 2; ++i) multiply<kWide>(t);
-  return __rdtsc() - start;
-}
-
 // While the core's other thread uses tiles too, a processor has none to spare for renaming, and the fewer are live the
-// faster it goes. That comes and goes within milliseconds.
+// less it loses. That comes and goes within milliseconds.
 void multiply_timed(const PanelProduct& t) {
-  constexpr uint64_t kTrusted = 10'000'000;  // ticks, some five milliseconds
-  thread_local uint64_t until = 0;
-  thread_local bool wide = true;
-  if (const uint64_t now = __rdtsc(); now >= until) {
-    probe<true>();
-    wide = probe<true>() <= probe<false>();
-    until = now + kTrusted;
-  }
-  wide ? multiply<true>(t) : multiply<false>(t);
+  thread_local constinit FasterWay wide(10'000'000);  // ticks, some five milliseconds
+  wide.first(__rdtsc(), t.m * t.n * t.depth) ? multiply<true>(t) : multiply<false>(t);
+  if (wide.on_trial()) wide.done(__rdtsc());
 }
 
 template <void (*kMultiply)(const PanelProduct&)>
