@@ -61,7 +61,11 @@ struct AdapterPart {
 std::map<std::string, AdapterPart> read_parts(const io::Safetensors& file, const std::string& path) {
   std::map<std::string, AdapterPart> parts;
   for (const std::string& full : file.names()) {
-    const Tensor t = file.tensor(full).to(DType::f32);
+    const Tensor stored = file.tensor(full);
+    constexpr DType kNumbers[] = {DType::f32, DType::bf16, DType::f16, DType::f64};
+    if (std::find(std::begin(kNumbers), std::end(kNumbers), stored.dtype()) == std::end(kNumbers))
+      fail({"adapter", fmt::format("`{}` in f32, bf16, f16 or f64", full), to_string(stored.dtype()), path});
+    const Tensor t = stored.to(DType::f32);
     const std::string name = full.starts_with(kPrefix) ? full.substr(std::string(kPrefix).size()) : full;
     const size_t at = name.rfind(".lora_");
     if (at == name.npos) {

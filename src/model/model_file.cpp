@@ -135,7 +135,8 @@ Json write_model_spec(const ModelSpec& spec) {
     };
     const Json block = as_json(spec.blocks[i]);
     int64_t repeat = 0;
-    while (i < spec.blocks.size() && as_json(spec.blocks[i]) == block) ++i, ++repeat;
+    do ++i, ++repeat;  // one at least: a NaN is not equal to itself
+    while (i < spec.blocks.size() && as_json(spec.blocks[i]) == block);
     Json entry = Json{{"repeat", repeat}};
     entry.update(block);
     file["blocks"].push_back(entry);

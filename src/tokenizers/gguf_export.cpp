@@ -44,6 +44,7 @@ class Export {
       v_.tokens[static_cast<size_t>(id)] = tokenizer.piece(id);
       if (!v_.tokens[static_cast<size_t>(id)].empty()) continue;
       v_.tokens[static_cast<size_t>(id)] = fmt::format("[PAD{}]", id);  // a gap
+      ++gaps_;
       v_.types[static_cast<size_t>(id)] = kUnused;
     }
     if (file.contains("added_tokens"))
@@ -59,6 +60,9 @@ class Export {
 
   // "" or why there is none.
   std::string run() {
+    constexpr size_t kSomeGaps = 4096;
+    if (gaps_ > kSomeGaps + v_.tokens.size() / 2)
+      return fmt::format("{} of its {} ids have no token", gaps_, v_.tokens.size());
     const std::string type = model_.value("type", model_.contains("merges") ? "BPE" : "");
     if (type == "BPE") return model_.value("byte_fallback", false) ? llama() : gpt2();
     if (type == "WordPiece") return bert();
@@ -69,6 +73,7 @@ class Export {
   GgufVocabulary v_;
 
  private:
+  size_t gaps_ = 0;  // ids without a token
   enum Type { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
   static std::string merge_text(const Json& m) {

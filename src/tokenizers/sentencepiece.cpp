@@ -30,8 +30,14 @@ class SentencePiece final : public Tokenizer {
  public:
   SentencePiece(std::string model, const std::string& where) : model_(std::move(model)) {
     quiet_sentencepiece();
-    const auto status = processor_.LoadFromSerializedProto(model_);
-    if (!status.ok()) fail({"sentencepiece", "a tokenizer.model", status.ToString(), where});
+    try {
+      const auto status = processor_.LoadFromSerializedProto(model_);
+      if (!status.ok()) fail({"sentencepiece", "a tokenizer.model", status.ToString(), where});
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& e) {  // an empty piece, say
+      fail({"sentencepiece", "a tokenizer.model", e.what(), where});
+    }
     if (processor_.GetPieceSize() < 1 || processor_.unk_id() < 0)
       fail({"sentencepiece", "a model with an unknown token", "none", where});
     lossless_ = model_.find(kLosslessMark) != std::string::npos;

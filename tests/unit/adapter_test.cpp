@@ -165,6 +165,7 @@ TEST(AdapterErrors, NameWhatIsWrong) {
   says(lora, {{q + "lora_A.weight", random({0, 16}, 1)}, {q + "lora_B.weight", random({16, 0}, 1)}},
        "A [r, in] and B [out, r]");
   says(lora, {{q + "lora_C.weight", random({2, 16}, 1)}}, "lora_C");
+  says(lora, {{q + "lora_A.weight", Tensor::zeros({2, 16}, DType::u32)}}, "u32");
   says({{"peft_type", "LORA"}, {"alpha_pattern", {{"^q.*", 3}}}}, {{q + "lora_A.weight", random({2, 16}, 1)}},
        "alpha_pattern");
   EXPECT_NE(error_of([&] {

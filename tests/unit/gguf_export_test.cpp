@@ -141,6 +141,9 @@ TEST(GgufExport, SaysWhyThereIsNone) {
       << "GGUF's kind lowers all letters: found by reading it back";
   const Json words{{"model", {{"type", "WordLevel"}, {"unk_token", "?"}, {"vocab", {{"?", 0}, {"Hello", 1}}}}}};
   EXPECT_NE(reason(words).find("WordLevel"), std::string::npos);
+  Json sparse = bert();
+  sparse["model"]["vocab"]["far"] = 100000;
+  EXPECT_NE(reason(sparse).find("have no token"), std::string::npos);
 }
 
 }  // namespace sennit::tokenizers::gguf_export_test

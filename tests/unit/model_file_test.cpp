@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "io/json_file.h"
 #include "support/models.h"
 #include "support/temp_folder.h"
@@ -81,6 +83,15 @@ TEST(ModelFile, IsWrittenAsItIsRead) {
   const Json once = write_model_spec(spec), twice = write_model_spec(read_model_spec(once, "test"));
   EXPECT_EQ(once, twice);
   EXPECT_EQ(Model(spec, Rng(1)).parameter_count(), Model(read_model_spec(once, "test"), Rng(1)).parameter_count());
+}
+
+TEST(ModelFile, ANumberThatIsNoneEndsNoLoop) {
+  ModelSpec spec = read_model_spec(hybrid_file(), "test");
+  (*spec.blocks[0].mixer)["position"] = std::nan("");
+  const Json file = write_model_spec(spec);
+  int64_t blocks = 0;
+  for (const Json& entry : file.at("blocks")) blocks += entry.at("repeat").get<int64_t>();
+  EXPECT_EQ(blocks, std::ssize(spec.blocks));
 }
 
 TEST(ModelFile, RepeatAndFlatKeysAreShortForms) {
