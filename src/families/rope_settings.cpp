@@ -49,7 +49,8 @@ Json factors_of(const io::GgufFile& file, const char* name) {
   const Tensor t = io::decoded(file.tensor(name));
   Json all = Json::array();
   for (const float f : t.span()) {
-    if (!std::isfinite(f)) fail({"GGUF", fmt::format("finite numbers in `{}`", name), fmt::format("{}", f), file.path()});
+    if (!std::isfinite(f))
+      fail({"GGUF", fmt::format("finite numbers in `{}`", name), fmt::format("{}", f), file.path()});
     all.push_back(double{f});
   }
   return all;

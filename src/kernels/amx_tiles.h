@@ -59,8 +59,8 @@ class TileProduct {
       columns_of(least(rows - r, kTileRows), rows, columns, a + r * kTileRows, b, c + r * t_.c_stride);
   }
 
-  // The blocks of rows share out the asking for the panel of b that comes after this one; where there is one block, those
-  // of columns that for a.
+  // The blocks of rows share out the asking for the panel of b that comes after this one; where there is one block,
+  // those of columns that for a.
   void ask_for_next(int64_t i, int64_t j, const float* b) {
     constexpr int64_t kRows = kWide ? 2 * kTileRows : kTileRows;
     const bool one = t_.m <= 2 * kTileRows;

@@ -183,9 +183,7 @@ constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit
 }  // namespace
 
 constinit const PanelKernels gemm_single = kKernels<Single>;
-constinit const Gemm gemm_table = {.f32 = &gemm_single,
-                                   .bf16 = &kKernels<Paired>,
-                                   .bf16_wide = &kKernels<Paired>,
-                                   .bf16_narrow = &kKernels<Paired>};
+constinit const Gemm gemm_table = {
+    .f32 = &gemm_single, .bf16 = &kKernels<Paired>, .bf16_wide = &kKernels<Paired>, .bf16_narrow = &kKernels<Paired>};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -29,7 +29,7 @@ struct PanelProduct {
 // wherever the element stands: fma at f32; c + even + odd products at bf16; at AMX 16 pairs at a time.
 struct PanelKernels {
   int64_t (*panel_rows)(int64_t m);  // rows of a full panel of a, when a has m; the last panel may have fewer
-  int64_t block_rows;  // of a that best go together against panels of b in the second cache
+  int64_t block_rows;                // of a that best go together against panels of b in the second cache
   // Packs one panel of `width` rows of a (or columns of b): element (i, k) is x[i * stride + k], or x[k * stride + i]
   // when k_major.
   void (*pack_a)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
@@ -40,7 +40,8 @@ struct PanelKernels {
 struct Gemm {
   const PanelKernels* f32;
   const PanelKernels* bf16;
-  // At AMX, to the same bits: 2x2 tiles; 1x2, which keeps fewer live; and as bf16 the faster of them on this thread now.
+  // At AMX, to the same bits: 2x2 tiles; 1x2, which keeps fewer live; and as bf16 the faster of them on this thread
+  // now.
   const PanelKernels *bf16_wide, *bf16_narrow;
 };
 

@@ -32,8 +32,8 @@ void pack_rows(const PanelKernels& panels, const float* x, int64_t stride, bool 
     panels.pack_a(x + i * (k_major ? 1 : stride), stride, k_major, smaller(height, rows - i), k, out + i * depth_of(k));
 }
 // c[rows, columns] (=|+=) a b
-void multiply_packed(const PanelKernels& panels, const float* a, const float* b, float* c, int64_t c_stride, int64_t rows,
-                     int64_t columns, int64_t k, bool accumulate) {
+void multiply_packed(const PanelKernels& panels, const float* a, const float* b, float* c, int64_t c_stride,
+                     int64_t rows, int64_t columns, int64_t k, bool accumulate) {
   panels.multiply({.a = a,
                    .b = b,
                    .m = rows,
@@ -75,8 +75,8 @@ void pack(const AttentionTask& t, const PanelKernels& panels, bool for_backward,
     const float *k = static_cast<const float*>(t.k) + j * t.k_stride, *v = static_cast<const float*>(t.v) + j * t.v_stride;
     float *score_keys = packed + block * sizes.whole, *values = score_keys + sizes.score_keys;
     pack_rows(panels, k, t.k_stride, false, count, t.key_dim, score_keys);
-    pack_rows(panels, v, t.v_stride, !for_backward, for_backward ? count : t.value_dim, for_backward ? t.value_dim : count,
-              values);
+    pack_rows(panels, v, t.v_stride, !for_backward, for_backward ? count : t.value_dim,
+              for_backward ? t.value_dim : count, values);
     if (for_backward) pack_rows(panels, k, t.k_stride, true, t.key_dim, count, values + sizes.values);
   }
 }
@@ -93,7 +93,8 @@ struct Seen {
   float *early, *late;
   // Returns whether every query sees the whole block; only if not, the places are written.
   bool find(const AttentionTask& t, QueryTile tile, int64_t first_key) const {
-    const Range top = seen_of_block(t, tile.first, first_key), bottom = seen_of_block(t, tile.first + tile.rows - 1, first_key);
+    const Range top = seen_of_block(t, tile.first, first_key),
+                bottom = seen_of_block(t, tile.first + tile.rows - 1, first_key);
     if (t.block == 0 && bottom.begin == 0 && top.end == kKeys) return true;  // both ends grow from query to query
     for (int64_t r = 0; r < kQueries; ++r) {
       const Range seen = r < tile.rows ? seen_of_block(t, tile.first + r, first_key) : Range{0, 0};
@@ -117,7 +118,8 @@ template <Look kLook>
 struct LaneScores {
   const float* products;  // [kKeys, kQueries]
   vf scale, alibi, distance, early, late;
-  LaneScores(const AttentionTask& t, const float* block_products, const Seen& seen, QueryTile tile, int64_t first_key, int64_t c)
+  LaneScores(const AttentionTask& t, const float* block_products, const Seen& seen, QueryTile tile, int64_t first_key,
+             int64_t c)
       : products(block_products + c), scale(set(t.scale * kPowersInE)), alibi(set(t.alibi * kPowersInE)) {
     float places[kLanes];
     for (int i = 0; i < kLanes; ++i) places[i] = static_cast<float>(tile.first + c + i + t.offset - first_key);
@@ -175,8 +177,10 @@ void raise(const AttentionTask& t, const ForwardScratch& s, int64_t c, vf top) {
 
 // Weights of the lanes from c, two vectors abreast, from the products of a block.
 template <Look kLook>
-void weigh_lanes(const AttentionTask& t, QueryTile tile, int64_t first_key, int64_t count, const ForwardScratch& s, int64_t c) {
-  const LaneScores<kLook> left(t, s.scores, s.seen, tile, first_key, c), right(t, s.scores, s.seen, tile, first_key, c + kLanes);
+void weigh_lanes(const AttentionTask& t, QueryTile tile, int64_t first_key, int64_t count, const ForwardScratch& s,
+                 int64_t c) {
+  const LaneScores<kLook> left(t, s.scores, s.seen, tile, first_key, c),
+      right(t, s.scores, s.seen, tile, first_key, c + kLanes);
   const int64_t depth = depth_of(count);
   vf tops[2] = {load(s.top + c), load(s.top + c + kLanes)}, odd_tops[2] = {tops[0], tops[1]};
   for (int64_t u = 0; u < depth; ++u) {
@@ -241,7 +245,8 @@ void put_rows(const float* x, const float* by, QueryTile tile, int64_t width, fl
   for (int64_t r = 0; r < tile.rows; r += kLanes)
     for (int64_t i = 0; i < width; i += kLanes) {
       vf square[kLanes];
-      for (int l = 0; l < kLanes; ++l) square[l] = i + l < width ? load(x + (i + l) * kQueries + r) * load(by + r) : zero();
+      for (int l = 0; l < kLanes; ++l)
+        square[l] = i + l < width ? load(x + (i + l) * kQueries + r) * load(by + r) : zero();
       transpose(square);
       for (int l = 0; l < kLanes && r + l < tile.rows; ++l) {
         float* place = y + (r + l) * y_stride + i;
@@ -307,7 +312,8 @@ void pack_queries(const AttentionTask& t, const PanelKernels& panels, const floa
 
 // Products k . q and v . do of the lanes from c become w and scale ds, the latter as pairs too.
 template <Look kLook>
-void weigh_slopes(const AttentionTask& t, QueryTile tile, int64_t first_key, int64_t count, const BackwardScratch& s, int64_t c) {
+void weigh_slopes(const AttentionTask& t, QueryTile tile, int64_t first_key, int64_t count, const BackwardScratch& s,
+                  int64_t c) {
   const LaneScores<kLook> scores(t, s.weights, s.seen, tile, first_key, c);
   const vf stat = load(s.stat + tile.first + c), delta = load(s.delta + tile.first + c), scale = set(t.scale);
   const auto slope = [&](int64_t j) __attribute__((always_inline)) {
@@ -330,16 +336,21 @@ void backward_tile(const AttentionTask& t, const PanelKernels& panels, const Pac
                    int64_t first_key, const BackwardScratch& s) {
   const QueryTile tile{first, smaller(kQueries, t.queries - first)};
   const int64_t at = first / kQueries, lanes = tile.lanes(), count = smaller(kKeys, t.keys - first_key);
-  multiply_packed(panels, block.score_keys, s.queries + at * s.q_floats, s.weights, kQueries, count, lanes, t.key_dim, false);
-  multiply_packed(panels, block.values, s.d_columns + at * s.d_floats, s.slopes, kQueries, count, lanes, t.value_dim, false);
+  multiply_packed(panels, block.score_keys, s.queries + at * s.q_floats, s.weights, kQueries, count, lanes, t.key_dim,
+                  false);
+  multiply_packed(panels, block.values, s.d_columns + at * s.d_floats, s.slopes, kQueries, count, lanes, t.value_dim,
+                  false);
   with_look(look_at(t, s.seen.find(t, tile, first_key)), [&]<Look kLook>() {
     for (int64_t c = 0; c < lanes; c += kLanes) weigh_slopes<kLook>(t, tile, first_key, count, s, c);
   });
-  multiply_packed(panels, block.summed_keys, s.packed, s.dq + at * t.key_dim * kQueries, kQueries, t.key_dim, lanes, count, true);
+  multiply_packed(panels, block.summed_keys, s.packed, s.dq + at * t.key_dim * kQueries, kQueries, t.key_dim, lanes,
+                  count, true);
   pack_rows(panels, s.weights, kQueries, false, count, tile.rows, s.packed);
-  multiply_packed(panels, s.packed, s.d_sums + at * s.ds_floats, s.dv, t.value_dim, count, t.value_dim, tile.rows, true);
+  multiply_packed(panels, s.packed, s.d_sums + at * s.ds_floats, s.dv, t.value_dim, count, t.value_dim, tile.rows,
+                  true);
   pack_rows(panels, s.slopes, kQueries, false, count, tile.rows, s.packed);
-  multiply_packed(panels, s.packed, s.query_sums + at * s.qs_floats, s.dk, t.key_dim, count, t.key_dim, tile.rows, true);
+  multiply_packed(panels, s.packed, s.query_sums + at * s.qs_floats, s.dk, t.key_dim, count, t.key_dim, tile.rows,
+                  true);
 }
 
 void add_rows(const float* x, int64_t rows, int64_t width, float* y, int64_t y_stride) {
@@ -378,7 +389,8 @@ void backward(const AttentionTask& t, const PanelKernels& panels, const float* p
     add_rows(s.dv, count, t.value_dim, dv + j * dv_stride, dv_stride);
   }
   for (int64_t i = 0; i < t.queries; i += kQueries)
-    put_rows<true>(s.dq + i * t.key_dim, s.ones, {i, smaller(kQueries, t.queries - i)}, t.key_dim, dq + i * dq_stride, dq_stride);
+    put_rows<true>(s.dq + i * t.key_dim, s.ones, {i, smaller(kQueries, t.queries - i)}, t.key_dim, dq + i * dq_stride,
+                   dq_stride);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-constexpr int kGroups = 8;     // of four columns in a block
+constexpr int kGroups = 8;  // of four columns in a block
 
 #if defined(SENNIT_LEVEL_avx512)
 

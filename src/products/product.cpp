@@ -14,7 +14,8 @@ using kernels::kPanelColumns;
 using kernels::PanelKernels;
 
 constexpr int64_t kScratchUnits = 4 << 20;  // of one factor packed at a time: 16 MiB
-constexpr int64_t kSliceUnits = 1024, kGroupPanels = 8;  // of panels that are made: their length, a thread's number of them
+constexpr int64_t kSliceUnits = 1024,
+                  kGroupPanels = 8;         // of panels that are made: their length, a thread's number of them
 constexpr int64_t kThreadWork = 1 << 18;    // multiplications that are worth another thread
 
 // 32-bit units along k of a packed panel.
@@ -92,11 +93,11 @@ void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& wh
   });
 }
 
-// The packed a by panels of b that each thread makes for itself, as many as stay in its second cache: they meet all rows
-// there before the next are made.
+// The packed a by panels of b that each thread makes for itself, as many as stay in its second cache: they meet all
+// rows there before the next are made.
 template <class Make>
 void multiply_slice(const PanelKernels& kernel, const kernels::PanelProduct& whole, const Make& make) {
-  const int64_t panels = panels_in(whole.n, kPanelColumns), wanted = 4 * thread_count();
+  const int64_t panels = panels_in(whole.n, kPanelColumns), wanted = 2 * thread_count();
   int64_t group = std::min<int64_t>(panels, kGroupPanels);
   while (group > 1 && panels_in(panels, group) < wanted) group = (group + 1) / 2;
   const int64_t groups = panels_in(panels, group), blocks = panels_in(whole.m, kernel.block_rows),

@@ -53,9 +53,7 @@ Tensor& Tensor::operator=(Tensor other) noexcept {
 Tensor Tensor::zeros(Shape shape, DType dtype) {
   constexpr int64_t kShare = int64_t{1} << 18;  // bytes that are worth a thread
   Tensor t(shape, dtype);
-  parallel_for(t.bytes(), kShare, [&](int64_t begin, int64_t end) {
-    std::memset(t.data_ + begin, 0, end - begin);
-  });
+  parallel_for(t.bytes(), kShare, [&](int64_t begin, int64_t end) { std::memset(t.data_ + begin, 0, end - begin); });
   return t;
 }
 
