@@ -52,6 +52,30 @@ namespace {
     for_lanes(dim, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from[i] + l, k), k); });
 }
 
+// A chunk of n tokens of a task, from token `first`.
+struct Tokens {
+  int64_t first, n;
+  template <class Task>
+  SENNIT_INLINE Tokens(const Task& t, int64_t begin)
+      : first(begin), n(t.length - begin < kChunk ? t.length - begin : kChunk) {}
+};
+template <class Task>
+SENNIT_INLINE bool is_token(const Task& t, int64_t i) {
+  return i >= 0 && i < t.length;
+}
+
+// The queries, keys and values of the chunk from token `first`, if there is one.
+template <class Task>
+SENNIT_INLINE Ahead tokens_ahead(const Task& t, int64_t first) {
+  Ahead ahead;
+  if (!is_token(t, first)) return ahead;
+  const int64_t n = Tokens(t, first).n;
+  ahead.add({t.q + first * t.q_stride, t.q_stride}, n, t.key_dim);
+  ahead.add({t.k + first * t.k_stride, t.k_stride}, n, t.key_dim);
+  ahead.add({t.v + first * t.v_stride, t.v_stride}, n, t.value_dim);
+  return ahead;
+}
+
 // From one row of a state to the next while it is worked on: a power of two would put a column of tiles into few sets
 // of the cache.
 SENNIT_INLINE int64_t state_stride(int64_t dim) {

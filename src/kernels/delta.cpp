@@ -54,13 +54,6 @@ void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int6
   }
 }
 
-// A chunk of n tokens, from token `first`.
-struct Tokens {
-  int64_t first, n;
-  SENNIT_INLINE Tokens(const DeltaTask& t, int64_t begin)
-      : first(begin), n(t.length - begin < kChunk ? t.length - begin : kChunk) {}
-};
-
 // A chunk of n tokens. Unrolled from its start, S_t = alpha_t S_{t-1} + k_t u_t^T reads
 //   z_i = v_i - before_i S_0^T k_i,   u_i + sum_{j<i} l_ij u_j = beta_i z_i   (a unit lower triangular system: the UT
 //   form) y_i = scale before_i S_0^T q_i + sum_{j<=i} a_ij u_j,   S_n = total S_0 + sum_j k_j (after_j u_j)^T
@@ -82,17 +75,6 @@ struct Chunk {
     ud = pieces.take(kChunk * t.value_dim);
   }
 };
-
-// What the chunk from token `first` reads, if there is one.
-SENNIT_INLINE Ahead tokens_ahead(const DeltaTask& t, int64_t first) {
-  Ahead ahead;
-  if (first < 0 || first >= t.length) return ahead;
-  const int64_t n = Tokens(t, first).n;
-  ahead.add({t.q + first * t.q_stride, t.q_stride}, n, t.key_dim);
-  ahead.add({t.k + first * t.k_stride, t.k_stride}, n, t.key_dim);
-  ahead.add({t.v + first * t.v_stride, t.v_stride}, n, t.value_dim);
-  return ahead;
-}
 
 SENNIT_INLINE void clear_diagonal(float* pairs) {
   for (int64_t i = 0; i < kChunk; ++i) pairs[i * kChunk + i] = 0;

@@ -65,7 +65,7 @@ void chunked_with(const GlaTask& t, const float* s0, float* s_end, float* y, int
   copy_state(s0, V, K, V, s, state_stride(V));
   for (int64_t first = 0; first < t.length; first += kChunk, y += kChunk * y_stride) {
     const Tokens x(t, first);
-    Ahead ahead = tokens_ahead<D>(t, first + kChunk);
+    Ahead ahead = chunk_ahead<D>(t, first + kChunk);
     if (first + kChunk < t.length) ahead.add({y + kChunk * y_stride, y_stride}, Tokens(t, first + kChunk).n, V);
     prepare<D>(t, x, c);
     attention<D>(t, x, c);
@@ -111,7 +111,7 @@ SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chu
   float* s = b.states;
   for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += size) {
     const Tokens x(t, first);
-    Ahead ahead = tokens_ahead<D>(t, first + kChunk);
+    Ahead ahead = chunk_ahead<D>(t, first + kChunk);
     prepare<D>(t, x, c);
     advance_state<D, true>(t, x.n, c, s, s + size, ahead);
   }
@@ -227,7 +227,7 @@ SENNIT_INLINE void token_gradients(const GlaTask& t, int64_t n, const Chunk& c, 
 // The next chunk to be done is that before this one.
 template <Decay D>
 SENNIT_INLINE Ahead gradients_ahead(const GlaTask& t, const Tokens& x, Rows dy, const Gradients& to) {
-  Ahead ahead = tokens_ahead<D>(t, x.first - kChunk);
+  Ahead ahead = chunk_ahead<D>(t, x.first - kChunk);
   if (x.first > 0) ahead.add({dy[x.first - kChunk], dy.stride}, kChunk, t.value_dim);
   ahead.add({to.dv, t.v_stride}, x.n, t.value_dim);
   ahead.add({to.dq, t.q_stride}, x.n, t.key_dim);

@@ -22,13 +22,6 @@ SENNIT_INLINE void load_decays(const GlaTask& t, int64_t first, int64_t n, float
   }
 }
 
-// A chunk of n tokens, from token `first`.
-struct Tokens {
-  int64_t first, n;
-  SENNIT_INLINE Tokens(const GlaTask& t, int64_t begin)
-      : first(begin), n(t.length - begin < kChunk ? t.length - begin : kChunk) {}
-};
-
 // What the products of a chunk need. What a token reads of the state, and what it leaves in it, fades by the channels
 // of its key with Decay::vector, where these are scaled, else by the token, where products and values are.
 struct Chunk {
@@ -52,16 +45,11 @@ struct Chunk {
   }
 };
 
-// What the chunk from token `first` reads, if there is one.
 template <Decay D>
-SENNIT_INLINE Ahead tokens_ahead(const GlaTask& t, int64_t first) {
-  Ahead ahead;
-  if (first < 0 || first >= t.length) return ahead;
-  const int64_t n = Tokens(t, first).n;
-  ahead.add({t.q + first * t.q_stride, t.q_stride}, n, t.key_dim);
-  ahead.add({t.k + first * t.k_stride, t.k_stride}, n, t.key_dim);
-  ahead.add({t.v + first * t.v_stride, t.v_stride}, n, t.value_dim);
-  if (D == Decay::vector) ahead.add({t.g + first * t.g_stride, t.g_stride}, n, t.key_dim);
+SENNIT_INLINE Ahead chunk_ahead(const GlaTask& t, int64_t first) {
+  Ahead ahead = tokens_ahead(t, first);
+  if (D == Decay::vector && is_token(t, first))
+    ahead.add({t.g + first * t.g_stride, t.g_stride}, Tokens(t, first).n, t.key_dim);
   return ahead;
 }
 

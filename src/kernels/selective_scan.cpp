@@ -13,20 +13,6 @@ constexpr int64_t kSegment = 16;                      // backward: tokens from o
 constexpr int64_t kGroup = 8;                         // backward: vectors of channels that share their sums for B and C
 constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
-// 2^x for x <= 0: 1 ulp, exactly 1 at 0, 0 far below. A polynomial for 2^r on [-1/2, 1/2] that interpolates at
-// Chebyshev nodes; cheaper than exp() by the reduction of its argument.
-SENNIT_INLINE vf power_of_two(vf x) {
-  x = max(x, set(-200));
-  const vf n = round(x), r = x - n;
-  vf p = set(1.5453162942e-4f);
-  p = fma(p, r, set(1.3390863365e-3f));
-  p = fma(p, r, set(9.6180825573e-3f));
-  p = fma(p, r, set(5.5503571142e-2f));
-  p = fma(p, r, set(2.4022650761e-1f));
-  p = fma(p, r, set(6.9314718803e-1f));
-  return scale_by_power(fma(p, r, set(1)), n);
-}
-
 // One vector of channels, and a run of states.
 struct Part {
   int64_t channel, lanes, state;
@@ -54,7 +40,7 @@ SENNIT_INLINE void scan(const SelectiveScanTask& t, const Part& part, const floa
     const vf dt = load_n(t.dt + i * t.dt_stride + part.channel, part.lanes), u = dt * x;
     vf out[2] = {part.state == 0 ? skip * x : load_n(to, part.lanes), zero()};
     for (int n = 0; n < N; ++n) {
-      s[n] = fma(power_of_two(dt * load(a + n * kLanes)), s[n], u * set(b[n]));
+      s[n] = fma(exp2(dt * load(a + n * kLanes)), s[n], u * set(b[n]));
       out[n % 2] = fma(set(c[n]), s[n], out[n % 2]);
     }
     store_n(to, out[0] + out[1], part.lanes);
@@ -118,7 +104,7 @@ SENNIT_INLINE void replay(const SelectiveScanTask& t, const Part& part, Segment 
     const vf dt = load_n(t.dt + token * t.dt_stride + part.channel, part.lanes);
     const vf u = dt * load_n(t.x + token * t.x_stride + part.channel, part.lanes);
     for (int n = 0; n < N; ++n) {
-      const vf e = power_of_two(dt * load(a + n * kLanes));
+      const vf e = exp2(dt * load(a + n * kLanes));
       s[n] = fma(e, s[n], u * set(t.b[token * t.b_stride + part.state + n]));
       if (!Keep) continue;
       store(decays + (i * N + n) * kLanes, e);

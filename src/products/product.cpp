@@ -158,15 +158,8 @@ void check_product(const MatrixView& a, int64_t b_rows, int64_t b_cols, int64_t 
 const PanelKernels& panel_kernels(Precision precision) {
   const kernels::Gemm& gemm = kernels::gemm();
   if (precision == Precision::f32) return *gemm.f32;
-  switch (amx_tiles()) {
-    case AmxTiles::timed:
-      return *gemm.bf16;
-    case AmxTiles::wide:
-      return *gemm.bf16_wide;
-    case AmxTiles::narrow:
-      return *gemm.bf16_narrow;
-  }
-  fail({"bf16 products", "a way to use AMX", std::to_string(static_cast<int>(amx_tiles()))});
+  const AmxTiles tiles = amx_tiles();
+  return tiles == AmxTiles::timed ? *gemm.bf16 : tiles == AmxTiles::wide ? *gemm.bf16_wide : *gemm.bf16_narrow;
 }
 
 PackedMatrix::PackedMatrix(MatrixView b, Precision precision) : rows_(b.rows), cols_(b.cols), precision_(precision) {
