@@ -5,7 +5,7 @@
 
 // The bf16 product on AMX tiles, written over the unit that executes them: the processor's, or an emulation of it. A
 // Unit has, with tile numbers as template arguments and strides in bytes,
-//   configure(const TileConfig&), release(), zero<T>(), load<T>(p, stride), store<T>(p, stride), dot<C, A, B>().
+//   configure(const TileConfig&), zero<T>(), load<T>(p, stride), store<T>(p, stride), dot<C, A, B>().
 // A panel of a holds up to 2 kTileRows rows as [depth / kTileRows][rows][kTileRows] units, so that a tile of it is
 // contiguous; a panel of b is two tiles wide.
 namespace sennit::kernels {
@@ -36,7 +36,6 @@ class TileProduct {
         for (int64_t i = 0; i < t_.m; i += 2 * kTileRows) panels(i, j, from);
       from += units_;
     } while (from < t_.depth);
-    unit_.release();
     if (t_.bias) add_bias();
   }
 
@@ -44,6 +43,7 @@ class TileProduct {
   static constexpr int64_t kDepth = 1024;  // units along k of one pass over c: few, as they load and store its tiles
 
   static constexpr int64_t kStepLines = 4 * kTileRows * kPanelColumns / kTileBytes;  // of b at a step
+  static constexpr int64_t kShort = 64;  // units of a panel so small that asking for it costs more than it gains
 
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -53,7 +53,8 @@ class TileProduct {
     const float* a = t_.a + i * t_.depth + from * rows;
     const float* b = t_.b + j * t_.depth + from * kPanelColumns;
     float* c = t_.c + i * t_.c_stride + j;
-    ask_for_next(i, j, b);
+    next_lines_ = 0;
+    if (units_ > kShort) ask_for_next(i, j, b);
     if (kWide) return columns_of(rows, rows, columns, a, b, c);
     for (int64_t r = 0; r < rows; r += kTileRows)
       columns_of(least(rows - r, kTileRows), rows, columns, a + r * kTileRows, b, c + r * t_.c_stride);
@@ -67,7 +68,6 @@ class TileProduct {
     const int64_t steps = units_ / kTileRows * (one ? 2 * kTileRows / kRows : 1);  // of a block
     const int64_t blocks = one ? (t_.n + kPanelColumns - 1) / kPanelColumns : (t_.m + kRows - 1) / kRows;
     const float* next = one ? t_.next_a : j + kPanelColumns < t_.n ? b + kPanelColumns * t_.depth : nullptr;
-    next_lines_ = 0;
     if (!next || steps == 0) return;
     const int64_t lines = next_lines_ = (kStepLines * units_ / kTileRows + blocks * steps - 1) / (blocks * steps);
     next_ = next + (one ? j / kPanelColumns : i / kRows) * steps * lines * kTileRows;
@@ -111,8 +111,10 @@ class TileProduct {
     start<kRowTiles, kColumnTiles>(c);
     const bool once = t_.m <= 2 * kTileRows;
     for (int64_t p = 0; p < units_; p += kTileRows, a += a_rows * kTileRows, b += kTileRows * kPanelColumns) {
-      if (once) prefetch<kStepLines>(b + 4 * kTileRows * kPanelColumns);
-      prefetch<kTileRows * kRowTiles>(a + 2 * a_rows * kTileRows);
+      if (units_ > kShort) {
+        if (once) prefetch<kStepLines>(b + 4 * kTileRows * kPanelColumns);
+        prefetch<kTileRows * kRowTiles>(a + 2 * a_rows * kTileRows);
+      }
       for (int64_t line = 0; line < next_lines_; ++line, next_ += kTileRows) __builtin_prefetch(next_, 0, 2);
       unit_.template load<4>(a, kTileBytes);
       if constexpr (kLower) unit_.template load<5>(a + kTileRows * kTileRows, kTileBytes);

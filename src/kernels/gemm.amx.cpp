@@ -3,32 +3,10 @@
 #include "kernels/amx_tiles.h"
 #include "kernels/faster_way.h"
 #include "kernels/panels.h"
+#include "kernels/processor_tiles.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
-
-// The processor's tiles. Each instruction is written out, because g++ 12 takes LDTILECFG to read only 8 of its 64 bytes
-// and does not accept template arguments as tile numbers.
-struct ProcessorTiles {
-  void configure(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config) : "memory"); }
-  void release() { asm volatile("tilerelease" ::: "memory"); }
-  template <int kTile>
-  void zero() {
-    asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
-  }
-  template <int kTile>
-  void load(const float* p, int64_t stride) {
-    asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(kTile), "r"(p), "r"(stride) : "memory");
-  }
-  template <int kTile>
-  void store(float* p, int64_t stride) {
-    asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(kTile), "r"(p), "r"(stride) : "memory");
-  }
-  template <int kC, int kA, int kB>
-  void dot() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
-  }
-};
 
 template <bool kWide>
 void multiply(const PanelProduct& t) {
@@ -75,7 +53,7 @@ void multiply_timed(const PanelProduct& t) {
 }
 
 template <void (*kMultiply)(const PanelProduct&)>
-constexpr PanelKernels kPaired{panel_rows, 2 * kTileRows, pack_a, pack_b, kMultiply};
+constexpr PanelKernels kPaired{panel_rows, 2 * kTileRows, pack_a, pack_b, kMultiply, ProcessorTiles::release};
 
 }  // namespace
 

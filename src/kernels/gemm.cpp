@@ -177,8 +177,10 @@ void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
   pack_units<Unit::kPaired>(x, stride, k_major, width, k, panel, kPanelColumns, depth_of<Unit>(k));
 }
 
+void nothing_kept() {}
+
 template <class Unit>
-constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit>, multiply<Unit>};
+constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit>, multiply<Unit>, nothing_kept};
 
 }  // namespace
 

@@ -35,6 +35,8 @@ struct PanelKernels {
   void (*pack_a)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
   void (*pack_b)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
   void (*multiply)(const PanelProduct& product);
+  // After a thread's last product for now: what the processor keeps for it is given back.
+  void (*done)();
 };
 
 struct Gemm {

@@ -90,6 +90,7 @@ void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& wh
       if (whole.bias) tile.bias += j;
       kernel.multiply(tile);
     }
+    kernel.done();
   });
 }
 
@@ -120,6 +121,7 @@ void multiply_slice(const PanelKernels& kernel, const kernels::PanelProduct& who
       tile.c = whole.c + i * whole.c_stride + first * kPanelColumns;
       kernel.multiply(tile);
     }
+    kernel.done();
   };
   each_with_scratch(groups * parts, group * kPanelColumns * whole.depth, multiply_item, 1 + work / kThreadWork);
 }

@@ -208,6 +208,29 @@ TEST(PairedAttention, EveryMaskAndShapeAgreesWithDouble) {
   });
 }
 
+// Scores of hundreds, so that weights taken against those of a row's first block would be infinite in a later one.
+TEST(PairedAttention, ScoresMayRiseFar) {
+  for_each_level([&](IsaLevel level) {
+    for (const Mask& mask : kMasks)
+      for (const float scale : {4.0f, 32.0f}) {
+        Case x{100, 300, 32, 32, 200, mask};
+        x.scale = scale;
+        const Results r = run(x, *kernels::gemm().bf16, 1000), cut = run(x, *kernels::gemm().bf16, 37);
+        EXPECT_EQ(r.o, cut.o) << to_string(level) << " " << mask.name;
+        const Naive naive(x);
+        for (int64_t i = 0; i < x.queries; ++i) {
+          ASSERT_NEAR(r.stat[i], naive.stat[i], 1e-6 * std::fabs(naive.stat[i]) + 1e-3) << to_string(level) << " " << mask.name;
+          for (int64_t c = 0; c < x.value_dim; ++c) {
+            double size = 0;
+            for (int64_t j = 0; j < x.keys; ++j) size += naive.w[i][j] * std::fabs(x.at(x.v, x.v_stride, j, c));
+            expect_sum(r.o[i * x.v_stride + c], naive.o[i][c], size + 0.01, fmt::format("{} {} o {} {}", to_string(level), mask.name, i, c));
+          }
+        }
+        if (testing::Test::HasFatalFailure()) return;
+      }
+  });
+}
+
 TEST(PairedAttention, RowsDoNotDependOnWhereTheyAreCut) {
   for_each_level([&](IsaLevel) {
     const kernels::PanelKernels& panels = *kernels::gemm().bf16;
