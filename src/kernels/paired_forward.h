@@ -116,6 +116,11 @@ class StageProducts {
                           kPanelColumns, count(at), true);
   }
   int64_t count(Stage at) const { return smaller(kKeys, t_.keys - at.key); }
+  // Of the next block of keys and values, the half that is asked for during this stage.
+  int64_t floats_ahead(Stage at) const { return at.key + kKeys < t_.keys ? sizes_.whole * kPanelColumns / kQueries : 0; }
+  const float* ahead(Stage at) const {
+    return packed_ + (at.key / kKeys + 1) * sizes_.whole + at.lane * sizes_.whole / kQueries;
+  }
 
  private:
   const AttentionTask& t_;
@@ -151,7 +156,7 @@ void forward_tile(const AttentionTask& t, const PanelKernels& panels, const floa
     if (turns && before.key < end) steps.add(products.sums(before));
     with_look(look_at(t, s.seen.find(t, tile, now.key)), [&]<Look kLook>() {
       const int64_t count = products.count(now);
-      steps.spread(depth_of(count) * kPanelColumns / (2 * kLanes));
+      steps.spread(depth_of(count) * kPanelColumns / (2 * kLanes), products.ahead(now), products.floats_ahead(now));
       for (int64_t c = now.lane; c < now.lane + kPanelColumns; c += 2 * kLanes)
         weigh_lanes<kLook>(t, tile, now.key, count, s, c, steps);
     });

@@ -53,7 +53,7 @@ class PanelSteps {
  public:
   explicit PanelSteps(const PanelKernels& panels) : panels_(panels) {}
   void add(const PanelProduct& product) { panels_.multiply(product); }
-  void spread(int64_t) {}
+  void spread(int64_t, const float*, int64_t) {}
   void next() {}
   void rest() {}
 

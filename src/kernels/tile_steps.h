@@ -22,9 +22,14 @@ class TileSteps {
       left_ += product.m / kTileRows * (product.depth / kTileRows);
     }
   }
-  // From here on, `turns` calls of next() do what waits, spread evenly.
-  void spread(int64_t turns) { turns_ = turns, pace_ = left_, owed_ = 0; }
+  // From here on, `turns` calls of next() do what waits and ask for `floats` from `ahead` on, spread evenly.
+  void spread(int64_t turns, const float* ahead = nullptr, int64_t floats = 0) {
+    turns_ = turns, pace_ = left_, owed_ = 0;
+    ahead_ = ahead, asked_ = (floats / turns + kTileRows - 1) / kTileRows * kTileRows;
+  }
   void next() {
+    for (int64_t at = 0; at < asked_; at += kTileRows) __builtin_prefetch(ahead_ + at, 0, 2);
+    ahead_ += asked_;
     for (owed_ += pace_; owed_ >= turns_ && left_ > 0; owed_ -= turns_) step();
   }
   // All that waits.
@@ -91,6 +96,8 @@ class TileSteps {
   int first_ = 0, count_ = 0;
   int64_t row_ = 0, unit_at_ = 0;                       // of the first that waits
   int64_t left_ = 0, turns_ = 1, pace_ = 0, owed_ = 0;  // steps, see spread()
+  const float* ahead_ = nullptr;
+  int64_t asked_ = 0;                                   // floats at every turn
   float* c_ = nullptr;                                  // of the sums in tiles 0 and 1
   int64_t c_bytes_ = 0;
 };
