@@ -26,6 +26,6 @@ struct PairedAttention {
 inline constexpr int64_t kPairedKeys = 64;     // in a block
 inline constexpr int64_t kPairedQueries = 64;  // of a tile: ranges of a multiple of it waste nothing
 
-SENNIT_KERNEL_TABLE_AMX(PairedAttention, paired_attention)
+SENNIT_KERNEL_TABLE(PairedAttention, paired_attention)
 
 }  // namespace sennit::kernels

@@ -2,7 +2,7 @@
 // What the two passes of bf16 attention share. Scores stand as [keys][queries], a query in a lane: maxima and sums over
 // keys are then lane by lane, two neighbouring rows of weights are a row of pairs of the right factor in o^T = v^T w^T,
 // and of the gradients' rows nothing is transposed either. They are in powers of two, weights 2^(s - top).
-// Use only from src/kernels/paired_attention*.cpp.
+// Use only from src/kernels/paired_attention.cpp.
 #include "kernels/attention_tile.h"
 #include "kernels/paired_attention.h"
 #include "kernels/transpose.h"
@@ -33,33 +33,19 @@ void pack_rows(const PanelKernels& panels, const float* x, int64_t stride, bool 
     panels.pack_a(x + i * (k_major ? 1 : stride), stride, k_major, smaller(height, rows - i), k, out + i * depth_of(k));
 }
 // c[rows, columns] (=|+=) a b
-PanelProduct packed_product(const PanelKernels& panels, const float* a, const float* b, float* c, int64_t c_stride,
-                            int64_t rows, int64_t columns, int64_t k, bool accumulate) {
-  return {.a = a,
-          .b = b,
-          .m = rows,
-          .n = columns,
-          .a_rows = panels.panel_rows(rows),
-          .depth = depth_of(k),
-          .c = c,
-          .c_stride = c_stride,
-          .accumulate = accumulate,
-          .bias = nullptr};
+void multiply_packed(const PanelKernels& panels, const float* a, const float* b, float* c, int64_t c_stride,
+                     int64_t rows, int64_t columns, int64_t k, bool accumulate) {
+  panels.multiply({.a = a,
+                   .b = b,
+                   .m = rows,
+                   .n = columns,
+                   .a_rows = panels.panel_rows(rows),
+                   .depth = depth_of(k),
+                   .c = c,
+                   .c_stride = c_stride,
+                   .accumulate = accumulate,
+                   .bias = nullptr});
 }
-
-// Does products one by one by the panels' own kernel. Another class of this form may do them in pieces, beside the work
-// that spread() and next() stand for.
-class PanelSteps {
- public:
-  explicit PanelSteps(const PanelKernels& panels) : panels_(panels) {}
-  void add(const PanelProduct& product) { panels_.multiply(product); }
-  void spread(int64_t, const float*, int64_t) {}
-  void next() {}
-  void rest() {}
-
- private:
-  const PanelKernels& panels_;
-};
 
 // What is packed of a block of keys, all as left factors: the rows of k for scores, and either v^T to be summed by
 // weights, or for the gradients the rows of v for dw and k^T to be summed by ds.

@@ -23,7 +23,6 @@ class EmulatedTiles {
     }
     config_ = config, configured_ = true;
     std::memset(tiles_, 0, sizeof tiles_);
-    ++configurations_;
   }
   template <int kTile>
   void zero() {
@@ -59,10 +58,7 @@ class EmulatedTiles {
         c = flushed(flushed(c) + flushed(even + odd));
         std::memcpy(&tiles_[kC][m][4 * n], &c, 4);
       }
-    ++products_;
   }
-  int configurations() const { return configurations_; }
-  int products() const { return products_; }
 
  private:
   void use(int tile) const { SENNIT_CHECK(configured_ && config_.rows[tile] > 0, "tile {} is not configured", tile); }
@@ -79,7 +75,6 @@ class EmulatedTiles {
   kernels::TileConfig config_;
   char tiles_[8][16][64] = {};
   bool configured_ = false;
-  int configurations_ = 0, products_ = 0;
 };
 
 }  // namespace sennit

@@ -1,5 +1,4 @@
 #include "kernels/gemm.h"
-#include "kernels/tile_steps.h"
 
 #include <gtest/gtest.h>
 
@@ -97,14 +96,6 @@ TEST(Gemm, PanelsOfAForTiles) {
 // The ways to a product on tiles.
 constexpr auto kWide = [](EmulatedTiles& unit, const PanelProduct& p) { kernels::TileProduct<EmulatedTiles, true>(unit, p).run(); };
 constexpr auto kNarrow = [](EmulatedTiles& unit, const PanelProduct& p) { kernels::TileProduct<EmulatedTiles, false>(unit, p).run(); };
-constexpr auto kSteps = [](EmulatedTiles& unit, const PanelProduct& p) {
-  kernels::TileSteps<EmulatedTiles> steps(unit);
-  steps.add(p);
-  steps.spread(9);
-  for (int i = 0; i < 5; ++i) steps.next();
-  steps.rest();
-};
-
 // A product on emulated tiles, from factors whose lines run along k.
 struct TileCase {
   int64_t m, n, k;
@@ -151,7 +142,6 @@ TEST(Gemm, TilesMultiplyAtEveryShape) {
           const TileCase t{m, n, k};
           const auto got = t.run(kWide, 0, m, add, add);
           ASSERT_TRUE(same_bits(got, t.run(kNarrow, 0, m, add, add))) << "wide and narrow differ";
-          ASSERT_TRUE(same_bits(t.run(kWide, 0, m, add, false), t.run(kSteps, 0, m, add, false))) << "steps differ";
           for (int64_t i = 0; i < m; ++i)
             for (int64_t j = 0; j < n; ++j) {
               double want = add ? double{t.c[i * n + j]} + t.bias[j] : 0, size = std::abs(want);
@@ -175,38 +165,6 @@ TEST(Gemm, TilesGiveARowTheSameBitsWhereverItStands) {
         const auto part = t.run(kWide, first, rows, true, true);
         ASSERT_EQ(std::memcmp(part.data(), &whole[first * stride], 4 * part.size()), 0) << first << " " << rows;
       }
-}
-
-// Steps of two products in turns with other work, one of them added while the other is under way.
-TEST(Gemm, StepsOfTilesSpreadOverTurns) {
-  const TileCase one{48, 64, 90}, two{32, 32, 200};
-  std::vector<float> a[2], b[2], c[2];
-  PanelProduct products[2];
-  for (int i = 0; i < 2; ++i) {
-    const TileCase& t = i == 0 ? one : two;
-    for (int64_t row = 0; row < t.m; row += 32) t.append(a[i], t.a, row, std::min<int64_t>(32, t.m - row), true);
-    for (int64_t column = 0; column < t.n; column += 32) t.append(b[i], t.b, column, 32, false);
-    c[i] = t.c;
-    products[i] = {.a = a[i].data(), .b = b[i].data(), .m = t.m, .n = t.n, .a_rows = 32, .depth = padded_depth(t.k), .c = c[i].data(), .c_stride = t.n, .accumulate = i == 0, .bias = nullptr};
-  }
-  EmulatedTiles unit;
-  kernels::TileSteps<EmulatedTiles> steps(unit);
-  steps.add(products[0]);
-  steps.spread(20);
-  for (int turn = 0; turn < 7; ++turn) steps.next();
-  EXPECT_FALSE(same_bits(c[0], one.c)) << "nothing was done in time";
-  steps.add(products[1]);
-  steps.spread(3);
-  for (int turn = 0; turn < 3; ++turn) steps.next();
-  const int before = unit.products();
-  steps.rest();
-  EXPECT_EQ(unit.products(), before) << "the turns did not do all";
-  for (int i = 0; i < 2; ++i) {
-    const std::vector<float> got = c[i];
-    c[i] = i == 0 ? one.c : two.c;
-    kNarrow(unit, products[i]);
-    EXPECT_TRUE(same_bits(got, c[i])) << i;
-  }
 }
 
 }  // namespace sennit::gemm_test
