@@ -109,12 +109,9 @@ class TileProduct {
   void block(const float* a, int64_t a_rows, const float* b, float* c) {
     constexpr bool kLower = kRowTiles == 2;
     start<kRowTiles, kColumnTiles>(c);
-    const bool once = t_.m <= 2 * kTileRows;
+    const bool once = t_.m <= 2 * kTileRows && units_ > kShort;
     for (int64_t p = 0; p < units_; p += kTileRows, a += a_rows * kTileRows, b += kTileRows * kPanelColumns) {
-      if (units_ > kShort) {
-        if (once) prefetch<kStepLines>(b + 4 * kTileRows * kPanelColumns);
-        prefetch<kTileRows * kRowTiles>(a + 2 * a_rows * kTileRows);
-      }
+      if (once) prefetch<kStepLines>(b + 4 * kTileRows * kPanelColumns);
       for (int64_t line = 0; line < next_lines_; ++line, next_ += kTileRows) __builtin_prefetch(next_, 0, 2);
       unit_.template load<4>(a, kTileBytes);
       if constexpr (kLower) unit_.template load<5>(a + kTileRows * kTileRows, kTileBytes);
