@@ -56,7 +56,13 @@ std::string refusal(IsaLevel level) {
   }
   return "";
 }
+
+bool made_by_amd() {
+  const Cpuid maker(0, 0);
+  return maker.b == 0x68747541 && maker.d == 0x69746e65 && maker.c == 0x444d4163;  // "AuthenticAMD"
+}
 #else
+bool made_by_amd() { return false; }
 std::string refusal(IsaLevel level) { return level == IsaLevel::scalar ? "" : "not an x86-64 CPU"; }
 #endif
 
@@ -95,6 +101,12 @@ IsaLevel best_isa_level() {
 }
 
 IsaLevel isa_level() { return static_cast<IsaLevel>(current().load(std::memory_order_relaxed)); }
+
+bool pairs_are_fast() {
+  static const bool amd = made_by_amd();
+  const IsaLevel level = isa_level();
+  return level == IsaLevel::amx || (level == IsaLevel::avx512 && amd);
+}
 
 void set_isa_level(IsaLevel level) {
   SENNIT_CHECK(isa_level_refusal(level).empty(), "{}: {}", to_string(level), isa_level_refusal(level));

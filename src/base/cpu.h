@@ -21,6 +21,10 @@ IsaLevel isa_level();
 // Forces a level (for tests and benches); it must be one that can run here.
 void set_isa_level(IsaLevel level);
 
+// Whether products of bf16 pairs are faster than those of f32 at the level in use: by AMX tiles, and by AVX-512 on AMD's
+// CPUs, which do twice as many in a cycle; Intel's do half as many.
+bool pairs_are_fast();
+
 std::string cpu_name();
 
 }  // namespace sennit

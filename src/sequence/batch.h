@@ -36,9 +36,9 @@ struct Context {
 };
 
 // Whether many rows at once may be multiplied as pairs of bf16 where few are not: bf16, bits that may hang on how many
-// come together, and a machine where it is the faster way (AMX).
+// come together, and a machine where it is the faster way.
 inline bool wants_pairs(const Context& context) {
-  return context.precision == Precision::bf16 && !context.exact && isa_level() == IsaLevel::amx;
+  return context.precision == Precision::bf16 && !context.exact && pairs_are_fast();
 }
 
 // A view: whoever makes it keeps the segments and the context alive. A state appears in at most one segment.
