@@ -27,11 +27,10 @@ SENNIT_INLINE void for_columns(int64_t n, Body&& body) {
   if (l < n) body(Vectors<1>{}, l, n - l);
 }
 
-// Asks for n floats of what a state's row lies ahead of, while there is work to hide behind: `next` may be nullptr.
-SENNIT_INLINE void fetch_row(const float* next, int64_t at, int64_t n) {
+// Asks for n floats that will be wanted soon, into the second cache.
+SENNIT_INLINE void fetch_row(const float* row, int64_t n) {
   constexpr int64_t kLine = 16;  // floats
-  if (!next) return;
-  for (int64_t l = 0; l < n; l += kLine) __builtin_prefetch(next + at + l, 0, 2);
+  for (int64_t l = 0; l < n; l += kLine) __builtin_prefetch(row + l, 0, 2);
 }
 
 namespace {

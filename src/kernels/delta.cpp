@@ -23,7 +23,7 @@ SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, 
   from += l, to += l;
   int64_t i = 0;
   for (const float* row = from; i + 2 <= key_dim; i += 2, row += 2 * stride) {
-    fetch_row(next, i / 2 * stride + l, J * kLanes);
+    if (next) fetch_row(next + i / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       u[j] = fma(set(k[i]), load_n(row + j * kLanes, lanes), u[j]);
       odd[j] = fma(set(k[i + 1]), load_n(row + stride + j * kLanes, lanes), odd[j]);
@@ -35,7 +35,7 @@ SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, 
   }
   for (i = 0; i < key_dim; ++i, from += stride, to += stride) {
     const vf key = set(k[i]), query = set(q[i]);
-    if (i % 2 == 0) fetch_row(next, (key_dim + i) / 2 * stride + l, J * kLanes);
+    if (next && i % 2 == 0) fetch_row(next + (key_dim + i) / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       const vf s = fma(key, u[j], decay * load_n(from + j * kLanes, lanes));
       store_n(to + j * kLanes, s, lanes);

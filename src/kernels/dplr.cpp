@@ -34,7 +34,7 @@ SENNIT_INLINE void read_old(const DplrTask& t, const Token& x, const float* s, i
   int64_t i = 0;
   const int64_t stride = t.value_dim;
   for (s += l; i + 2 <= t.key_dim; i += 2, s += 2 * stride) {
-    fetch_row(x.next, i / 2 * stride + l, J * kLanes);
+    if (x.next) fetch_row(x.next + i / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
       odd[j] = fma(set(x.a[i + 1]), load_n(s + stride + j * kLanes, lanes), odd[j]);
@@ -57,7 +57,7 @@ SENNIT_INLINE void step_columns(const DplrTask& t, const Token x, const float* f
   from += l, to += l;
   for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
     const vf key = set(x.k[i]), query = set(x.q[i]), b = set(x.b[i]), decay = set(x.e[i]);
-    if (i % 2 == 0) fetch_row(x.next, (key_dim + i) / 2 * stride + l, J * kLanes);
+    if (x.next && i % 2 == 0) fetch_row(x.next + (key_dim + i) / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       const vf s = fma(key, value[j], fma(b, z[j], decay * load_n(from + j * kLanes, lanes)));
       store_n(to + j * kLanes, s, lanes);
