@@ -298,9 +298,7 @@ float read_loop(const void* memory, int64_t bytes, int streams) {
 
 void update_loop(void* memory, int64_t bytes, int streams) {
   char* p = static_cast<char*>(memory);
-  streams == 1   ? update_streams<1>(p, bytes)
-  : streams == 2 ? update_streams<2>(p, bytes)
-                 : update_streams<4>(p, bytes);
+  streams == 1 ? update_streams<1>(p, bytes) : streams == 2 ? update_streams<2>(p, bytes) : update_streams<4>(p, bytes);
 }
 
 void copy_loop(const void* from, void* to, int64_t bytes) {

@@ -64,8 +64,8 @@ void scan_part(const SelectiveScanTask& t, const Part& part, const float* h0, fl
   if (h_end) transpose(h, kLanes, N, part.lanes, h_end + part.channel * t.states + part.state, t.states);
 }
 
-// One token of a square of channels and states. The states stay as they lie, a channel in a row, and only what y sums is
-// transposed; each number goes the way that scan() takes.
+// One token of a square of channels and states. The states stay as they lie, a channel in a row, and only what y sums
+// is transposed; each number goes the way that scan() takes.
 SENNIT_INLINE void step_square(const SelectiveScanTask& t, const Part& part, const float* h0, float* h_end, float* y) {
   const vf b = load(t.b + part.state);
   vf s[kLanes];

@@ -61,9 +61,12 @@ Pool& pool() {
   return *p;
 }
 
+bool is_large(int bin) { return kHeader + bin_bytes(bin) >= kHugePage; }
+
+// What the system gave for a block.
 void* system_start(detail::Block* b) {
-  const bool large = kHeader + bin_bytes(b->bin) >= kHugePage;
-  return large ? reinterpret_cast<std::byte*>(b) - reinterpret_cast<uintptr_t>(b) % kHugePage : reinterpret_cast<std::byte*>(b);
+  auto* p = reinterpret_cast<std::byte*>(b);
+  return is_large(b->bin) ? p - reinterpret_cast<uintptr_t>(p) % kHugePage : p;
 }
 
 void release_free_blocks(Pool& p) {
@@ -85,7 +88,7 @@ void check_limit(Pool& p, int64_t bytes) {
 }
 
 detail::Block* from_system(int bin, int64_t nth) {
-  const bool large = kHeader + bin_bytes(bin) >= kHugePage;
+  const bool large = is_large(bin);
   const int64_t shift = large ? nth % kPlaces * kStagger : 0, size = shift + kHeader + bin_bytes(bin);
   const int64_t alignment = large ? kHugePage : kAlign;
   void* raw = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
