@@ -19,6 +19,7 @@ struct Work {
 struct Case {
   std::string name = {};        // "attention forward n=16384"
   double flops = 0, bytes = 0;  // the least work: operations, and bytes that must come from memory
+  double updated = 0;           // bytes read there and written back: what is read plus what is written
   Precision precision = Precision::f32;
   bool int8 = false;            // its products are of 8-bit numbers
   double tokens = 0;            // that one run handles; 0: not a matter of tokens

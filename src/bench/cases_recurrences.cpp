@@ -8,7 +8,8 @@
 #include "nn/naive.h"
 #include "sequence/recurrences.h"
 
-// The cores of recurrent mixers at shapes for which other engines' figures are known, one sequence of 512 tokens.
+// The cores of recurrent mixers at shapes for which other engines' figures are known: one sequence of 512 tokens, or token by
+// token.
 namespace sennit::bench {
 namespace {
 
@@ -112,54 +113,111 @@ Core mamba_core(int64_t channels, int64_t states) {
           }};
 }
 
-double core_error(const Core& core, const std::vector<Var>& inputs) {
+// RWKV-7: diagonal decays plus a rank-one part a b^T, as short as its keys.
+Core dplr_core(int64_t heads, int64_t dim) {
+  return {.name = fmt::format("rwkv7 {}x{}x{}", heads, dim, dim),
+          .heads = heads, .key_dim = dim, .value_dim = dim, .flops = 9,
+          .run = [heads](const std::vector<Var>& in, const Batch& b) {
+            return dplr({.q = in[0], .k = in[1], .v = in[2], .a = in[3], .b = in[4], .g = in[5]}, b, {.heads = heads});
+          },
+          .inputs = [=] {
+            return std::vector<Var>{keys(heads, dim, "q"), keys(heads, dim, "k"), leaf(kScanned, heads * dim, "v"), keys(heads, dim, "a"),
+                                    leaf(kScanned, heads * dim, "b", -0.05, 0.05), leaf(kScanned, heads * dim, "g", -0.6, 0)};
+          },
+          .naive = [=](const std::vector<Var>& in, int64_t head, int64_t rows) {
+            return scan(in[0], head, dim, dim, rows, [&](naive::Matrix& s, int64_t t) {
+              for (int64_t j = 0; j < dim; ++j) {
+                double old = 0;
+                for (int64_t p = 0; p < dim; ++p) old += at(in[3], t, head * dim + p) * s(p, j);
+                for (int64_t p = 0; p < dim; ++p)
+                  s(p, j) = std::exp(at(in[5], t, head * dim + p)) * s(p, j) + at(in[4], t, head * dim + p) * old +
+                            at(in[1], t, head * dim + p) * at(in[2], t, head * dim + j);
+              }
+            });
+          }};
+}
+
+enum class Pass { forward, backward, steps, decode };
+
+// The inputs' rows that belong to one token.
+std::vector<Var> token(const std::vector<Var>& inputs, int64_t t) {
+  std::vector<Var> one;
+  for (const Var& x : inputs) one.push_back(x.rows() == kScanned ? Var(x.value().slice(t, 1)) : x);
+  return one;
+}
+
+// Of the first and the last head, by the path that is timed.
+double core_error(const Core& core, const std::vector<Var>& inputs, bool by_steps) {
+  const int64_t rows = by_steps ? 64 : kScanned;
   const Context context;
+  SequenceState state;
   const Segment whole[] = {{0, kScanned, 0, nullptr}};
-  const Var all = core.run(inputs, {whole, &context});
+  std::vector<Var> y;
+  for (int64_t t = 0; by_steps && t < rows; ++t) {
+    const Segment step[] = {{0, 1, t, &state}};
+    y.push_back(core.run(token(inputs, t), {step, &context}));
+  }
+  if (!by_steps) y = {core.run(inputs, {whole, &context})};
   Deviation d;
   for (const int64_t head : {int64_t{0}, core.heads - 1}) {
-    const naive::Matrix exact = core.naive(inputs, head, kScanned);
-    for (int64_t t = 0; t < kScanned; ++t)
-      for (int64_t j = 0; j < core.value_dim; ++j) d.add(at(all, t, head * core.value_dim + j), exact(t, j));
+    const naive::Matrix exact = core.naive(inputs, head, rows);
+    for (int64_t t = 0; t < rows; ++t)
+      for (int64_t j = 0; j < core.value_dim; ++j)
+        d.add(at(y[by_steps ? t : 0], by_steps ? 0 : t, head * core.value_dim + j), exact(t, j));
   }
   return d.relative();
 }
 
-enum class Pass { forward, backward, steps };
+// Of states: what leaves any cache between two tokens, as weights make it do in a model.
+constexpr int64_t kDecodedBytes = int64_t{256} << 20;
+
+int64_t state_bytes(const Core& core) { return 4 * core.heads * core.key_dim * core.value_dim; }
+int64_t decoded_layers(const Core& core) { return (kDecodedBytes + state_bytes(core) - 1) / state_bytes(core); }
+
+void run_whole(const Core& core, const std::vector<Var>& inputs, bool with_backward) {
+  const Recording on(with_backward);
+  const Context context;
+  const Segment whole[] = {{0, kScanned, 0, nullptr}};
+  for (Var x : inputs) x.clear_grad();
+  const Var y = core.run(inputs, {whole, &context});
+  if (with_backward) backward(y, y.value());
+}
+
+// Steps: tokens of one layer, whose state stays in the caches. Decode: one token of each of many layers.
+void run_tokens(const Core& core, const std::vector<Var>& one, Pass kind, SequenceState& state) {
+  const NoGrad off;
+  const Context context;
+  const Segment step[] = {{0, 1, 0, &state}};
+  const Batch batch{step, &context};
+  const int64_t n = kind == Pass::steps ? kScanned : decoded_layers(core);
+  for (int64_t i = 0; i < n; ++i) core.run(one, kind == Pass::steps ? batch : batch.at(static_cast<size_t>(i)));
+}
 
 Work work(const Core& core, Pass kind) {
-  const std::vector<Var> inputs = core.inputs();
+  const std::vector<Var> inputs = core.inputs(), one = token(inputs, 0);
+  const bool by_steps = kind == Pass::steps || kind == Pass::decode;
   const auto run = [=, state = std::make_shared<SequenceState>()] {
-    Recording on(kind == Pass::backward);
-    const Context context;
-    if (kind != Pass::steps) {
-      const Segment whole[] = {{0, kScanned, 0, nullptr}};
-      for (Var x : inputs) x.clear_grad();
-      const Var y = core.run(inputs, {whole, &context});
-      if (kind == Pass::backward) backward(y, y.value());
-      return;
-    }
-    std::vector<Var> first;
-    for (const Var& x : inputs) first.push_back(x.rows() == kScanned ? Var(x.value().slice(0, 1)) : x);
-    for (int64_t t = 0; t < kScanned; ++t) {
-      const Segment step[] = {{0, 1, t, state.get()}};
-      core.run(first, {step, &context});
-    }
+    by_steps ? run_tokens(core, one, kind, *state) : run_whole(core, inputs, kind == Pass::backward);
   };
-  return {run, [=] { return core_error(core, inputs); }};
+  return {run, [=] { return core_error(core, inputs, by_steps); }};
+}
+
+Case core_case(const Core& core, Pass kind) {
+  const double elements = static_cast<double>(core.heads * core.key_dim * core.value_dim),
+               layers = static_cast<double>(decoded_layers(core)), tokens = kind == Pass::decode ? layers : static_cast<double>(kScanned);
+  constexpr std::string_view kNames[] = {"forward", "forward+backward", "steps", "decode"};
+  return {.name = fmt::format("{} {}", core.name, kNames[static_cast<int>(kind)]),
+          .flops = core.flops * elements * tokens * (kind == Pass::backward ? 3 : 1),
+          .updated = kind == Pass::decode ? 2 * layers * static_cast<double>(state_bytes(core)) : 0,
+          .tokens = tokens,
+          .prepare = [core, kind] { return work(core, kind); }};
 }
 
 }  // namespace
 
 void add_recurrences(std::vector<Case>& cases) {
-  for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), delta_core(16, 64), delta_core(32, 128), mamba_core(4096, 16)}) {
-    const double forward = core.flops * static_cast<double>(core.heads * core.key_dim * core.value_dim * kScanned);
-    for (const Pass kind : {Pass::forward, Pass::backward, Pass::steps})
-      cases.push_back({.name = core.name + (kind == Pass::forward ? " forward" : kind == Pass::backward ? " forward+backward" : " steps"),
-                       .flops = forward * (kind == Pass::backward ? 3 : 1),
-                       .tokens = static_cast<double>(kScanned),
-                       .prepare = [core, kind] { return work(core, kind); }});
-  }
+  for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), delta_core(16, 64), delta_core(32, 128), dplr_core(32, 64), mamba_core(4096, 16)})
+    for (const Pass kind : {Pass::forward, Pass::backward, Pass::steps, Pass::decode}) cases.push_back(core_case(core, kind));
 }
 
 }  // namespace sennit::bench

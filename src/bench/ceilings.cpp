@@ -30,6 +30,17 @@ double rate(const Unit& unit, int threads) {
          seconds_on(threads, [&](int64_t) { sink = unit.loop(rounds); });
 }
 
+// Bytes a second that body(at, bytes, streams) walks through, whatever number of streams is best on this processor.
+template <class Body>
+double streamed(int threads, Body&& body) {
+  double best = 0;
+  const int64_t part = kMemory / threads / kPage * kPage;
+  for (const int streams : {1, 2, 4})
+    best = std::max(best, static_cast<double>(part * threads) /
+                              seconds_on(threads, [&](int64_t i) { body(i * part, part, streams); }));
+  return best;
+}
+
 int64_t cache_size(int name, int64_t otherwise) {
   const int64_t bytes = sysconf(name);
   return bytes > 0 ? bytes : otherwise;
@@ -61,6 +72,7 @@ Ceilings::Ceilings() : memory_(Tensor::zeros({kMemory / 4})) {
       {"int8 tiles 1x2, AMX", false, [](int n) { return rate(amx_int8_unit(false), n); }},
       {"read from memory", true, [this](int n) { return read(n); }},
       {"copy in memory", true, [this](int n) { return copy(n); }},
+      {"update in memory", true, [this](int n) { return update(n); }},
       {"read from L3", true, [this, l2, l3](int n) { return cached(std::min(4 * l2, l3 / (2 * thread_count())), n); }},
       {"read from L2", true, [this, l2](int n) { return cached(l2 / 2, n); }}};
 }
@@ -78,15 +90,14 @@ double Ceilings::whole_products() const {
       {rate(f32_unit(), n), rate(int8_unit(), n), rate(amx_int8_unit(true), n), rate(amx_int8_unit(false), n)});
 }
 
-// How many streams are best differs from one make of processor to another.
 double Ceilings::read(int threads) const {
-  double best = 0;
-  const int64_t part = kMemory / threads / kPage * kPage;
-  for (const int streams : {1, 2, 4}) {
-    const double t = seconds_on(threads, [&](int64_t i) { sink = read_loop(memory_.raw() + i * part, part, streams); });
-    best = std::max(best, static_cast<double>(part * threads) / t);
-  }
-  return best;
+  const std::byte* base = memory_.raw();
+  return streamed(threads, [base](int64_t at, int64_t bytes, int n) { sink = read_loop(base + at, bytes, n); });
+}
+
+double Ceilings::update(int threads) {
+  std::byte* base = memory_.raw();
+  return 2 * streamed(threads, [base](int64_t at, int64_t bytes, int n) { update_loop(base + at, bytes, n); });
 }
 
 double Ceilings::copy(int threads) {

@@ -28,6 +28,7 @@ class Ceilings {
   double whole_products() const;  // of 8-bit numbers
   double read(int threads) const;  // bytes a second from memory; everything small has left the caches afterwards
   double copy(int threads);        // bytes read plus bytes written
+  double update(int threads);      // the same, of bytes that are written where they were read
 
  private:
   double cached(int64_t window, int threads) const;

@@ -37,6 +37,18 @@ float scalar_read(const char* p, int64_t bytes) {
   return static_cast<float>(total);
 }
 
+template <int kStreams>
+void scalar_update(char* p, int64_t bytes) {
+  const int64_t run = bytes / kStreams;
+  for (int64_t i = 0; i < run; i += 8)
+    for (int s = 0; s < kStreams; ++s) {
+      uint64_t word;
+      std::memcpy(&word, p + s * run + i, 8);
+      word = ~word;
+      std::memcpy(p + s * run + i, &word, 8);
+    }
+}
+
 #if defined(__x86_64__)
 #define SENNIT_AVX2 __attribute__((target("avx2,fma")))
 #define SENNIT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16")))
@@ -134,6 +146,29 @@ SENNIT_AVX512 float avx512_read(const char* p, int64_t bytes) {
   return first_of(sums[0]);
 }
 
+template <int kStreams>
+SENNIT_AVX2 void avx2_update(char* p, int64_t bytes) {
+  const int64_t run = bytes / kStreams;
+  const __m256i ones = _mm256_set1_epi32(-1);
+  for (int64_t i = 0; i < run; i += 64)
+    for (int s = 0; s < kStreams; ++s)
+      for (int half = 0; half < 64; half += 32) {
+        auto* at = reinterpret_cast<__m256i*>(p + s * run + i + half);
+        _mm256_storeu_si256(at, _mm256_xor_si256(_mm256_loadu_si256(at), ones));
+      }
+}
+
+template <int kStreams>
+SENNIT_AVX512 void avx512_update(char* p, int64_t bytes) {
+  const int64_t run = bytes / kStreams;
+  const __m512i ones = _mm512_set1_epi32(-1);
+  for (int64_t i = 0; i < run; i += 64)
+    for (int s = 0; s < kStreams; ++s) {
+      char* at = p + s * run + i;
+      _mm512_storeu_si512(at, _mm512_xor_si512(_mm512_loadu_si512(at), ones));
+    }
+}
+
 // Tiles 0-3 accumulate, 4 and 5 are rows of a, 6 and 7 columns of b; all 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -204,6 +239,15 @@ float read_streams(const char* p, int64_t bytes) {
   return scalar_read<kStreams>(p, bytes);
 }
 
+template <int kStreams>
+void update_streams(char* p, int64_t bytes) {
+#if defined(__x86_64__)
+  if (isa_level() >= IsaLevel::avx512) return avx512_update<kStreams>(p, bytes);
+  if (isa_level() == IsaLevel::avx2) return avx2_update<kStreams>(p, bytes);
+#endif
+  scalar_update<kStreams>(p, bytes);
+}
+
 }  // namespace
 
 #if defined(__x86_64__)
@@ -250,6 +294,11 @@ float read_loop(const void* memory, int64_t bytes, int streams) {
   return streams == 1   ? read_streams<1>(p, bytes)
          : streams == 2 ? read_streams<2>(p, bytes)
                         : read_streams<4>(p, bytes);
+}
+
+void update_loop(void* memory, int64_t bytes, int streams) {
+  char* p = static_cast<char*>(memory);
+  streams == 1 ? update_streams<1>(p, bytes) : streams == 2 ? update_streams<2>(p, bytes) : update_streams<4>(p, bytes);
 }
 
 void copy_loop(const void* from, void* to, int64_t bytes) {

@@ -19,8 +19,10 @@ Unit int8_unit();   // unsigned by signed products: quadruples of AVX-512 VNNI, 
 Unit amx_bf16_unit(bool wide);
 Unit amx_int8_unit(bool wide);
 
-// Reads or copies `bytes` (a multiple of 4 KiB) with the widest loads, in `streams` (1, 2 or 4) runs side by side.
+// Reads `bytes` (a multiple of 4 KiB), or replaces each where it stands, with the widest loads, in `streams` (1, 2 or 4)
+// runs side by side.
 float read_loop(const void* memory, int64_t bytes, int streams);
+void update_loop(void* memory, int64_t bytes, int streams);
 void copy_loop(const void* from, void* to, int64_t bytes);
 
 }  // namespace sennit::bench

@@ -32,10 +32,11 @@ struct Timed {
     seconds_of(work.run);
   }
 
-  void time(const Ceilings& ceilings) {
+  void time(Ceilings& ceilings) {
     const double compute = c.flops / (c.int8 ? ceilings.whole_products() : ceilings.products(c.precision)),
-                 read = ceilings.read(thread_count());
-    floors.push_back(std::max(compute, c.bytes / read));
+                 update = c.updated > 0 ? c.updated / ceilings.update(thread_count()) : 0,
+                 read = c.bytes / ceilings.read(thread_count());  // last: small things have left the caches then
+    floors.push_back(std::max(compute, read + update));
     const double first = seconds_of(work.run);
     if (first < kLong) cold.push_back(first);
     warm.push_back(first < kLong ? seconds_of(work.run) : first);
@@ -48,7 +49,7 @@ struct Timed {
             .cold = median(cold),
             .fastest = *std::min_element(warm.begin(), warm.end()),
             .flops = c.flops,
-            .bytes = c.bytes,
+            .bytes = c.bytes + c.updated,
             .tokens = c.tokens,
             .error = error,
             .peer = median(peers)};
@@ -105,7 +106,7 @@ Report run(std::vector<Case> cases, const Options& options, const Progress& prog
     return peer && !name.empty() ? peer->seconds(name) : -1;
   };
 
-  const Ceilings ceilings;
+  Ceilings ceilings;
   std::vector<Samples> samples;
   const int total = static_cast<int>(timed.size()) * (options.repeats + 1);
   int done = 0;

@@ -229,8 +229,8 @@ void add_bench(Commands& commands) {
   app.add_flag("--answer", b->answers, "read names of cases and answer with seconds, as the peer of another program");
   add_json_flag(app, b->json);
   app.footer(
-      "Floor: operations over the peak of the unit that does them, or bytes over the read bandwidth, whichever is "
-      "more; both are measured beside every run.\n"
+      "Floor: operations over the peak of the unit that does them, or bytes over the bandwidth of reading them or of "
+      "updating them in place, whichever is more; all are measured beside every run.\n"
       "Cold: after a pass over memory larger than the caches. Error: against the definition in double; nothing is "
       "timed that is wrong.\n"
       "Example: sennit bench attention --peers\n"

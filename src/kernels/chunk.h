@@ -27,6 +27,12 @@ SENNIT_INLINE void for_columns(int64_t n, Body&& body) {
   if (l < n) body(Vectors<1>{}, l, n - l);
 }
 
+// Asks for n floats that will be wanted soon, into the second cache.
+SENNIT_INLINE void fetch_row(const float* row, int64_t n) {
+  constexpr int64_t kLine = 16;  // floats
+  for (int64_t l = 0; l < n; l += kLine) __builtin_prefetch(row + l, 0, 2);
+}
+
 namespace {
 
 // to [n, dim] = x's rows. Rows of one head in [T, heads, dim] often lie a power of two apart and share few sets of the

@@ -14,6 +14,7 @@ SENNIT_INLINE float decay_at(const DeltaTask& t, int64_t i) {
 template <int J>
 SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, const float* from, float* to, float* y,
                                 int64_t l, int64_t lanes) {
+  const float* next = token + 1 == t.length ? t.next : nullptr;
   const int64_t key_dim = t.key_dim, stride = t.value_dim;
   const float *q = t.q + token * t.q_stride, *k = t.k + token * t.k_stride, *v = t.v + token * t.v_stride + l;
   const vf decay = set(alpha), beta = set(t.beta[token * t.beta_stride]);
@@ -21,17 +22,20 @@ SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, 
   for (int j = 0; j < J; ++j) u[j] = odd[j] = out[j] = zero();
   from += l, to += l;
   int64_t i = 0;
-  for (const float* row = from; i + 2 <= key_dim; i += 2, row += 2 * stride)
+  for (const float* row = from; i + 2 <= key_dim; i += 2, row += 2 * stride) {
+    if (next) fetch_row(next + i / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       u[j] = fma(set(k[i]), load_n(row + j * kLanes, lanes), u[j]);
       odd[j] = fma(set(k[i + 1]), load_n(row + stride + j * kLanes, lanes), odd[j]);
     }
+  }
   for (int j = 0; j < J; ++j) {
     if (i < key_dim) u[j] = fma(set(k[i]), load_n(from + i * stride + j * kLanes, lanes), u[j]);
     u[j] = beta * fnma(decay, u[j] + odd[j], load_n(v + j * kLanes, lanes));
   }
   for (i = 0; i < key_dim; ++i, from += stride, to += stride) {
     const vf key = set(k[i]), query = set(q[i]);
+    if (next && i % 2 == 0) fetch_row(next + (key_dim + i) / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       const vf s = fma(key, u[j], decay * load_n(from + j * kLanes, lanes));
       store_n(to + j * kLanes, s, lanes);

@@ -15,6 +15,7 @@ struct DeltaTask {
   int64_t q_stride, k_stride, v_stride, g_stride, beta_stride;
   int64_t length, key_dim, value_dim;
   float scale;
+  const float* next = nullptr;  // a state as large that the next task begins with: the token-by-token form fetches it
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0, or nullptr when not wanted. `scratch` has scratch_floats(task)

@@ -11,13 +11,15 @@ constexpr int64_t kReplay = 16;  // tokens between the states that the backward 
 struct Token {
   const float *q, *k, *v, *a, *b;
   float* e;
+  const float* next;
   SENNIT_INLINE Token(const DplrTask& t, int64_t i, float* decays)
       : q(t.q + i * t.stride),
         k(t.k + i * t.stride),
         v(t.v + i * t.v_stride),
         a(t.a + i * t.stride),
         b(t.b + i * t.stride),
-        e(decays) {
+        e(decays),
+        next(i + 1 == t.length ? t.next : nullptr) {
     for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) {
       store_n(e + l, exp_decay(load_n(t.g + i * t.stride + l, lanes)), lanes);
     });
@@ -31,11 +33,13 @@ SENNIT_INLINE void read_old(const DplrTask& t, const Token& x, const float* s, i
   for (int j = 0; j < J; ++j) z[j] = odd[j] = zero();
   int64_t i = 0;
   const int64_t stride = t.value_dim;
-  for (s += l; i + 2 <= t.key_dim; i += 2, s += 2 * stride)
+  for (s += l; i + 2 <= t.key_dim; i += 2, s += 2 * stride) {
+    if (x.next) fetch_row(x.next + i / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
       odd[j] = fma(set(x.a[i + 1]), load_n(s + stride + j * kLanes, lanes), odd[j]);
     }
+  }
   for (int j = 0; j < J; ++j) {
     if (i < t.key_dim) z[j] = fma(set(x.a[i]), load_n(s + j * kLanes, lanes), z[j]);
     z[j] = z[j] + odd[j];
@@ -53,6 +57,7 @@ SENNIT_INLINE void step_columns(const DplrTask& t, const Token x, const float* f
   from += l, to += l;
   for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
     const vf key = set(x.k[i]), query = set(x.q[i]), b = set(x.b[i]), decay = set(x.e[i]);
+    if (x.next && i % 2 == 0) fetch_row(x.next + (key_dim + i) / 2 * stride + l, J * kLanes);
     for (int j = 0; j < J; ++j) {
       const vf s = fma(key, value[j], fma(b, z[j], decay * load_n(from + j * kLanes, lanes)));
       store_n(to + j * kLanes, s, lanes);

@@ -15,6 +15,7 @@ struct DplrTask {
   int64_t stride, v_stride;
   int64_t length, key_dim, value_dim;
   float scale;
+  const float* next = nullptr;  // a state as large that the next task begins with: the forward pass fetches it
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0. `scratch` has scratch_floats(task) floats.

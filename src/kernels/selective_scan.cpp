@@ -9,7 +9,7 @@ namespace {
 // Channels are lanes; a pass over the tokens keeps some states of one vector of channels in registers.
 constexpr int kStates = kLanes == 8 ? 8 : 16;         // forward
 constexpr int kBackwardStates = kLanes == 8 ? 4 : 8;  // backward, which keeps their gradients as well
-constexpr int64_t kSegment = 16;                      // backward: tokens from one kept state to the next
+constexpr int64_t kSegment = 8;                       // backward: tokens from one kept state to the next
 constexpr int64_t kGroup = 8;                         // backward: vectors of channels that share their sums for B and C
 constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
@@ -27,18 +27,24 @@ SENNIT_INLINE void load_states(const SelectiveScanTask& t, const Part& part, int
   for (int64_t n = 0; n < count && scale != 1; ++n) store(to + n * kLanes, load(to + n * kLanes) * set(scale));
 }
 
+// What the sums of y begin with, before a part's states are added in order, even and odd ones by themselves.
+SENNIT_INLINE vf sum_so_far(const SelectiveScanTask& t, const Part& part, vf x, const float* y) {
+  if (part.state > 0) return load_n(y, part.lanes);
+  const vf skip = t.d ? load_n(t.d + part.channel, part.lanes) : zero();
+  return skip * x;
+}
+
 template <int N>
 SENNIT_INLINE void scan(const SelectiveScanTask& t, const Part& part, const float* a, float* h, float* y,
                         int64_t y_stride) {
   vf s[N];
   for (int n = 0; n < N; ++n) s[n] = load(h + n * kLanes);
-  const vf skip = t.d ? load_n(t.d + part.channel, part.lanes) : zero();
   for (int64_t i = 0; i < t.length; ++i) {
     const float *b = t.b + i * t.b_stride + part.state, *c = t.c + i * t.c_stride + part.state;
     float* to = y + i * y_stride + part.channel;
     const vf x = load_n(t.x + i * t.x_stride + part.channel, part.lanes);
     const vf dt = load_n(t.dt + i * t.dt_stride + part.channel, part.lanes), u = dt * x;
-    vf out[2] = {part.state == 0 ? skip * x : load_n(to, part.lanes), zero()};
+    vf out[2] = {sum_so_far(t, part, x, to), zero()};
     for (int n = 0; n < N; ++n) {
       s[n] = fma(exp2(dt * load(a + n * kLanes)), s[n], u * set(b[n]));
       out[n % 2] = fma(set(c[n]), s[n], out[n % 2]);
@@ -58,11 +64,33 @@ void scan_part(const SelectiveScanTask& t, const Part& part, const float* h0, fl
   if (h_end) transpose(h, kLanes, N, part.lanes, h_end + part.channel * t.states + part.state, t.states);
 }
 
+// One token of a square of channels and states. The states stay as they lie, a channel in a row, and only what y sums
+// is transposed; each number goes the way that scan() takes.
+SENNIT_INLINE void step_square(const SelectiveScanTask& t, const Part& part, const float* h0, float* h_end, float* y) {
+  const vf b = load(t.b + part.state);
+  vf s[kLanes];
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; ++l) {
+    const int64_t channel = part.channel + l, at = channel * t.states + part.state;
+    const vf dt = set(t.dt[channel]), u = dt * set(t.x[channel]);
+    s[l] = fma(exp2(dt * (load(t.a + at) * set(kLog2E))), h0 ? load(h0 + at) : zero(), u * b);
+    if (h_end) store(h_end + at, s[l]);
+  }
+  transpose_square(s);
+  y += part.channel;
+  vf out[2] = {sum_so_far(t, part, load(t.x + part.channel), y), zero()};
+#pragma GCC unroll 16
+  for (int n = 0; n < kLanes; ++n) out[n % 2] = fma(set(t.c[part.state + n]), s[n], out[n % 2]);
+  store(y, out[0] + out[1]);
+}
+
 void forward(const SelectiveScanTask& t, const float* h0, float* h_end, float* y, int64_t y_stride, float* scratch) {
   Scratch pieces(scratch);
   float* work = pieces.take(2 * kStates * kLanes);
   for (int64_t channel = t.begin; channel < t.end; channel += kLanes) {
     Part part{channel, t.end - channel < kLanes ? t.end - channel : kLanes, 0};
+    const bool square = t.length == 1 && kStates == kLanes && part.lanes == kLanes;
+    for (; square && part.state + kLanes <= t.states; part.state += kLanes) step_square(t, part, h0, h_end, y);
     for (; part.state + kStates <= t.states; part.state += kStates)
       scan_part<kStates>(t, part, h0, h_end, y, y_stride, work);
     for (; part.state + 4 <= t.states; part.state += 4) scan_part<4>(t, part, h0, h_end, y, y_stride, work);
@@ -115,13 +143,16 @@ SENNIT_INLINE void replay(const SelectiveScanTask& t, const Part& part, Segment 
 }
 
 // From the last token of a segment to its first, with the states of replay(): dh [N, L] goes from the state after it to
-// the state before it.
+// the state before it. The first part of the states takes what skips them along: dx += D dy, dD += sum dy x.
 template <int N>
 SENNIT_INLINE void reverse(const SelectiveScanTask& t, const Part& part, Segment segment, const Backward& w,
                            const float* a, const float* start, const float* dy, int64_t dy_stride, float* dh, float* da,
                            const SelectiveScanGradient& to) {
   vf ds[N], dlog[N];
   for (int n = 0; n < N; ++n) ds[n] = load(dh + n * kLanes), dlog[n] = load(da + n * kLanes);
+  const bool skips = t.d && part.state == 0;
+  const vf skip = skips ? load_n(t.d + part.channel, part.lanes) : zero();
+  vf dskip = zero();
   for (int64_t i = segment.n - 1; i >= 0; --i) {
     const int64_t token = segment.first + i;
     const float *b = t.b + token * t.b_stride + part.state, *c = t.c + token * t.c_stride + part.state;
@@ -130,6 +161,7 @@ SENNIT_INLINE void reverse(const SelectiveScanTask& t, const Part& part, Segment
     const vf dt = load_n(t.dt + token * t.dt_stride + part.channel, part.lanes), u = dt * x;
     const float* before = i ? w.h + (i - 1) * N * kLanes : start;
     vf du = zero(), ddt = zero();
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       const int64_t at = (i * N + n) * kLanes;
       store(w.dc + at, fma(g, load(w.h + at), load(w.dc + at)));
@@ -141,10 +173,12 @@ SENNIT_INLINE void reverse(const SelectiveScanTask& t, const Part& part, Segment
       ddt = fma(path, load(a + n * kLanes), ddt);
       dlog[n] = fma(path, dt, dlog[n]);
     }
-    add_n(to.dx + token * t.x_stride + part.channel, dt * du, part.lanes);
+    dskip = fma(g, x, dskip);
+    add_n(to.dx + token * t.x_stride + part.channel, fma(skip, g, dt * du), part.lanes);
     add_n(to.ddt + token * t.dt_stride + part.channel, fma(x, du, ddt * set(kLn2)), part.lanes);
   }
   for (int n = 0; n < N; ++n) store(dh + n * kLanes, ds[n]), store(da + n * kLanes, dlog[n]);
+  if (skips && to.dd) add_n(to.dd + part.channel, dskip, part.lanes);
 }
 
 // to [channels, states] += from [count, kLanes] for the part
@@ -202,26 +236,10 @@ void backward_group(const SelectiveScanTask& t, int64_t channel, int64_t end, in
   });
 }
 
-// dx += D dy, dD += sum dy x
-void backward_skip(const SelectiveScanTask& t, const float* dy, int64_t dy_stride, const SelectiveScanGradient& to) {
-  for_lanes(t.end - t.begin, [&](int64_t l, int64_t lanes) {
-    const int64_t channel = t.begin + l;
-    const vf skip = load_n(t.d + channel, lanes);
-    vf dskip = zero();
-    for (int64_t i = 0; i < t.length; ++i) {
-      const vf g = load_n(dy + i * dy_stride + channel, lanes);
-      dskip = fma(g, load_n(t.x + i * t.x_stride + channel, lanes), dskip);
-      add_n(to.dx + i * t.x_stride + channel, skip * g, lanes);
-    }
-    if (to.dd) add_n(to.dd + channel, dskip, lanes);
-  });
-}
-
 void backward(const SelectiveScanTask& t, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end,
               const SelectiveScanGradient& to, float* scratch) {
   Scratch pieces(scratch);
   const Backward w(t, pieces);
-  if (t.d) backward_skip(t, dy, dy_stride, to);
   for (int64_t channel = t.begin; channel < t.end; channel += kGroup * kLanes) {
     const int64_t end = t.end < channel + kGroup * kLanes ? t.end : channel + kGroup * kLanes;
     int64_t n = 0;

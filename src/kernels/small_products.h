@@ -82,7 +82,9 @@ constexpr int kTileColumns = kLanes == 8 ? 2 : 4;  // in vectors
 
 template <int R, int J, class Body>
 SENNIT_INLINE void for_tile(Body&& body) {
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int j = 0; j < J; ++j) body(r, j);
 }
 

@@ -35,6 +35,13 @@ struct MatrixState {
   }
 };
 
+// A task that knows which state comes after its own.
+template <class Task>
+Task with_next(Task task, const float* next) {
+  if constexpr (requires { task.next; }) task.next = next;
+  return task;
+}
+
 // y [N, H V] of a core (a MatrixState with task(segment, head)); kernel_of(task) is the kernel's forward form.
 template <class Core, class Task, class KernelOf>
 Tensor run_heads(const Core& core, Carry& carry, int64_t (*scratch_floats)(const Task&), KernelOf&& kernel_of) {
@@ -42,7 +49,8 @@ Tensor run_heads(const Core& core, Carry& carry, int64_t (*scratch_floats)(const
   each_head(std::ssize(core.segments), core.heads(), [&](int64_t i, int64_t head) { return core.task(i, head); }, scratch_floats,
             [&](int64_t i, int64_t head, const Task& task, float* scratch) {
               const int64_t state = head * core.state_size();
-              kernel_of(task)(task, moved(carry.in(i), state), carry.out(i) + state, y.data() + core.value_at(i, head), y.row_size(), scratch);
+              const float* next = head + 1 < core.heads() ? moved(carry.in(i), state + core.state_size()) : nullptr;
+              kernel_of(task)(with_next(task, next), moved(carry.in(i), state), carry.out(i) + state, y.data() + core.value_at(i, head), y.row_size(), scratch);
             });
   return y;
 }

@@ -20,6 +20,9 @@ namespace {
 
 constexpr int64_t kAlign = 64, kHugePage = 2 << 20;
 constexpr int64_t kHeader = kAlign * ((sizeof(detail::Block) + kAlign - 1) / kAlign);
+// Large blocks would all begin at one place of a huge page, and the same row of many tensors would lie in one set of a
+// cache. So each begins some lines, and a page, further on than the last.
+constexpr int64_t kStagger = 68 * kAlign, kPlaces = 16;
 constexpr int64_t kFence = 64, kShift = 4;
 constexpr uint32_t kCanary = 0x7fc0dead;  // a NaN that no arithmetic makes
 constexpr int kBins = 4 * 48;
@@ -58,12 +61,20 @@ Pool& pool() {
   return *p;
 }
 
+bool is_large(int bin) { return kHeader + bin_bytes(bin) >= kHugePage; }
+
+// What the system gave for a block.
+void* system_start(detail::Block* b) {
+  auto* p = reinterpret_cast<std::byte*>(b);
+  return is_large(b->bin) ? p - reinterpret_cast<uintptr_t>(p) % kHugePage : p;
+}
+
 void release_free_blocks(Pool& p) {
   for (auto& list : p.free) {
     while (detail::Block* b = list) {
       list = b->next;
       p.counters.reserved -= bin_bytes(b->bin);
-      std::free(b);
+      std::free(system_start(b));
     }
   }
 }
@@ -76,13 +87,14 @@ void check_limit(Pool& p, int64_t bytes) {
           fmt::format("{:.1f} GB in use and {:.1f} GB asked for", static_cast<double>(p.counters.reserved) / 1e9, static_cast<double>(bytes) / 1e9), ""});
 }
 
-detail::Block* from_system(int64_t bytes, int bin) {
-  const int64_t size = kHeader + bytes;
-  const int64_t alignment = size >= kHugePage ? kHugePage : kAlign;
+detail::Block* from_system(int bin, int64_t nth) {
+  const bool large = is_large(bin);
+  const int64_t shift = large ? nth % kPlaces * kStagger : 0, size = shift + kHeader + bin_bytes(bin);
+  const int64_t alignment = large ? kHugePage : kAlign;
   void* raw = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (!raw) fail({"memory", fmt::format("{} bytes", bytes), "the system has none left", ""});
-  if (alignment == kHugePage) madvise(raw, size, MADV_HUGEPAGE);
-  auto* b = new (raw) detail::Block{};
+  if (!raw) fail({"memory", fmt::format("{} bytes", size), "the system has none left", ""});
+  if (large) madvise(raw, size, MADV_HUGEPAGE);
+  auto* b = new (static_cast<std::byte*>(raw) + shift) detail::Block{};
   b->bin = bin;
   return b;
 }
@@ -115,7 +127,7 @@ detail::Block* take_block(int64_t bytes, bool may_be_hostile) {
     p.free[bin] = b->next;
   } else {
     check_limit(p, bin_bytes(bin));
-    b = from_system(bin_bytes(bin), bin);
+    b = from_system(bin, p.counters.system_allocations);
     p.counters.reserved += bin_bytes(bin);
     ++p.counters.system_allocations;
   }

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <set>
+#include <vector>
+
 #include "support/temp_folder.h"
 #include "tensor/tensor.h"
 
@@ -33,6 +36,19 @@ TEST(Memory, UnusedBlocksMakeRoomBeforeTheLimitIsReached) {
   const Limit limit(memory_counters().reserved + (48 << 20));
   { const Tensor first({8 << 20}); }
   EXPECT_EQ(Tensor({9 << 20}).elements(), 9 << 20);
+}
+
+// Rows at the same place of several tensors would else share one set of a cache.
+TEST(Memory, LargeTensorsBeginAtDifferentPlacesOfAPage) {
+  constexpr size_t kPage = 4096;
+  release_cached_memory();
+  std::vector<Tensor> tensors;
+  std::set<size_t> places;
+  for (int i = 0; i < 8; ++i) {
+    tensors.emplace_back(Shape{1 << 20});
+    places.insert(reinterpret_cast<size_t>(tensors.back().data()) % kPage);
+  }
+  EXPECT_EQ(places.size(), tensors.size());
 }
 
 }  // namespace sennit::memory_test
