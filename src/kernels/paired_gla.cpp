@@ -1,71 +1,9 @@
 #include "kernels/paired_gla.h"
 
-#include "kernels/paired_gla_tree.h"
+#include "kernels/paired_gla_gradients.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
-
-// before, after and total of a chunk whose tokens fade in all channels alike.
-void fade_tokens(const GlaTask& t, const Span& x, const float* e, const PairedChunk& c) {
-  float before = t.scale, after = 1;
-  for (int64_t i = 0; i < x.n; ++i) {
-    const float own = before * e[i];
-    c.before[i] = t.reads_before ? before : own;
-    before = own;
-  }
-  for (int64_t j = x.n - 1; j >= 0; --j) {
-    c.after[j] = after;
-    after *= e[j];
-  }
-  for (int64_t l = 0; l < whole_vectors(t.key_dim); ++l) c.total[l] = after;
-}
-
-// Multiplies a, the products of queries and keys, by the scale and by how far their pairs have faded; zeros where a key
-// comes later. Row by row, how far each key has faded until the row's token reads is in the lanes.
-template <bool Before>
-void weigh_pairs(int64_t n, float scale, const float* e, float* a, Asked& asked) {
-  constexpr int kVectors = kTokens / kLanes;
-  vf faded[kVectors], place[kVectors];
-  float places[kTokens];
-  for (int64_t j = 0; j < kTokens; ++j) places[j] = static_cast<float>(j);
-  for (int v = 0; v < kVectors; ++v) faded[v] = set(scale), place[v] = load(places + v * kLanes);
-  for (int64_t i = 0; i < n; ++i) {
-    asked.some();
-    const vf own = set(static_cast<float>(i)), end = set(static_cast<float>(Before ? i : i + 1)), decay = set(e[i]);
-    float* row = a + i * kTokens;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const vf here = select(less(place[v], own), faded[v] * decay, set(scale));
-      float* to = row + v * kLanes;
-      store(to, select(less(place[v], end), load(to) * (Before ? faded[v] : here), zero()));
-      faded[v] = here;
-    }
-  }
-}
-
-// exp(g) of a chunk's tokens, 1 without gates.
-void load_decays(const GlaTask& t, const Span& x, float* e) {
-  for (int64_t i = 0; i < kTokens; ++i) e[i] = x.g && i < x.n ? x.g[i * t.g_stride] : 0;
-  for (int64_t i = 0; i < kTokens; i += kLanes) store(e + i, decay_of(load(e + i)));
-}
-
-// Decay::none and Decay::scalar: fills the chunk from the products of its queries and keys.
-template <bool Before>
-void token_decays(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, Asked& asked) {
-  const int64_t K = t.key_dim, n = x.n;
-  float e[kTokens];
-  load_decays(t, x, e);
-  fade_tokens(t, x, e, c);
-  pack_rows(panels, x.q, t.q_stride, false, n, K, c.queries);
-  pack_columns(panels, x.k, t.k_stride, false, n, n, K, c.other);
-  multiply_packed(panels, c.queries, c.other, c.a, kTokens, n, n, K, false);
-  weigh_pairs<Before>(n, t.scale, e, c.a, asked);
-  pack_rows(panels, x.k, t.k_stride, true, K, n, c.keys);
-}
-
-int64_t state_rows(int64_t key_dim) {
-  return 2 * depth_of(key_dim);
-}
 
 struct Forward {
   PairedChunk chunk;
@@ -78,32 +16,22 @@ struct Forward {
   }
 };
 
-// A chunk's values as they are multiplied by pairs and, where the state takes them faded, by keys.
-void pack_values(const GlaTask& t, const Span& x, const PairedChunk& c, Asked& asked) {
-  const int64_t depth = depth_of(x.n), width = whole_panels(t.value_dim);
-  float *values = c.values, *written = t.decay == Decay::vector ? nullptr : c.written;
-  for (int64_t u = 0; u < depth; ++u) {
-    const int64_t j = 2 * u;
-    asked.some();
-    const Row first{x.v + j * t.v_stride, j < x.n ? t.value_dim : 0},
-        second{x.v + (j + 1) * t.v_stride, j + 1 < x.n ? t.value_dim : 0};
-    const vf after = set(c.after[j]), after_second = set(c.after[j + 1]);
-    for (int64_t l = 0; l < width; l += kLanes) {
-      const vf even = first[l], odd = second[l];
-      store(unit_at(values, depth, u, l), pair(even, odd));
-      if (written) store(unit_at(written, depth, u, l), pair(even * after, odd * after_second));
-    }
+// The products of pairs of tokens, and queries and keys for those with the state.
+void meet_and_pack(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, const Tree& tree,
+                   Asked& asked) {
+  const int64_t K = t.key_dim, n = x.n;
+  if (t.decay == Decay::vector) {
+    fade_channels(t, x, c, tree, asked, [&](int64_t size) { meet_halves(t, panels, c, tree, size); });
+    pack_rows(panels, tree.q, tree.width, false, n, K, c.queries);
+    pack_rows(panels, tree.k, tree.width, true, K, n, c.keys);
+    return;
   }
-}
-
-void prepare(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, const Tree& tree,
-             Asked& asked) {
-  if (t.decay == Decay::vector)
-    t.reads_before ? channel_decays<true>(t, panels, x, c, tree, asked)
-                   : channel_decays<false>(t, panels, x, c, tree, asked);
-  else
-    t.reads_before ? token_decays<true>(t, panels, x, c, asked) : token_decays<false>(t, panels, x, c, asked);
-  pack_values(t, x, c, asked);
+  fade_tokens(t, x, c);
+  pack_rows(panels, x.q, t.q_stride, false, n, K, c.queries);
+  pack_columns(panels, x.k, t.k_stride, false, n, n, K, c.other);
+  multiply_packed(panels, c.queries, c.other, c.a, kTokens, n, n, K, false);
+  weigh_pairs(t, c.decays, n, c.a, asked);
+  pack_rows(panels, x.k, t.k_stride, true, K, n, c.keys);
 }
 
 // Packs S and lets it fade.
@@ -136,7 +64,8 @@ void forward_chunk(const GlaTask& t, const PanelKernels& panels, const Span& x, 
                    int64_t y_stride, Asked& asked) {
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n, stride = whole_vectors(V);
   const PairedChunk& c = f.chunk;
-  prepare(t, panels, x, c, f.tree, asked);
+  meet_and_pack(t, panels, x, c, f.tree, asked);
+  pack_values(t, x, c, asked);
   pack_rows(panels, c.a, kTokens, false, n, n, c.pairs);
   pack_state(t, c, f.s, asked);
   multiply_packed(panels, c.queries, c.other, f.read, stride, n, V, K, false);
@@ -145,21 +74,12 @@ void forward_chunk(const GlaTask& t, const PanelKernels& panels, const Span& x, 
   multiply_packed(panels, c.keys, t.decay == Decay::vector ? c.values : c.written, f.s, whole_panels(V), K, V, n, true);
 }
 
-void fill(float* x, int64_t n, float with) {
-  for_lanes(n, [&](int64_t i, int64_t k) { store_n(x + i, set(with), k); });
-}
-void copy_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, float* to, int64_t to_stride) {
-  for (int64_t i = 0; i < rows; ++i) copy(from + i * from_stride, to + i * to_stride, width);
-}
-
 void forward(const GlaTask& t, const PanelKernels& panels, const float* s0, float* s_end, float* y, int64_t y_stride,
              float* scratch) {
   const int64_t K = t.key_dim, V = t.value_dim, width = whole_panels(V);
   Scratch pieces(scratch);
   const Forward f(t, pieces);
-  fill(f.s, state_rows(K) * width, 0), fill(f.chunk.a, kTokens * kTokens, 0);
-  for (float* x : {f.chunk.before, f.chunk.after}) fill(x, kTokens, 1);
-  fill(f.chunk.total, state_rows(K), 1);
+  fill(f.s, state_rows(K) * width, 0), f.chunk.clear(K);
   if (s0) copy_rows(s0, V, K, V, f.s, width);
   for (int64_t first = 0; first < t.length; first += kTokens) {
     Asked asked(t, first + kTokens);
@@ -174,11 +94,39 @@ int64_t forward_floats(const GlaTask& t) {
   return pieces.needed();
 }
 
+void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, const float* dy, int64_t dy_stride,
+              const float* ds_end, float* dq, float* dk, float* dv, float* dg, float* ds0, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  Scratch pieces(scratch);
+  const Backward b(t, pieces);
+  const int64_t size = b.state_floats(t), last = (t.length - 1) / kTokens * kTokens;
+  Products products{panels, b.left, b.right};
+  fill(b.states, size, 0), fill(b.ds, size, 0), b.chunk.clear(K);
+  for (float* rows : {b.q, b.k, b.dq, b.dk}) fill(rows, kTokens * b.keys, 0);
+  for (float* rows : {b.v, b.dy, b.dv}) fill(rows, kTokens * b.values, 0);
+  if (s0) copy_rows(s0, V, K, V, b.states, b.width);
+  if (ds_end) copy_rows(ds_end, V, K, V, b.ds, b.width);
+  for (int64_t first = 0; first < last; first += kTokens) {
+    float* s = b.states + first / kTokens * size;
+    advance_state(t, Span(t, first), b, products, s, s + size);
+  }
+  for (int64_t first = last; first >= 0 && t.length > 0; first -= kTokens)
+    backward_chunk(t, Span(t, first), dy + first * dy_stride, dy_stride, b, products, b.states + first / kTokens * size,
+                   {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
+                    dg ? dg + first * t.g_stride : nullptr});
+  if (ds0) add_rows(b.ds, b.width, K, V, ds0, V);
+}
+int64_t backward_floats(const GlaTask& t) {
+  Scratch pieces(nullptr);
+  Backward(t, pieces);
+  return pieces.needed();
+}
+
 }  // namespace
 
 const PairedGla paired_gla_table = {.forward_floats = forward_floats,
-                                    .backward_floats = forward_floats,
+                                    .backward_floats = backward_floats,
                                     .forward = forward,
-                                    .backward = nullptr};
+                                    .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -23,7 +23,7 @@ struct Tree {
   float* whole;          // [kLeaves, K] how far the node that begins with a leaf fades in all
   float* right_q;        // [kHalf, K] the queries that meet keys in nodes of a size
   float* met;            // [kHalf, kHalf] their products
-  Tree(const GlaTask& t, Scratch& pieces) : width(whole_vectors(t.key_dim)) {
+  Tree(const GlaTask& t, Scratch& pieces) : width(t.decay == Decay::vector ? whole_vectors(t.key_dim) : 0) {
     for (float** p : {&q, &k}) *p = pieces.take(kTokens * width);
     for (float** p : {&since, &until, &whole}) *p = pieces.take(kLeaves * width);
     right_q = pieces.take(kHalf * width);
@@ -155,20 +155,17 @@ void place_products(const float* met, int64_t size, float* a) {
   }
 }
 
-// Fills a chunk's a, of which the places of later keys are zeros, and what its products need of queries and keys. In
-// the end the root is as long as the chunk.
-template <bool Before>
-void channel_decays(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, const Tree& tree,
-                    Asked& asked) {
-  const int64_t K = t.key_dim, w = tree.width;
-  for (int64_t leaf = 0; leaf < kLeaves; ++leaf) {
-    fill_leaf<Before>(t, x, leaf, tree, c.a, asked);
-  }
-  for (int64_t size = kLeaf; size < kTokens; join(tree, size), size *= 2) {
-    if (size >= x.n) continue;
-    pack_halves(t, panels, tree, size, c.queries, c.other);
-    multiply_packed(panels, c.queries, c.other, tree.met, kHalf, kHalf, kHalf, K, false);
-    place_products(tree.met, size, c.a);
+// Fades the chunk's queries and keys and fills total and what of a stands in leaves; calls meet(size) while the tree is
+// about to join nodes of `size` tokens that have pairs to meet. In the end the root is as long as the chunk.
+template <class Meet>
+SENNIT_INLINE void fade_channels(const GlaTask& t, const Span& x, const PairedChunk& c, const Tree& tree, Asked& asked,
+                                 const Meet& meet) {
+  const int64_t w = tree.width;
+  for (int64_t leaf = 0; leaf < kLeaves; ++leaf)
+    t.reads_before ? fill_leaf<true>(t, x, leaf, tree, c.a, asked) : fill_leaf<false>(t, x, leaf, tree, c.a, asked);
+  for (int64_t size = kLeaf; size < kTokens; size *= 2) {
+    if (size < x.n) meet(size);
+    join(tree, size);
   }
   for (int64_t leaf = 0; leaf < kLeaves; ++leaf) {
     const int64_t at = leaf * kLeaf * w;
@@ -177,8 +174,13 @@ void channel_decays(const GlaTask& t, const PanelKernels& panels, const Span& x,
     asked.some();
   }
   copy(tree.whole, c.total, w);
-  pack_rows(panels, tree.q, w, false, x.n, K, c.queries);
-  pack_rows(panels, tree.k, w, true, K, x.n, c.keys);
+}
+
+// The products of the queries and keys that meet in nodes of 2 size tokens.
+void meet_halves(const GlaTask& t, const PanelKernels& panels, const PairedChunk& c, const Tree& tree, int64_t size) {
+  pack_halves(t, panels, tree, size, c.queries, c.other);
+  multiply_packed(panels, c.queries, c.other, tree.met, kHalf, kHalf, kHalf, t.key_dim, false);
+  place_products(tree.met, size, c.a);
 }
 
 }  // namespace
