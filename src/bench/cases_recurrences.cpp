@@ -21,6 +21,7 @@ struct Core {
   std::function<std::vector<Var>()> inputs;
   // Rows of y of one head in double, from a state of zeros.
   std::function<naive::Matrix(const std::vector<Var>&, int64_t head, int64_t rows)> naive;
+  bool paired = false;  // by products of bf16 pairs
 };
 
 constexpr int64_t kScanned = 512;
@@ -52,11 +53,11 @@ Var keys(int64_t heads, int64_t dim, const char* name) {
   return Var::leaf(k);
 }
 
-Core gla_core(int64_t heads, int64_t key_dim, int64_t value_dim, bool vector) {
+Core gla_core(int64_t heads, int64_t key_dim, int64_t value_dim, bool vector, bool paired = false) {
   const int64_t gates = vector ? key_dim : 1;
   return {.name = fmt::format("gla {} gates {}x{}x{}", vector ? "vector" : "scalar", heads, key_dim, value_dim),
           .heads = heads, .key_dim = key_dim, .value_dim = value_dim, .flops = 6,
-          .run = [heads](const std::vector<Var>& in, const Batch& b) { return gla(in[0], in[1], in[2], in[3], b, {.heads = heads}); },
+          .run = [heads, paired](const std::vector<Var>& in, const Batch& b) { return gla(in[0], in[1], in[2], in[3], b, {.heads = heads, .paired = paired}); },
           .inputs = [=] {
             return std::vector<Var>{keys(heads, key_dim, "q"), keys(heads, key_dim, "k"), leaf(kScanned, heads * value_dim, "v"), leaf(kScanned, heads * gates, "g", -0.1, 0)};
           },
@@ -66,7 +67,8 @@ Core gla_core(int64_t heads, int64_t key_dim, int64_t value_dim, bool vector) {
                 for (int64_t j = 0; j < value_dim; ++j)
                   s(p, j) = std::exp(at(in[3], t, head * gates + (vector ? p : 0))) * s(p, j) + at(in[1], t, head * key_dim + p) * at(in[2], t, head * value_dim + j);
             });
-          }};
+          },
+          .paired = paired};
 }
 
 Core delta_core(int64_t heads, int64_t dim) {
@@ -206,18 +208,22 @@ Case core_case(const Core& core, Pass kind) {
   const double elements = static_cast<double>(core.heads * core.key_dim * core.value_dim),
                layers = static_cast<double>(decoded_layers(core)), tokens = kind == Pass::decode ? layers : static_cast<double>(kScanned);
   constexpr std::string_view kNames[] = {"forward", "forward+backward", "steps", "decode"};
-  return {.name = fmt::format("{} {}", core.name, kNames[static_cast<int>(kind)]),
+  return {.name = fmt::format("{} {}{}", core.name, kNames[static_cast<int>(kind)], core.paired ? " bf16" : ""),
           .flops = core.flops * elements * tokens * (kind == Pass::backward ? 3 : 1),
           .updated = kind == Pass::decode ? 2 * layers * static_cast<double>(state_bytes(core)) : 0,
+          .precision = core.paired ? Precision::bf16 : Precision::f32,
           .tokens = tokens,
+          .allowed = core.paired ? 2e-2 : 1e-4,
           .prepare = [core, kind] { return work(core, kind); }};
 }
 
 }  // namespace
 
 void add_recurrences(std::vector<Case>& cases) {
-  for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), delta_core(16, 64), delta_core(32, 128), dplr_core(32, 64), mamba_core(4096, 16)})
-    for (const Pass kind : {Pass::forward, Pass::backward, Pass::steps, Pass::decode}) cases.push_back(core_case(core, kind));
+  for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), gla_core(32, 64, 64, true, true), gla_core(48, 128, 64, false, true),
+                           delta_core(16, 64), delta_core(32, 128), dplr_core(32, 64), mamba_core(4096, 16)})
+    for (const Pass kind : {Pass::forward, Pass::backward, Pass::steps, Pass::decode})
+      if (!core.paired || kind == Pass::forward || kind == Pass::backward) cases.push_back(core_case(core, kind));
 }
 
 }  // namespace sennit::bench

@@ -5,6 +5,7 @@
 // Use only from src/kernels/paired_attention.cpp.
 #include "kernels/attention_tile.h"
 #include "kernels/paired_attention.h"
+#include "kernels/paired_factors.h"
 #include "kernels/transpose.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
@@ -12,40 +13,6 @@ namespace {
 
 static_assert(kPairedKeys == kKeys);
 constexpr int64_t kQueries = kPairedQueries;
-
-int64_t depth_of(int64_t k) { return paired_depth(k, kPairedMultiple); }
-int64_t whole_panels(int64_t n) { return (n + kPanelColumns - 1) / kPanelColumns * kPanelColumns; }
-// Floats of a right factor of k by n in panels; a left factor of n by k takes no more.
-int64_t panel_floats(int64_t k, int64_t n) { return whole_panels(n) * depth_of(k); }
-
-// A right factor: element (p, i) is x[i * stride + p], or x[p * stride + i] when k_major; zeros up to `columns`.
-void pack_columns(const PanelKernels& panels, const float* x, int64_t stride, bool k_major, int64_t n, int64_t columns,
-                  int64_t k, float* out) {
-  for (int64_t i = 0; i < columns; i += kPanelColumns)
-    panels.pack_b(x + smaller(i, n) * (k_major ? 1 : stride), stride, k_major, larger(0, smaller(kPanelColumns, n - i)), k,
-                  out + i * depth_of(k));
-}
-// A left factor: element (i, p) is x[i * stride + p], or x[p * stride + i] when k_major.
-void pack_rows(const PanelKernels& panels, const float* x, int64_t stride, bool k_major, int64_t rows, int64_t k,
-               float* out) {
-  const int64_t height = panels.panel_rows(rows);
-  for (int64_t i = 0; i < rows; i += height)
-    panels.pack_a(x + i * (k_major ? 1 : stride), stride, k_major, smaller(height, rows - i), k, out + i * depth_of(k));
-}
-// c[rows, columns] (=|+=) a b
-void multiply_packed(const PanelKernels& panels, const float* a, const float* b, float* c, int64_t c_stride,
-                     int64_t rows, int64_t columns, int64_t k, bool accumulate) {
-  panels.multiply({.a = a,
-                   .b = b,
-                   .m = rows,
-                   .n = columns,
-                   .a_rows = panels.panel_rows(rows),
-                   .depth = depth_of(k),
-                   .c = c,
-                   .c_stride = c_stride,
-                   .accumulate = accumulate,
-                   .bias = nullptr});
-}
 
 // What is packed of a block of keys, all as left factors: the rows of k for scores, and either v^T to be summed by
 // weights, or for the gradients the rows of v for dw and k^T to be summed by ds.

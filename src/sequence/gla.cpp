@@ -1,7 +1,11 @@
 #include "kernels/gla.h"
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "kernels/paired_gla.h"
 #include "ops/count.h"
+#include "products/panel_kernels.h"
 #include "sequence/matrix_state.h"
 
 namespace sennit {
@@ -9,11 +13,22 @@ namespace {
 
 struct GlaCore : MatrixState {
   Tensor k, g;
+  bool pairs;  // wanted in long segments
 
+  bool paired(int64_t length) const {
+    constexpr int64_t kLeastLength = 32, kLeastWidth = 16;  // below it packing takes more than it saves
+    return pairs && length >= kLeastLength && std::min(key_dim(), value_dim()) >= kLeastWidth;
+  }
   int64_t gate_dim() const { return !g ? 0 : g.row_size() == heads() ? 1 : key_dim(); }
   kernels::Decay decay() const {
     if (!g) return kernels::Decay::none;
     return gate_dim() == 1 && key_dim() > 1 ? kernels::Decay::scalar : kernels::Decay::vector;
+  }
+  static int64_t forward_floats(const kernels::GlaTask& t) {
+    return std::max(kernels::gla().scratch_floats(t), kernels::paired_gla().forward_floats(t));
+  }
+  static int64_t backward_floats(const kernels::GlaTask& t) {
+    return std::max(kernels::gla().backward_scratch_floats(t), kernels::paired_gla().backward_floats(t));
   }
   kernels::GlaTask task(int64_t segment, int64_t head) const {
     return {.q = q.data() + key_at(segment, head),
@@ -38,18 +53,30 @@ struct GlaCore : MatrixState {
 Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& batch, const RecurrenceOptions& options) {
   SENNIT_CHECK(q.shape() == k.shape() && (!g || g.columns() == options.heads || g.shape() == k.shape()), "gla: q {}, k {}, g {}",
                q.shape().str(), k.shape().str(), g.shape().str());
-  const GlaCore core{{q, v, batch, options}, k.value(), g.value()};
+  const GlaCore core{{q, v, batch, options}, k.value(), g.value(), (options.paired && !batch.context->exact) || wants_pairs(*batch.context)};
   const kernels::Gla& kernel = kernels::gla();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(g ? 6 : 4));
-  Tensor y = run_heads(core, carry, kernel.scratch_floats, [&](const auto& task) { return core.stepwise(task.length) ? kernel.recurrent : kernel.chunked; });
+  Tensor y = run_heads(core, carry, core.pairs ? core.forward_floats : kernel.scratch_floats, [&](const auto&) {
+    return [&](const auto& t, auto... rest) {
+      if (core.paired(t.length)) return kernels::paired_gla().forward(t, panel_kernels(Precision::bf16), rest...);
+      return (core.stepwise(t.length) ? kernel.recurrent : kernel.chunked)(t, rest...);
+    };
+  });
   return carry.record(batch, std::move(y), {q, k, v, g}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
     Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2);
     Tensor* dg = core.g ? &into.sum(3) : nullptr;
     count_flops(core.state_flops(14));
-    run_heads_backward(core, kept, dy, kernels::gla().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& d, float* scratch) {
-      kernels::gla().backward(task, d.s0, d.dy, d.dy_stride, d.ds_end, dq.data() + d.key_at, dk.data() + d.key_at, dv.data() + d.value_at,
-                              dg ? dg->data() + core.at(i, head, core.gate_dim()) : nullptr, d.ds0, scratch);
+    const auto scratch_floats = core.pairs ? core.backward_floats : kernels::gla().backward_scratch_floats;
+    run_heads_backward(core, kept, dy, scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& d, float* scratch) {
+      const auto run = [&](const auto& step, const auto&... panels) {
+        step(task, panels..., d.s0, d.dy, d.dy_stride, d.ds_end, dq.data() + d.key_at, dk.data() + d.key_at, dv.data() + d.value_at,
+             dg ? dg->data() + core.at(i, head, core.gate_dim()) : nullptr, d.ds0, scratch);
+      };
+      if (core.paired(task.length))
+        run(kernels::paired_gla().backward, panel_kernels(Precision::bf16));
+      else
+        run(kernels::gla().backward);
     });
   });
 }

@@ -11,6 +11,7 @@ struct RecurrenceOptions {
   float scale = 1;
   size_t field = 0;
   bool reads_before = false;  // of gla: a token reads the state before it fades and is written to
+  bool paired = false;        // of gla: by products of bf16 pairs in long segments, also where wants_pairs() does not
 };
 
 // Gated linear attention (Yang et al., arXiv:2312.06635): S_t = diag(exp g_t) S_{t-1} + k_t v_t^T, y_t = scale S_t^T

@@ -1,0 +1,132 @@
+#include "kernels/paired_gla.h"
+
+#include "kernels/paired_gla_gradients.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+struct Forward {
+  PairedChunk chunk;
+  Tree tree;
+  float *read, *mixed;  // [kTokens, V] Q S and A V
+  float* s;             // [K, V] filled up to whole panels by zeros
+  Forward(const GlaTask& t, Scratch& pieces) : chunk(t, pieces), tree(t, pieces) {
+    for (float** p : {&read, &mixed}) *p = pieces.take(kTokens * whole_vectors(t.value_dim));
+    s = pieces.take(state_rows(t.key_dim) * whole_panels(t.value_dim));
+  }
+};
+
+// The products of pairs of tokens, and queries and keys for those with the state.
+void meet_and_pack(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, const Tree& tree,
+                   Asked& asked) {
+  const int64_t K = t.key_dim, n = x.n;
+  if (t.decay == Decay::vector) {
+    fade_channels(t, x, c, tree, asked, [&](int64_t size) { meet_halves(t, panels, c, tree, size); });
+    pack_rows(panels, tree.q, tree.width, false, n, K, c.queries);
+    pack_rows(panels, tree.k, tree.width, true, K, n, c.keys);
+    return;
+  }
+  fade_tokens(t, x, c);
+  pack_rows(panels, x.q, t.q_stride, false, n, K, c.queries);
+  pack_columns(panels, x.k, t.k_stride, false, n, n, K, c.other);
+  multiply_packed(panels, c.queries, c.other, c.a, kTokens, n, n, K, false);
+  weigh_pairs(t, c.decays, n, c.a, asked);
+  pack_rows(panels, x.k, t.k_stride, true, K, n, c.keys);
+}
+
+// Packs S and lets it fade.
+void pack_state(const GlaTask& t, const PairedChunk& c, float* s, Asked& asked) {
+  const int64_t depth = depth_of(t.key_dim), width = whole_panels(t.value_dim);
+  float* packed = c.other;
+  for (int64_t u = 0; u < depth; ++u, s += 2 * width) {
+    asked.some();
+    const vf fade = set(c.total[2 * u]), fade_odd = set(c.total[2 * u + 1]);
+    for (int64_t l = 0; l < width; l += kLanes) {
+      const vf even = load(s + l), odd = load(s + width + l);
+      store(unit_at(packed, depth, u, l), pair(even, odd));
+      store(s + l, even * fade), store(s + width + l, odd * fade_odd);
+    }
+  }
+}
+
+// y = before Q S + A V, of their products.
+void put_rows(const GlaTask& t, const Forward& f, int64_t n, float* y, int64_t y_stride, Asked& asked) {
+  const int64_t V = t.value_dim, stride = whole_vectors(V);
+  for (int64_t i = 0; i < n; ++i, y += y_stride) {
+    asked.some();
+    const vf before = set(f.chunk.before[i]);
+    const float *read = f.read + i * stride, *mixed = f.mixed + i * stride;
+    for_lanes(V, [&](int64_t l, int64_t k) { store_n(y + l, fma(before, load(read + l), load(mixed + l)), k); });
+  }
+}
+
+void forward_chunk(const GlaTask& t, const PanelKernels& panels, const Span& x, const Forward& f, float* y,
+                   int64_t y_stride, Asked& asked) {
+  const int64_t K = t.key_dim, V = t.value_dim, n = x.n, stride = whole_vectors(V);
+  const PairedChunk& c = f.chunk;
+  meet_and_pack(t, panels, x, c, f.tree, asked);
+  pack_values(t, x, c, asked);
+  pack_rows(panels, c.a, kTokens, false, n, n, c.pairs);
+  pack_state(t, c, f.s, asked);
+  multiply_packed(panels, c.queries, c.other, f.read, stride, n, V, K, false);
+  multiply_packed(panels, c.pairs, c.values, f.mixed, stride, n, V, n, false);
+  put_rows(t, f, n, y, y_stride, asked);
+  multiply_packed(panels, c.keys, t.decay == Decay::vector ? c.values : c.written, f.s, whole_panels(V), K, V, n, true);
+}
+
+void forward(const GlaTask& t, const PanelKernels& panels, const float* s0, float* s_end, float* y, int64_t y_stride,
+             float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim, width = whole_panels(V);
+  Scratch pieces(scratch);
+  const Forward f(t, pieces);
+  fill(f.s, state_rows(K) * width, 0), f.chunk.clear(K);
+  if (s0) copy_rows(s0, V, K, V, f.s, width);
+  for (int64_t first = 0; first < t.length; first += kTokens) {
+    Asked asked(t, first + kTokens);
+    forward_chunk(t, panels, Span(t, first), f, y + first * y_stride, y_stride, asked);
+  }
+  if (s_end) copy_rows(f.s, width, K, V, s_end, V);
+}
+
+int64_t forward_floats(const GlaTask& t) {
+  Scratch pieces(nullptr);
+  Forward(t, pieces);
+  return pieces.needed();
+}
+
+void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, const float* dy, int64_t dy_stride,
+              const float* ds_end, float* dq, float* dk, float* dv, float* dg, float* ds0, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  Scratch pieces(scratch);
+  const Backward b(t, pieces);
+  const int64_t size = b.state_floats(t), last = (t.length - 1) / kTokens * kTokens;
+  Products products{panels, b.left, b.right};
+  fill(b.states, size, 0), fill(b.ds, size, 0), b.chunk.clear(K);
+  for (float* rows : {b.q, b.k, b.dq, b.dk}) fill(rows, kTokens * b.keys, 0);
+  for (float* rows : {b.v, b.dy, b.dv}) fill(rows, kTokens * b.values, 0);
+  if (s0) copy_rows(s0, V, K, V, b.states, b.width);
+  if (ds_end) copy_rows(ds_end, V, K, V, b.ds, b.width);
+  for (int64_t first = 0; first < last; first += kTokens) {
+    float* s = b.states + first / kTokens * size;
+    advance_state(t, Span(t, first), b, products, s, s + size);
+  }
+  for (int64_t first = last; first >= 0 && t.length > 0; first -= kTokens)
+    backward_chunk(t, Span(t, first), dy + first * dy_stride, dy_stride, b, products, b.states + first / kTokens * size,
+                   {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
+                    dg ? dg + first * t.g_stride : nullptr});
+  if (ds0) add_rows(b.ds, b.width, K, V, ds0, V);
+}
+int64_t backward_floats(const GlaTask& t) {
+  Scratch pieces(nullptr);
+  Backward(t, pieces);
+  return pieces.needed();
+}
+
+}  // namespace
+
+const PairedGla paired_gla_table = {.forward_floats = forward_floats,
+                                    .backward_floats = backward_floats,
+                                    .forward = forward,
+                                    .backward = backward};
+
+}  // namespace sennit::kernels::SENNIT_LEVEL

@@ -1,0 +1,192 @@
+#pragma once
+// A chunk of gated linear attention as factors of products of bf16 pairs. Use only from src/kernels/paired_gla.cpp.
+#include "kernels/gla.h"
+#include "kernels/paired_factors.h"
+#include "kernels/paired_gla.h"
+#include "kernels/small_products.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+namespace {
+
+constexpr int64_t kTokens = kPairedTokens;
+constexpr float kPowersInE = 1.44269504088896341f;
+
+// exp(g) for g <= 0.
+SENNIT_INLINE vf decay_of(vf g) {
+  return exp2(g * set(kPowersInE));
+}
+SENNIT_INLINE int64_t whole_vectors(int64_t n) {
+  return (n + 15) / 16 * 16;
+}
+
+// Rows of a state while it is worked on: filled up to whole panels by zeros.
+SENNIT_INLINE int64_t state_rows(int64_t key_dim) {
+  return 2 * depth_of(key_dim);
+}
+
+void fill(float* x, int64_t n, float with) {
+  for_lanes(n, [&](int64_t i, int64_t k) { store_n(x + i, set(with), k); });
+}
+void copy_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, float* to, int64_t to_stride) {
+  for (int64_t i = 0; i < rows; ++i) copy(from + i * from_stride, to + i * to_stride, width);
+}
+
+// Up to kTokens tokens of a task.
+struct Span {
+  const float *q, *k, *v, *g;
+  int64_t n;
+  Span(const GlaTask& t, int64_t first)
+      : q(t.q + first * t.q_stride),
+        k(t.k + first * t.k_stride),
+        v(t.v + first * t.v_stride),
+        g(t.g ? t.g + first * t.g_stride : nullptr),
+        n(smaller(kTokens, t.length - first)) {}
+};
+
+// The rows of the chunk to come, asked for a few lines at a time between pieces of this one's work: the rows of one head
+// lie so far apart that the processor does not foresee them, and all at once they would be waited for.
+class Asked {
+ public:
+  Asked(const GlaTask& t, int64_t first) {
+    const int64_t n = first < 0 ? 0 : smaller(kTokens, t.length - first), K = t.key_dim;
+    if (n <= 0) return;
+    add(t.q + first * t.q_stride, t.q_stride, n, K), add(t.k + first * t.k_stride, t.k_stride, n, K);
+    add(t.v + first * t.v_stride, t.v_stride, n, t.value_dim);
+    if (t.decay == Decay::vector) add(t.g + first * t.g_stride, t.g_stride, n, K);
+    lines_ = (lines_ + kPieces - 1) / kPieces;
+  }
+  // After a piece of work.
+  SENNIT_INLINE void some() {
+    for (int64_t i = 0; i < lines_ && part_ < count_; ++i) {
+      Part& part = parts_[part_];
+      __builtin_prefetch(part.row + at_, 0, 2);
+      if ((at_ += kLine) < part.dim) continue;
+      at_ = 0, part.row += part.stride;
+      if (--part.n == 0) ++part_;
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 16;     // floats
+  static constexpr int64_t kPieces = 160;  // of a chunk's work, at least
+  struct Part {
+    const float* row;
+    int64_t stride, n, dim;
+  };
+  void add(const float* row, int64_t stride, int64_t n, int64_t dim) {
+    parts_[count_++] = {row, stride, n, dim};
+    lines_ += n * ((dim + kLine - 1) / kLine);
+  }
+  Part parts_[4];
+  int64_t count_ = 0, part_ = 0, at_ = 0, lines_ = 0;
+};
+
+// The place of unit u, column i of a right factor whose panels have `depth` units.
+SENNIT_INLINE float* unit_at(float* panels, int64_t depth, int64_t u, int64_t i) {
+  return panels + i / kPanelColumns * kPanelColumns * depth + u * kPanelColumns + i % kPanelColumns;
+}
+
+// A row's lanes from l, zeros where there are none.
+struct Row {
+  const float* p;
+  int64_t lanes;  // none where there is no such row
+  SENNIT_INLINE vf operator[](int64_t l) const {
+    return l + kLanes <= lanes ? load(p + l) : load_some(p + l, lanes - l);
+  }
+};
+
+// y = before Q S + A V and S <- total S + K^T W. What a token reads of the state, and what it leaves in it, fades by the
+// channels of its key with Decay::vector, where these are scaled and W is V, else by the token, where products and
+// values are.
+struct PairedChunk {
+  float* a;        // [kTokens, kTokens] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0, where token
+                   // i reads after token r: itself, or that before it
+  float* decays;   // [kTokens] exp(g) but with Decay::vector
+  float* before;   // [kTokens] scale exp(g_1 + ... + g_r), or 1
+  float* after;    // [kTokens] exp(g_{j+1} + ... + g_n)
+  float* total;    // [K] exp(g_1 + ... + g_n)
+  // packed: left, right
+  float *queries, *pairs, *keys;
+  float *values, *written, *other;
+  PairedChunk(const GlaTask& t, Scratch& pieces) {
+    const int64_t K = t.key_dim, V = t.value_dim;
+    a = pieces.take(kTokens * kTokens);
+    for (float** p : {&decays, &before, &after}) *p = pieces.take(kTokens);
+    total = pieces.take(state_rows(K));
+    queries = pieces.take(panel_floats(K, kTokens)), pairs = pieces.take(panel_floats(kTokens, kTokens));
+    keys = pieces.take(panel_floats(kTokens, K));
+    values = pieces.take(panel_floats(kTokens, V)), written = pieces.take(panel_floats(kTokens, V));
+    other = pieces.take(panel_floats(K, V > kTokens ? V : kTokens));
+  }
+  // What stays as it is where it is not written.
+  void clear(int64_t key_dim) const {
+    fill(a, kTokens * kTokens, 0), fill(total, state_rows(key_dim), 1);
+    for (float* x : {before, after}) fill(x, kTokens, 1);
+  }
+};
+
+// A chunk whose tokens fade in all channels alike, by exp(g), or without gates by nothing: its decays, before, after
+// and total.
+void fade_tokens(const GlaTask& t, const Span& x, const PairedChunk& c) {
+  float* e = c.decays;
+  for (int64_t i = 0; i < kTokens; ++i) e[i] = x.g && i < x.n ? x.g[i * t.g_stride] : 0;
+  for (int64_t i = 0; i < kTokens; i += kLanes) store(e + i, decay_of(load(e + i)));
+  float before = t.scale, after = 1;
+  for (int64_t i = 0; i < x.n; ++i) {
+    const float own = before * e[i];
+    c.before[i] = t.reads_before ? before : own;
+    before = own;
+  }
+  for (int64_t j = x.n - 1; j >= 0; --j) {
+    c.after[j] = after;
+    after *= e[j];
+  }
+  fill(c.total, whole_vectors(t.key_dim), after);
+}
+
+// Multiplies a [n, kTokens] by the scale and by how far pairs of tokens have faded; zeros where a key comes later. Row
+// by row, how far each key has faded until the row's token reads is in the lanes.
+template <bool Before>
+void weigh_pairs(float scale, const float* e, int64_t n, float* a, Asked& asked) {
+  constexpr int kVectors = kTokens / kLanes;
+  vf faded[kVectors], place[kVectors];
+  float places[kTokens];
+  for (int64_t j = 0; j < kTokens; ++j) places[j] = static_cast<float>(j);
+  for (int v = 0; v < kVectors; ++v) faded[v] = set(scale), place[v] = load(places + v * kLanes);
+  for (int64_t i = 0; i < n; ++i) {
+    asked.some();
+    const vf own = set(static_cast<float>(i)), end = set(static_cast<float>(Before ? i : i + 1)), decay = set(e[i]);
+    float* row = a + i * kTokens;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const vf here = select(less(place[v], own), faded[v] * decay, set(scale));
+      float* to = row + v * kLanes;
+      store(to, select(less(place[v], end), load(to) * (Before ? faded[v] : here), zero()));
+      faded[v] = here;
+    }
+  }
+}
+void weigh_pairs(const GlaTask& t, const float* e, int64_t n, float* a, Asked& asked) {
+  t.reads_before ? weigh_pairs<true>(t.scale, e, n, a, asked) : weigh_pairs<false>(t.scale, e, n, a, asked);
+}
+
+// A chunk's values as they are multiplied by pairs and, where the state takes them faded, by keys.
+void pack_values(const GlaTask& t, const Span& x, const PairedChunk& c, Asked& asked) {
+  const int64_t depth = depth_of(x.n), width = whole_panels(t.value_dim);
+  float *values = c.values, *written = t.decay == Decay::vector ? nullptr : c.written;
+  for (int64_t u = 0; u < depth; ++u) {
+    const int64_t j = 2 * u;
+    asked.some();
+    const Row first{x.v + j * t.v_stride, j < x.n ? t.value_dim : 0},
+        second{x.v + (j + 1) * t.v_stride, j + 1 < x.n ? t.value_dim : 0};
+    const vf after = set(c.after[j]), after_second = set(c.after[j + 1]);
+    for (int64_t l = 0; l < width; l += kLanes) {
+      const vf even = first[l], odd = second[l];
+      store(unit_at(values, depth, u, l), pair(even, odd));
+      if (written) store(unit_at(written, depth, u, l), pair(even * after, odd * after_second));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sennit::kernels::SENNIT_LEVEL
