@@ -1,6 +1,7 @@
 #include "kernels/gemm.h"
 
 #include "kernels/panels.h"
+#include "kernels/quads.h"
 #include "kernels/tile.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
@@ -8,7 +9,7 @@ namespace {
 
 // How a unit of a and a unit of b add to a sum, and how many rows and vectors of sums then fit the registers.
 struct Single {
-  static constexpr bool kPaired = false;
+  static constexpr bool kPaired = false, kWhole = false;
 #if defined(SENNIT_LEVEL_avx512)
   static constexpr int kRows = 14, kVectors = 2;
 #elif defined(SENNIT_LEVEL_avx2)
@@ -21,7 +22,7 @@ struct Single {
   }
 };
 struct Paired {
-  static constexpr bool kPaired = true;
+  static constexpr bool kPaired = true, kWhole = false;
 #if defined(SENNIT_LEVEL_avx512)
   static constexpr int kRows = 14, kVectors = 2;
 #else
@@ -29,6 +30,17 @@ struct Paired {
 #endif
   static SENNIT_INLINE vf term(vf a, vf b, vf sum) {
     return dot_pairs(a, b, sum);
+  }
+};
+struct Quads {
+  static constexpr bool kPaired = false, kWhole = true;
+#if defined(SENNIT_LEVEL_avx512)
+  static constexpr int kRows = 14, kVectors = 2;
+#else
+  static constexpr int kRows = 4, kVectors = 2;
+#endif
+  static SENNIT_INLINE vf term(vf a, vf b, vf sum) {
+    return dot_quads(a, b, sum);
   }
 };
 
@@ -41,7 +53,8 @@ struct Pass {
   int64_t units, b_panel;  // length of the chain, distance of panels of b
   int64_t stride, n;       // of c; columns left from the tile's first
   bool accumulate;
-  const float* bias;  // at the tile's first column, or null
+  const PanelProduct* ends;  // the product, where the chains end here; else null
+  int64_t i, j;              // where the tile stands in it
 };
 
 // R rows of P panels, V vectors of each; kFull when all their columns are in c.
@@ -69,13 +82,21 @@ template <class Unit, int R, int V, int P, bool kFull>
         if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);
         return load(place);
       });
-  if (pass.bias)
+  if (pass.ends) {
+    const PanelProduct& t = *pass.ends;
 #pragma GCC unroll 16
     for (int v = 0; v < P * V; ++v) {
-      const vf shift = get(pass.bias, v);
+      if constexpr (Unit::kWhole) {
+        const vf scale = get(t.b_scale + pass.j, v), b_sum = get(reinterpret_cast<const float*>(t.b_sums) + pass.j, v);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sums[r][v] = float_sums(sums[r][v], b_sum) * scale * set(t.a_scale[pass.i + r]);
+      }
+      if (!t.bias) continue;
+      const vf shift = get(t.bias + pass.j, v);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + shift;
     }
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
@@ -111,8 +132,8 @@ void multiply_blocks(const PanelProduct& t) {
     const bool last = from + units == t.depth;
     for (int64_t j = 0; j < t.n; j += kSlice) {
       const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
-      const Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last && t.bias ? t.bias + j : nullptr};
-      for (int64_t i = 0; i < t.m; i += height) {
+      Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last ? &t : nullptr, 0, j};
+      for (int64_t& i = pass.i; i < t.m; i += height) {
         const int64_t rows = smaller(t.m - i, height);
         tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
       }
@@ -127,7 +148,7 @@ void stream(const PanelProduct& t) {
   constexpr int kWhole = kPanelColumns / kLanes;
   int64_t j = 0;
   const auto pass = [&] {
-    return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, t.bias ? t.bias + j : nullptr};
+    return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, &t, 0, j};
   };
   for (; j + P * kPanelColumns <= t.n; j += P * kPanelColumns)
     tile<Unit, R, kWhole, P, true>(t.a, t.b + j * t.depth, t.c + j, pass());
@@ -171,6 +192,8 @@ int64_t depth_of(int64_t k) {
 template <class Unit>
 void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
   pack_units<Unit::kPaired>(x, stride, k_major, width, k, panel, width, depth_of<Unit>(k));
+  if constexpr (Unit::kWhole)
+    for_lanes(width * k, [=](int64_t i, int64_t n) { store_n(panel + i, left_quads(load_n(panel + i, n)), n); });
 }
 template <class Unit>
 void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
@@ -183,7 +206,8 @@ constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit
 }  // namespace
 
 constinit const PanelKernels gemm_single = kKernels<Single>;
-constinit const Gemm gemm_table = {
-    .f32 = &gemm_single, .bf16 = &kKernels<Paired>, .bf16_wide = &kKernels<Paired>, .bf16_narrow = &kKernels<Paired>};
+constinit const Gemm gemm_table = {.f32 = &gemm_single,
+                                   .bf16 = {&kKernels<Paired>, &kKernels<Paired>, &kKernels<Paired>},
+                                   .int8 = {&kKernels<Quads>, &kKernels<Quads>, &kKernels<Quads>}};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -198,7 +198,7 @@ TEST(PairedAttention, EveryMaskAndShapeAgreesWithDouble) {
                                {33, 65, 65, 128, 5}, {3, 0, 4, 4, 0},     {0, 9, 4, 4, 0},        {100, 40, 8, 8, -20}};
   for_each_level([&](IsaLevel level) {
     const kernels::Gemm& gemm = kernels::gemm();
-    for (const auto* panels : {gemm.bf16_wide, gemm.bf16_narrow})
+    for (const auto* panels : {gemm.bf16.wide, gemm.bf16.narrow})
       for (const auto& s : shapes)
         for (const Mask& mask : kMasks) {
           const Case x{s[0], s[1], s[2], s[3], s[4], mask};
@@ -210,7 +210,7 @@ TEST(PairedAttention, EveryMaskAndShapeAgreesWithDouble) {
 
 TEST(PairedAttention, RowsDoNotDependOnWhereTheyAreCut) {
   for_each_level([&](IsaLevel) {
-    const kernels::PanelKernels& panels = *kernels::gemm().bf16;
+    const kernels::PanelKernels& panels = *kernels::gemm().bf16.timed;
     const Case x{150, 150, 40, 24, 0, kMasks[1]};
     const Results whole = run(x, panels, 1000), cut = run(x, panels, 37);
     EXPECT_EQ(whole.o, cut.o);
