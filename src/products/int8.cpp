@@ -37,7 +37,7 @@ void round_rows(const PanelKernels& kernel, const float* x, int64_t m, int64_t k
 
 }  // namespace
 
-Int8Matrix::Int8Matrix(const io::StoredTensor& w) : WeightForm(w.row_count(), w.row_size()) {
+Int8Matrix::Int8Matrix(const io::StoredTensor& w) : WeightForm(w.shape[0], w.row_size()) {
   SENNIT_CHECK(w.shape.rank() == 2, "{}", w.shape.str());
   if (in() > kMostColumns)
     fail({"int8 weights", fmt::format("rows of at most {} numbers", kMostColumns), fmt::format("{}", in())});
