@@ -58,6 +58,7 @@ SENNIT_INLINE vf left_quads(vf a) {
 }
 SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
   auto s = static_cast<int32_t>(whole(sum));
+#pragma GCC unroll 4
   for (int i = 0; i < 32; i += 8) s += static_cast<int8_t>(whole(a) >> i) * static_cast<int8_t>(whole(b) >> i);
   return {__builtin_bit_cast(float, s)};
 }
