@@ -36,6 +36,8 @@ struct Quads {
   static constexpr bool kPaired = false, kWhole = true;
 #if defined(SENNIT_LEVEL_avx512)
   static constexpr int kRows = 14, kVectors = 2;
+#elif defined(SENNIT_LEVEL_avx2)
+  static constexpr int kRows = 2, kVectors = 4;
 #else
   static constexpr int kRows = 4, kVectors = 2;
 #endif
@@ -55,6 +57,7 @@ struct Pass {
   bool accumulate;
   const PanelProduct* ends;  // the product, where the chains end here; else null
   int64_t i, j;              // where the tile stands in it
+  const float* ask = nullptr;  // a line to ask for at the first step, and the one in the row below at the next; or null
 };
 
 // R rows of P panels, V vectors of each; kFull when all their columns are in c.
@@ -73,8 +76,9 @@ template <class Unit, int R, int V, int P, bool kFull>
     for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
-      [=](int64_t p, int r) __attribute__((always_inline)) {
+      [ =, ask = pass.ask ? pass.ask : b ](int64_t p, int r) __attribute__((always_inline)) {
         if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
+        if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
         return set(a[p * R + r]);
       },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
@@ -121,23 +125,26 @@ SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* 
   }
 }
 
-// A panel of b stays in the first cache while the panels of a pass by.
+// A slice of b stays in the caches while the panels of a pass by. The first of these ask for the slice that comes next, a
+// line of it at each step, so that memory has work meanwhile.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
-  constexpr int64_t kSlice = Unit::kVectors * kLanes;
+  constexpr int64_t kSlice = Unit::kVectors * kLanes, kLines = kSlice / 16;  // columns of it, and lines at a step
   const int64_t height = t.a_rows;
+  const bool again = t.m > height;  // it is wanted more than once
   int64_t from = 0;
   do {
-    const int64_t units = smaller(t.depth - from, kDepth);
-    const bool last = from + units == t.depth;
-    for (int64_t j = 0; j < t.n; j += kSlice) {
-      const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
-      Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last ? &t : nullptr, 0, j};
-      for (int64_t& i = pass.i; i < t.m; i += height) {
-        const int64_t rows = smaller(t.m - i, height);
-        tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
+    const int64_t units = again ? smaller(t.depth - from, kDepth) : t.depth;
+    const auto slice = [&](int64_t j) {
+      return t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
+    };
+    Pass pass{units, 0, t.c_stride, t.n, t.accumulate || from > 0, from + units == t.depth ? &t : nullptr, 0, 0};
+    for (int64_t j = 0; j < t.n; j += kSlice, pass.j = j, pass.n = t.n - j)
+      for (int64_t i = 0; i < t.m; i += height) {
+        const int64_t rows = smaller(t.m - i, height), line = i / height;
+        pass.i = i, pass.ask = again && line < kLines && pass.n > kSlice ? slice(j + kSlice) + 16 * line : nullptr;
+        tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, slice(j), t.c + i * t.c_stride + j, pass);
       }
-    }
     from += units;
   } while (from < t.depth);
 }
@@ -167,6 +174,10 @@ void multiply(const PanelProduct& t) {
       return stream<Unit, 3, 2>(t);
     case 4:
       return stream<Unit, 4, 2>(t);
+    case 5:
+      return stream<Unit, 5, 2>(t);
+    case 6:
+      return stream<Unit, 6, 2>(t);
 #elif defined(SENNIT_LEVEL_avx2)
     case 1:
       return stream<Unit, 1, 2>(t);
