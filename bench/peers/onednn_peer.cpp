@@ -1,5 +1,5 @@
-// oneDNN: products with weights packed once, in f32, in bf16, and of 8-bit numbers with sums of 32 (for int8, which makes
-// floats of the sums besides, and for q8_0, whose blocks have scales).
+// oneDNN: products with weights packed once, in f32, in bf16, and of 8-bit numbers with sums of 32 (for int8, which
+// makes floats of the sums besides, and for q8_0, whose blocks have scales).
 #include <dnnl.hpp>
 
 #include <memory>

@@ -69,7 +69,8 @@ Work quantized_product(Size s, io::BlockFormat format, bool paired) {
   return kept_product<QuantizedMatrix>(s, stored, paired ? multiply_paired : rounded);
 }
 
-constexpr Size kSizes[] = {{2048, 2048, 2048}, {512, 4096, 4096}, {16, 4096, 16384}, {4, 4096, 16384}, {1, 4096, 16384}};
+constexpr Size kSizes[] = {
+    {2048, 2048, 2048}, {512, 4096, 4096}, {16, 4096, 16384}, {4, 4096, 16384}, {1, 4096, 16384}};
 
 }  // namespace
 
@@ -84,15 +85,14 @@ void add_products(std::vector<Case>& cases) {
                        .allowed = p == Precision::f32 ? 1e-5 : 1e-2,
                        .prepare = [s, p] { return product(s, p); }});
   for (const Size s : kSizes)
-    cases.push_back({.name = fmt::format("product int8 {}x{}x{} packed", s.m, s.k, s.n),
-                     .flops = 2.0 * static_cast<double>(s.m * s.k * s.n),
-                     .bytes = s.m <= 16 ? static_cast<double>(Int8Matrix::bytes_of(s.n, s.k)) : 0,
-                     .int8 = true,
-                     .peer = fmt::format("product int8 {} {} {}", s.m, s.k, s.n),
-                     .allowed = 3e-2,  // rows of x are rounded to 8 bits
-                     .prepare = [s] {
-                       return kept_product<Int8Matrix>(s, io::stored(random_rows(s.n, s.k, "w")), multiply);
-                     }});
+    cases.push_back(
+        {.name = fmt::format("product int8 {}x{}x{} packed", s.m, s.k, s.n),
+         .flops = 2.0 * static_cast<double>(s.m * s.k * s.n),
+         .bytes = s.m <= 16 ? static_cast<double>(Int8Matrix::bytes_of(s.n, s.k)) : 0,
+         .int8 = true,
+         .peer = fmt::format("product int8 {} {} {}", s.m, s.k, s.n),
+         .allowed = 3e-2,  // rows of x are rounded to 8 bits
+         .prepare = [s] { return kept_product<Int8Matrix>(s, io::stored(random_rows(s.n, s.k, "w")), multiply); }});
   for (const io::BlockFormat f :
        {io::BlockFormat::q8_0, io::BlockFormat::q4_0, io::BlockFormat::q4_k, io::BlockFormat::q6_k})
     for (const Size s : kSizes)

@@ -24,9 +24,10 @@ void ModelChoice::add(CLI::App& app) {
 
 CLI::Option* ModelChoice::add_weights(CLI::App& app, std::string& weights) {
   return app
-      .add_option("--weights", weights,
-                  "keep matrices of floats in this form instead: a format of blocks, or int8, whole rows of 8 bits by one "
-                  "scale, which multiply fastest where many rows do")
+      .add_option(
+          "--weights", weights,
+          "keep matrices of floats in this form instead: a format of blocks, or int8, whole rows of 8 bits by one "
+          "scale, which multiply fastest where many rows do")
       ->check(CLI::IsMember(weight_forms()));
 }
 
@@ -49,10 +50,7 @@ Context ModelChoice::context() const {
 }
 
 LoadedModel ModelChoice::load() const {
-  return load_checkpoint(checkpoint, {.as_floats = false,
-                                      .weights = weights,
-                                      .prefill = prefill,
-                                      .adapter = adapter});
+  return load_checkpoint(checkpoint, {.as_floats = false, .weights = weights, .prefill = prefill, .adapter = adapter});
 }
 
 LoadedModel ModelChoice::load_with_tokenizer() const {

@@ -159,7 +159,8 @@ void add_quantize(Commands& commands) {
   app.add_option("in", q->conversion.in, "a GGUF file, a Hugging Face folder, or a checkpoint or training run")
       ->required();
   auto* out = app.add_option("out", q->conversion.out, "a file that ends in .gguf");
-  auto* prices = app.add_flag("--prices", q->prices, "write nothing: a table of what every form of quantized weights costs");
+  auto* prices =
+      app.add_flag("--prices", q->prices, "write nothing: a table of what every form of quantized weights costs");
   prices->excludes(out);
   std::vector<std::string> formats;
   for (const io::BlockFormat f : io::block_formats()) formats.push_back(io::layout_of(f).name);

@@ -3,9 +3,9 @@
 
 #include "kernels/gemm.h"
 
-// The products of bf16 and int8 on AMX tiles, written over the unit that executes them: the processor's, or an emulation
-// of it. Tiles of c hold floats or whole numbers, which only move here until their sums are complete. A Unit has, with
-// tile numbers as template arguments and strides in bytes,
+// The products of bf16 and int8 on AMX tiles, written over the unit that executes them: the processor's, or an
+// emulation of it. Tiles of c hold floats or whole numbers, which only move here until their sums are complete. A Unit
+// has, with tile numbers as template arguments and strides in bytes,
 //   configure(const TileConfig&), release(), zero<T>(), load<T>(p, stride), store<T>(p, stride), dot<C, A, B>().
 // A panel of a holds up to 2 kTileRows rows as [depth / kTileRows][rows][kTileRows] units, so that a tile of it is
 // contiguous; a panel of b is two tiles wide.

@@ -102,7 +102,6 @@ constexpr TileKernels kTiles{&kKernels<Unit, multiply_timed<Unit>>, &kKernels<Un
 }  // namespace
 
 // Only addresses here: a table that is computed at start would run this file's AVX-512 on any machine.
-constinit const Gemm gemm_table = {
-    .f32 = &avx512::gemm_single, .bf16 = kTiles<PairTiles>, .int8 = kTiles<QuadTiles>};
+constinit const Gemm gemm_table = {.f32 = &avx512::gemm_single, .bf16 = kTiles<PairTiles>, .int8 = kTiles<QuadTiles>};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

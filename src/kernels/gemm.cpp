@@ -55,8 +55,8 @@ struct Pass {
   int64_t units, b_panel;  // length of the chain, distance of panels of b
   int64_t stride, n;       // of c; columns left from the tile's first
   bool accumulate;
-  const PanelProduct* ends;  // the product, where the chains end here; else null
-  int64_t i, j;              // where the tile stands in it
+  const PanelProduct* ends;    // the product, where the chains end here; else null
+  int64_t i, j;                // where the tile stands in it
   const float* ask = nullptr;  // a line to ask for at the first step, and the one in the row below at the next; or null
 };
 
@@ -125,8 +125,8 @@ SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* 
   }
 }
 
-// A slice of b stays in the caches while the panels of a pass by. The first of these ask for the slice that comes next, a
-// line of it at each step, so that memory has work meanwhile.
+// A slice of b stays in the caches while the panels of a pass by. The first of these ask for the slice that comes next,
+// a line of it at each step, so that memory has work meanwhile.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
   constexpr int64_t kSlice = Unit::kVectors * kLanes, kLines = kSlice / 16;  // columns of it, and lines at a step
@@ -154,9 +154,7 @@ template <class Unit, int R, int P>
 void stream(const PanelProduct& t) {
   constexpr int kWhole = kPanelColumns / kLanes;
   int64_t j = 0;
-  const auto pass = [&] {
-    return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, &t, 0, j};
-  };
+  const auto pass = [&] { return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, &t, 0, j}; };
   for (; j + P * kPanelColumns <= t.n; j += P * kPanelColumns)
     tile<Unit, R, kWhole, P, true>(t.a, t.b + j * t.depth, t.c + j, pass());
   for (; j < t.n; j += kPanelColumns) tile<Unit, R, kWhole, 1, false>(t.a, t.b + j * t.depth, t.c + j, pass());

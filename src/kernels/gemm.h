@@ -7,8 +7,9 @@ namespace sennit::kernels {
 
 // Products of packed panels. A panel stores 32-bit units: a float (f32), or numbers that follow each other along k, the
 // first one lowest: two bf16 (k padded with zeros), or four whole numbers from -127 to 127 (int8). A panel of b holds
-// kPanelColumns columns as [depth][kPanelColumns] units, zeros beyond n, in the same form at every level; how a panel of
-// a lies is the level's own affair. Panel i of a starts at i * a_rows * depth units, panel j of b at j * kPanelColumns * depth.
+// kPanelColumns columns as [depth][kPanelColumns] units, zeros beyond n, in the same form at every level; how a panel
+// of a lies is the level's own affair. Panel i of a starts at i * a_rows * depth units, panel j of b at j *
+// kPanelColumns * depth.
 inline constexpr int64_t kPanelColumns = 32;
 inline constexpr int64_t kPairedMultiple = 32;  // bf16: k is padded to a multiple of this
 
@@ -23,7 +24,8 @@ struct PanelProduct {
   bool accumulate;    // start from c, else from zero
   const float* bias;  // [n], added after the last k; or null
   const float* next_a = nullptr;  // what of a will be wanted after this, if that is known
-  // int8: c = sum * b_scale * a_scale + bias, rounded after each step. Sums are exact up to k = 2^17 and begin from zero.
+  // int8: c = sum * b_scale * a_scale + bias, rounded after each step. Sums are exact up to k = 2^17 and begin from
+  // zero.
   const float *a_scale = nullptr, *b_scale = nullptr;  // [m], [n]
   const int32_t* b_sums = nullptr;                     // [n], each of a column's numbers
 };

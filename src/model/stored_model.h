@@ -40,8 +40,8 @@ bool is_gguf(const std::string& path);
 // The parameters of a model file and their shapes, without their numbers.
 std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std::string& where);
 
-// The model. Matrices that are stored quantized stay so (products/quantized.h) unless `as_floats`; the others get the form
-// that `weights` names: a format of blocks, or "int8" (products/int8.h). All the rest is f32.
+// The model. Matrices that are stored quantized stay so (products/quantized.h) unless `as_floats`; the others get the
+// form that `weights` names: a format of blocks, or "int8" (products/int8.h). All the rest is f32.
 struct LoadingOptions {
   bool as_floats = false;
   std::string weights = {};  // "" for floats

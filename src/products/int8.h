@@ -4,9 +4,9 @@
 
 namespace sennit {
 
-// A weight [out, in] of whole numbers from -127 to 127 with one scale for each row ("W8A8": rows of x are rounded in the
-// same way when they come), packed once for reading in order: 8 bits a number and 8 bytes a row. A row's scale is its
-// largest magnitude over 127.
+// A weight [out, in] of whole numbers from -127 to 127 with one scale for each row ("W8A8": rows of x are rounded in
+// the same way when they come), packed once for reading in order: 8 bits a number and 8 bytes a row. A row's scale is
+// its largest magnitude over 127.
 class Int8Matrix : public WeightForm {
  public:
   static constexpr int64_t kMostColumns = int64_t{1} << 17;  // sums of more products need not fit 32 bits
@@ -30,10 +30,10 @@ class Int8Matrix : public WeightForm {
   Tensor panels_, scales_, sums_;
 };
 
-// y [m, out] = x [m, in] W^T + bias: each row of x is rounded to 8 bits by its largest magnitude, sums are whole and exact,
-// and y = sum * (scale of W) * (scale of x) + bias, rounded after each step. A row of y depends on its row of x and on W
-// alone, to the bit: not on m, the number of threads, or the CPU's level. A row of x (or W) with a number that is not
-// finite gives NaN, one whose largest magnitude is at most 1e-30 counts as zeros.
+// y [m, out] = x [m, in] W^T + bias: each row of x is rounded to 8 bits by its largest magnitude, sums are whole and
+// exact, and y = sum * (scale of W) * (scale of x) + bias, rounded after each step. A row of y depends on its row of x
+// and on W alone, to the bit: not on m, the number of threads, or the CPU's level. A row of x (or W) with a number that
+// is not finite gives NaN, one whose largest magnitude is at most 1e-30 counts as zeros.
 void multiply(const float* x, int64_t m, const Int8Matrix& w, float* y, const float* bias = nullptr);
 
 }  // namespace sennit

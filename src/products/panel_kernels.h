@@ -10,8 +10,8 @@ namespace sennit {
 const kernels::PanelKernels& panel_kernels(Precision precision);
 const kernels::PanelKernels& int8_panel_kernels();
 
-inline constexpr int64_t kScratchUnits = 4 << 20;    // of one factor packed at a time: 16 MiB
-inline constexpr int64_t kThreadWork = 1 << 18;      // multiplications of units that are worth another thread
+inline constexpr int64_t kScratchUnits = 4 << 20;  // of one factor packed at a time: 16 MiB
+inline constexpr int64_t kThreadWork = 1 << 18;    // multiplications of units that are worth another thread
 inline int64_t panels_in(int64_t length, int64_t width) {
   return (length + width - 1) / width;
 }

@@ -8,9 +8,9 @@
 
 namespace sennit {
 
-// AMX in software, after the operation sections of Intel's manual (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS, TDPBSSD): a
-// load clears what lies beyond the tile's rows and bytes, and an operand of the wrong shape is an error, where the processor
-// would raise #UD.
+// AMX in software, after the operation sections of Intel's manual (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS,
+// TDPBSSD): a load clears what lies beyond the tile's rows and bytes, and an operand of the wrong shape is an error,
+// where the processor would raise #UD.
 class EmulatedTiles {
  public:
   void configure(const kernels::TileConfig& config) {

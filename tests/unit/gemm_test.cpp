@@ -85,8 +85,8 @@ TEST(Gemm, PanelsOfAForTiles) {
       const auto turned = flipped(x, width, k);
       for (const bool k_major : {false, true}) {
         std::vector<float> got(want.size(), 5);
-        kernels::amx::gemm_table.bf16.timed->pack_a(k_major ? turned.data() : x.data(), k_major ? width : k, k_major, width,
-                                              k, got.data());
+        kernels::amx::gemm_table.bf16.timed->pack_a(k_major ? turned.data() : x.data(), k_major ? width : k, k_major,
+                                                    width, k, got.data());
         ASSERT_TRUE(same_bits(got, want)) << "width " << width << " k " << k << " k_major " << k_major;
       }
     }

@@ -28,7 +28,8 @@ std::vector<float> logits(Model& model, const std::vector<int32_t>& tokens, cons
 }
 
 // One after another, or in pieces.
-std::vector<float> logits_in_pieces(Model& model, const std::vector<int32_t>& tokens, const Context& context, int64_t piece) {
+std::vector<float> logits_in_pieces(Model& model, const std::vector<int32_t>& tokens, const Context& context,
+                                    int64_t piece) {
   const NoGrad off;
   Session session(model, context);
   std::vector<float> last;

@@ -1,5 +1,3 @@
-#include "products/int8.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,6 +10,7 @@
 #include "base/rng.h"
 #include "kernels/gemm.h"
 #include "kernels/int8_rows.h"
+#include "products/int8.h"
 #include "products/product.h"
 #include "support/buffers.h"
 #include "support/emulated_tiles.h"
@@ -64,7 +63,8 @@ float element(const Rounded& x, const Rounded& w, float bias, Way way) {
     sum = 0;
     for (size_t p = 0; p < k; p += 2) {
       const size_t q = std::min(p + 1, k - 1);
-      sum += saturated((x.q[p] + 128) * w.q[p] + (q > p ? (x.q[q] + 128) * w.q[q] : 0)) - 128 * (w.q[p] + (q > p ? w.q[q] : 0));
+      sum += saturated((x.q[p] + 128) * w.q[p] + (q > p ? (x.q[q] + 128) * w.q[q] : 0)) -
+             128 * (w.q[p] + (q > p ? w.q[q] : 0));
     }
   }
   if (way == Way::float_sums) return inexact * w.scale * x.scale + bias;
@@ -85,7 +85,9 @@ struct Problem8 {
     Rng rng(static_cast<uint64_t>(m + 1000 * n + 1000000 * k));
     x = Fenced::normal(rng, m * k), w = Fenced::normal(rng, n * k, 0.05), bias = Fenced::normal(rng, n);
   }
-  Int8Matrix packed() const { return Int8Matrix(io::stored(Tensor::of({n, k}, std::vector<float>(w.begin(), w.end())))); }
+  Int8Matrix packed() const {
+    return Int8Matrix(io::stored(Tensor::of({n, k}, std::vector<float>(w.begin(), w.end()))));
+  }
 
   std::vector<float> want(Way way = Way::exact, bool biased = true) const {
     const auto xs = rounded(x.data(), m, k), ws = rounded(w.data(), n, k);
@@ -104,8 +106,7 @@ struct Problem8 {
 
 std::string difference(const std::vector<float>& got, const std::vector<float>& want, int64_t n) {
   for (size_t i = 0; i < want.size(); ++i)
-    if (!same(got[i], want[i]))
-      return fmt::format("at {}, {}: {} for {}", i / n, i % n, got[i], want[i]);
+    if (!same(got[i], want[i])) return fmt::format("at {}, {}: {} for {}", i / n, i % n, got[i], want[i]);
   return got.size() == want.size() ? "" : "sizes differ";
 }
 
@@ -163,7 +164,8 @@ TEST(Int8Product, EveryShapeIsTheNaiveOneToTheBit) {
           const Problem8 p(m, n, k);
           const Int8Matrix matrix = p.packed();
           for (const bool biased : {false, true})
-            ASSERT_EQ(difference(p.got(matrix, biased), p.want(Way::exact, biased), n), "") << m << " " << n << " " << k;
+            ASSERT_EQ(difference(p.got(matrix, biased), p.want(Way::exact, biased), n), "")
+                << m << " " << n << " " << k;
         }
   });
 }
@@ -269,7 +271,8 @@ TEST(Int8Product, IsNearTheProductOfFloats) {
       for (int64_t c = 0; c < p.k; ++c) sum += double{p.x[i * p.k + c]} * p.w[j * p.k + c];
       off += std::pow(y[i * p.n + j] - sum, 2), size += sum * sum;
     }
-  // A normal row's largest of 777 is some 3.2 deviations: steps of 3.2 / 127, errors of step / sqrt(12), of two factors.
+  // A normal row's largest of 777 is some 3.2 deviations: steps of 3.2 / 127, errors of step / sqrt(12), of two
+  // factors.
   EXPECT_LT(std::sqrt(off / size), 1.3 * std::sqrt(2.0) * 3.2 / 127 / std::sqrt(12));
   EXPECT_GT(std::sqrt(off / size), 0.5 * std::sqrt(2.0) * 3.2 / 127 / std::sqrt(12));
 }
@@ -395,8 +398,8 @@ TEST(Int8Product, PanelsOfAForTiles) {
       for (int64_t i = 0; i < rows; ++i)
         for (int64_t c = 0; c < k; ++c) units[4 * i * depth + c] = static_cast<int8_t>(xs[i].q[c]);
       std::vector<int8_t> got(units.size(), 5);
-      kernels::amx::gemm_table.int8.timed->pack_a(reinterpret_cast<const float*>(units.data()), depth, false, rows, depth,
-                                                  reinterpret_cast<float*>(got.data()));
+      kernels::amx::gemm_table.int8.timed->pack_a(reinterpret_cast<const float*>(units.data()), depth, false, rows,
+                                                  depth, reinterpret_cast<float*>(got.data()));
       ASSERT_EQ(got, tile_panels(xs, k, depth)) << rows << " " << k;
     }
 }
