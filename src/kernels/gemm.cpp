@@ -48,6 +48,7 @@ struct Quads {
 
 constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
 constexpr int64_t kStepsAhead = 32;             // the same of a, in steps along k
+constexpr int64_t kFar = 256 * kPanelColumns;   // units of a panel of b to ask for where it is read from memory alone
 constexpr int64_t kDepth = 512;  // units along k of one pass over c: the panels of a tile stay in the second cache
 
 // What the register tile that starts at c needs to know of the product.
@@ -57,7 +58,8 @@ struct Pass {
   bool accumulate;
   const PanelProduct* ends;    // the product, where the chains end here; else null
   int64_t i, j;                // where the tile stands in it
-  const float* ask = nullptr;  // a line to ask for at the first step, and the one in the row below at the next; or null
+  // Lines of b to ask for at the first step, what lies in the row below them at the next, and so on; or null.
+  const float *ask = nullptr, *ask_too = nullptr;
 };
 
 // R rows of P panels, V vectors of each; kFull when all their columns are in c.
@@ -76,9 +78,10 @@ template <class Unit, int R, int V, int P, bool kFull>
     for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
-      [ =, ask = pass.ask ? pass.ask : b ](int64_t p, int r) __attribute__((always_inline)) {
+      [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r) __attribute__((always_inline)) {
         if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
         if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
+        if (P == 1 && r == 2) __builtin_prefetch(ask_too + p * kPanelColumns, 0, 2);
         return set(a[p * R + r]);
       },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
@@ -125,13 +128,14 @@ SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* 
   }
 }
 
-// A slice of b stays in the caches while the panels of a pass by. The first of these ask for the slice that comes next,
-// a line of it at each step, so that memory has work meanwhile.
+// A slice of b stays in the caches while the panels of a pass by. So that memory has work meanwhile, the first of these
+// ask for the slice that comes next, a line of it at each step; where there is but one, for what it will read later on.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
-  constexpr int64_t kSlice = Unit::kVectors * kLanes, kLines = kSlice / 16;  // columns of it, and lines at a step
+  constexpr int64_t kSlice = Unit::kVectors * kLanes, kLine = 16;  // columns
+  constexpr int64_t kLines = (kSlice + kLine - 1) / kLine;         // at a step
   const int64_t height = t.a_rows;
-  const bool again = t.m > height;  // it is wanted more than once
+  const bool again = t.m > height;  // a slice is wanted more than once
   int64_t from = 0;
   do {
     const int64_t units = again ? smaller(t.depth - from, kDepth) : t.depth;
@@ -142,7 +146,9 @@ void multiply_blocks(const PanelProduct& t) {
     for (int64_t j = 0; j < t.n; j += kSlice, pass.j = j, pass.n = t.n - j)
       for (int64_t i = 0; i < t.m; i += height) {
         const int64_t rows = smaller(t.m - i, height), line = i / height;
-        pass.i = i, pass.ask = again && line < kLines && pass.n > kSlice ? slice(j + kSlice) + 16 * line : nullptr;
+        pass.i = i, pass.ask = pass.ask_too = nullptr;
+        if (!again) pass.ask = slice(j) + kFar, pass.ask_too = pass.ask + (kLines - 1) * kLine;
+        if (again && line < kLines && pass.n > kSlice) pass.ask = slice(j + kSlice) + line * kLine;
         tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, slice(j), t.c + i * t.c_stride + j, pass);
       }
     from += units;
@@ -172,10 +178,6 @@ void multiply(const PanelProduct& t) {
       return stream<Unit, 3, 2>(t);
     case 4:
       return stream<Unit, 4, 2>(t);
-    case 5:
-      return stream<Unit, 5, 2>(t);
-    case 6:
-      return stream<Unit, 6, 2>(t);
 #elif defined(SENNIT_LEVEL_avx2)
     case 1:
       return stream<Unit, 1, 2>(t);
