@@ -56,8 +56,8 @@ struct Pass {
   int64_t units, b_panel;  // length of the chain, distance of panels of b
   int64_t stride, n;       // of c; columns left from the tile's first
   bool accumulate;
-  const PanelProduct* ends;    // the product, where the chains end here; else null
-  int64_t i, j;                // where the tile stands in it
+  const PanelProduct* ends;  // the product, where the chains end here; else null
+  int64_t i, j;              // where the tile stands in it
   // Lines of b to ask for at the first step, what lies in the row below them at the next, and so on; or null.
   const float *ask = nullptr, *ask_too = nullptr;
 };
@@ -78,12 +78,13 @@ template <class Unit, int R, int V, int P, bool kFull>
     for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
-      [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r) __attribute__((always_inline)) {
-        if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
-        if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
-        if (P == 1 && r == 2) __builtin_prefetch(ask_too + p * kPanelColumns, 0, 2);
-        return set(a[p * R + r]);
-      },
+      [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r)
+          __attribute__((always_inline)) {
+            if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
+            if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
+            if (P == 1 && r == 2) __builtin_prefetch(ask_too + p * kPanelColumns, 0, 2);
+            return set(a[p * R + r]);
+          },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
         const float* place = b + v / V * distance + p * kPanelColumns + v % V * kLanes;
         if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);
