@@ -1,5 +1,5 @@
-// oneDNN: products with weights packed once, in f32, in bf16, and of 8-bit numbers with sums of 32 (for q8_0, whose
-// blocks have scales besides).
+// oneDNN: products with weights packed once, in f32, in bf16, and of 8-bit numbers with sums of 32 (for int8, which
+// makes floats of the sums besides, and for q8_0, whose blocks have scales).
 #include <dnnl.hpp>
 
 #include <memory>
@@ -19,6 +19,7 @@ struct Types {
 std::optional<Types> types_of(const std::string& format) {
   if (format == "f32") return Types{Type::f32, Type::f32, Type::f32};
   if (format == "bf16") return Types{Type::bf16, Type::bf16, Type::f32};
+  if (format == "int8") return Types{Type::s8, Type::s8, Type::s32};
   if (format == "q8_0") return Types{Type::u8, Type::s8, Type::s32};
   return std::nullopt;
 }

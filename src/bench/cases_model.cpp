@@ -24,13 +24,11 @@ struct Loaded {
     for (const auto& [name, t] : stored.tensors) {
       const bool output = name == "head.weight" || model->spec().tie_embeddings;
       if (name == "embedding.weight" && !output) continue;
-      io::BlockFormat format = t.format;
-      if (bench.loading.weights && t.shape.rank() == 2 && !io::is_quantized(format))
-        format = matrix_format(*bench.loading.weights, output, t.row_size());
-      quantized = quantized || io::is_quantized(format);
-      const bool matrix = t.shape.rank() == 2 && context.precision == Precision::bf16;
-      read_bytes += io::is_quantized(format) ? static_cast<double>(t.row_count() * io::row_bytes(format, t.row_size()))
-                                             : static_cast<double>(t.shape.elements() * (matrix ? 2 : 4));
+      const bool matrix = t.shape.rank() == 2, small = matrix && context.precision == Precision::bf16;
+      const bool kept = io::is_quantized(t.format) || (matrix && !bench.loading.weights.empty());
+      quantized = quantized || kept;
+      read_bytes += static_cast<double>(kept ? kept_bytes(t, bench.loading.weights, output)
+                                             : t.shape.elements() * (small ? 2 : 4));
     }
   }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bench/cases.h"
+#include "products/int8.h"
 #include "products/quantized.h"
 
 namespace sennit::bench {
@@ -36,36 +37,46 @@ Work product(Size s, Precision p) {
   return {run, [=] { return run(), product_error(a, b, *c); }};
 }
 
-// y = x W^T with W kept quantized, against its decoded numbers: rows of x rounded to 8 bits, or both to bf16.
+// A few elements of y = x W^T in double, W as it is kept.
+double kept_product_error(Size s, const Tensor& x, const WeightForm& w, const Tensor& y) {
+  Deviation d;
+  std::vector<float> row(static_cast<size_t>(s.k));
+  for (const int64_t j : {int64_t{0}, s.n / 2, s.n - 1}) {
+    w.row(j, row.data());
+    for (const int64_t i : {int64_t{0}, s.m - 1}) {
+      double sum = 0;
+      for (int64_t p = 0; p < s.k; ++p) sum += double{x.data()[i * s.k + p]} * row[static_cast<size_t>(p)];
+      d.add(y.data()[i * s.n + j], sum);
+    }
+  }
+  return d.relative();
+}
+
+// y = x W^T with W kept in fewer bits; rows of x are rounded to 8 bits, or both to bf16.
+template <class Form>
+Work kept_product(Size s, const io::StoredTensor& stored,
+                  void (*product)(const float*, int64_t, const Form&, float*, const float*)) {
+  const auto w = std::make_shared<Form>(stored);
+  const auto y = std::make_shared<Tensor>(Shape{s.m, s.n});
+  const Tensor x = random_rows(s.m, s.k, "x");
+  const auto run = [=] { product(x.data(), s.m, *w, y->data(), nullptr); };
+  return {run, [=] { return run(), kept_product_error(s, x, *w, *y); }};
+}
+
 Work quantized_product(Size s, io::BlockFormat format, bool paired) {
   const io::StoredTensor stored = io::encoded(io::stored(random_rows(s.n, s.k, "w")), format);
-  const auto w = std::make_shared<QuantizedMatrix>(stored);
-  const auto y = std::make_shared<Tensor>(Shape{s.m, s.n});
-  Tensor x = random_rows(s.m, s.k, "x");
   void (*rounded)(const float*, int64_t, const QuantizedMatrix&, float*, const float*) = multiply;
-  const auto run = [=] { (paired ? multiply_paired : rounded)(x.data(), s.m, *w, y->data(), nullptr); };
-  return {run, [=] {
-            run();
-            Deviation d;
-            std::vector<float> row(static_cast<size_t>(s.k));
-            for (const int64_t j : {int64_t{0}, s.n / 2, s.n - 1}) {
-              w->row(j, row.data());
-              for (const int64_t i : {int64_t{0}, s.m - 1}) {
-                double sum = 0;
-                for (int64_t p = 0; p < s.k; ++p) sum += double{x.data()[i * s.k + p]} * row[static_cast<size_t>(p)];
-                d.add(y->data()[i * s.n + j], sum);
-              }
-            }
-            return d.relative();
-          }};
+  return kept_product<QuantizedMatrix>(s, stored, paired ? multiply_paired : rounded);
 }
+
+constexpr Size kSizes[] = {
+    {2048, 2048, 2048}, {512, 4096, 4096}, {16, 4096, 16384}, {4, 4096, 16384}, {1, 4096, 16384}};
 
 }  // namespace
 
 void add_products(std::vector<Case>& cases) {
   for (const Precision p : {Precision::f32, Precision::bf16})
-    for (const Size s : {Size{2048, 2048, 2048}, Size{512, 4096, 4096}, Size{16, 4096, 16384}, Size{4, 4096, 16384},
-                         Size{1, 4096, 16384}})
+    for (const Size s : kSizes)
       cases.push_back({.name = fmt::format("product {} {}x{}x{} packed", to_string(p), s.m, s.k, s.n),
                        .flops = 2.0 * static_cast<double>(s.m * s.k * s.n),
                        .bytes = s.m <= 16 ? static_cast<double>(s.k * s.n * (p == Precision::f32 ? 4 : 2)) : 0,
@@ -73,10 +84,18 @@ void add_products(std::vector<Case>& cases) {
                        .peer = fmt::format("product {} {} {} {}", to_string(p), s.m, s.k, s.n),
                        .allowed = p == Precision::f32 ? 1e-5 : 1e-2,
                        .prepare = [s, p] { return product(s, p); }});
+  for (const Size s : kSizes)
+    cases.push_back(
+        {.name = fmt::format("product int8 {}x{}x{} packed", s.m, s.k, s.n),
+         .flops = 2.0 * static_cast<double>(s.m * s.k * s.n),
+         .bytes = s.m <= 16 ? static_cast<double>(Int8Matrix::bytes_of(s.n, s.k)) : 0,
+         .int8 = true,
+         .peer = fmt::format("product int8 {} {} {}", s.m, s.k, s.n),
+         .allowed = 3e-2,  // rows of x are rounded to 8 bits
+         .prepare = [s] { return kept_product<Int8Matrix>(s, io::stored(random_rows(s.n, s.k, "w")), multiply); }});
   for (const io::BlockFormat f :
        {io::BlockFormat::q8_0, io::BlockFormat::q4_0, io::BlockFormat::q4_k, io::BlockFormat::q6_k})
-    for (const Size s : {Size{2048, 2048, 2048}, Size{512, 4096, 4096}, Size{16, 4096, 16384}, Size{4, 4096, 16384},
-                         Size{1, 4096, 16384}})
+    for (const Size s : kSizes)
       cases.push_back({.name = fmt::format("product {} {}x{}x{}", io::layout_of(f).name, s.m, s.k, s.n),
                        .flops = s.m > 16 ? 2.0 * static_cast<double>(s.m * s.k * s.n) : 0,
                        .bytes = s.m <= 16 ? static_cast<double>(s.n * io::row_bytes(f, s.k)) : 0,

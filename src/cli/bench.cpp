@@ -51,7 +51,7 @@ std::string program_at(const std::string& ref) {
 struct Bench {
   bench::Options options;
   bench::ModelBench model;
-  std::string against, markdown, html, lengths, weights, precision = "bf16", cache = "f32", peer_name;
+  std::string against, markdown, html, lengths, precision = "bf16", cache = "f32", peer_name;
   bool json = false, list = false, peers = false, answers = false;
 
   int run() {
@@ -79,7 +79,6 @@ struct Bench {
 
   std::vector<bench::Case> cases() {
     if (model.path.empty()) return bench::all_cases();
-    if (!weights.empty()) model.loading.weights = io::parse_block_format(weights);
     model.context.precision = parse_precision(precision, "bench");
     model.context.cache = parse_cache_format(cache, "--cache");
     return bench::model_cases(model);
@@ -93,7 +92,7 @@ struct Bench {
       if (peer_name == "onednn" || peer_name == "openblas") return {peer_script("native_peer"), peer_name};
       return {"/usr/bin/python3", peer_script("torch_peer.py")};
     }
-    if (!is_gguf(model.path) || !weights.empty())
+    if (!is_gguf(model.path) || !model.loading.weights.empty())
       fail({"bench", "a GGUF file as it is, for llama.cpp to run too", model.path});
     return {"node", peer_script("llama_cpp_peer.mjs"), model.path, threads};
   }
@@ -209,9 +208,7 @@ void add_bench(Commands& commands) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20))
       ->needs(model);
-  app.add_option("--weights", b->weights, "with --model: keep matrices of floats in this format")
-      ->check(CLI::IsMember(quantized_formats()))
-      ->needs(model);
+  ModelChoice::add_weights(app, b->model.loading.weights)->needs(model);
   app.add_option("--precision", b->precision, "with --model: of products with weights that are not quantized")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}))

@@ -4,21 +4,13 @@
 
 namespace sennit::cli {
 
-std::vector<std::string> quantized_formats() {
-  std::vector<std::string> names;
-  for (const io::BlockFormat f : io::block_formats())
-    if (io::is_quantized(f)) names.push_back(io::layout_of(f).name);
-  return names;
-}
-
 void ModelChoice::add(CLI::App& app) {
   app.add_option(
          "checkpoint", checkpoint,
          "folder with config.json (ours or Hugging Face's), a training run (its newest checkpoint), or a GGUF file")
       ->required();
   app.add_option("--tokenizer", tokenizer, "use this one: a file, folder, or bytes; default: the one beside the model");
-  app.add_option("--weights", weights, "keep matrices of floats in this format instead")
-      ->check(CLI::IsMember(quantized_formats()));
+  add_weights(app, weights);
   app.add_option("--adapter", adapter, "a folder with a low-rank adapter as PEFT writes it, added to the weights");
   app.add_option("--prefill", prefill,
                  "read whole prompts by a choice of keys: stripes, permuted_blocks, or with settings, "
@@ -28,6 +20,15 @@ void ModelChoice::add(CLI::App& app) {
       ->check(CLI::IsMember({"f32", "bf16"}));
   add_cache(app, cache);
   app.add_flag("--exact", exact, "the same bits however a text is cut into pieces");
+}
+
+CLI::Option* ModelChoice::add_weights(CLI::App& app, std::string& weights) {
+  return app
+      .add_option(
+          "--weights", weights,
+          "keep matrices of floats in this form instead: a format of blocks, or int8, whole rows of 8 bits by one "
+          "scale, which multiply fastest where many rows do")
+      ->check(CLI::IsMember(weight_forms()));
 }
 
 CLI::Option* ModelChoice::add_cache(CLI::App& app, std::string& cache) {
@@ -49,10 +50,7 @@ Context ModelChoice::context() const {
 }
 
 LoadedModel ModelChoice::load() const {
-  return load_checkpoint(checkpoint, {.as_floats = false,
-                                      .weights = weights.empty() ? std::nullopt : io::parse_block_format(weights),
-                                      .prefill = prefill,
-                                      .adapter = adapter});
+  return load_checkpoint(checkpoint, {.as_floats = false, .weights = weights, .prefill = prefill, .adapter = adapter});
 }
 
 LoadedModel ModelChoice::load_with_tokenizer() const {

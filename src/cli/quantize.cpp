@@ -55,20 +55,17 @@ struct Quantize {
   };
 
   // What the model costs in a format, without writing it.
-  static Price price(const StoredModel& stored, Model& before, io::BlockFormat format,
+  static Price price(const StoredModel& stored, Model& before, const std::string& weights,
                      const std::vector<int32_t>& tokens) {
     const bool tied = before.spec().tie_embeddings;
     int64_t bytes = 0;
     before.parameters([&](const std::string& name, Parameter& p) {  // of floats: those that are quantized are passed by
       const io::StoredTensor& t = stored.tensors.at(name);
       const bool output = name == "head.weight" || (tied && name == "embedding.weight");
-      const io::BlockFormat kept = !p.quantizable               ? io::BlockFormat::f32
-                                   : io::is_quantized(t.format) ? t.format
-                                                                : matrix_format(format, output, t.row_size());
-      bytes += io::row_bytes(kept, t.row_size()) * t.row_count();
+      bytes += p.quantizable ? kept_bytes(t, weights, output) : 4 * t.shape.elements();
     });
-    const auto model = make_model(stored, {.weights = format});
-    return {io::layout_of(format).name, bytes, logit_difference(before, *model, tokens), decode_rate(*model)};
+    const auto model = make_model(stored, {.weights = weights});
+    return {weights, bytes, logit_difference(before, *model, tokens), decode_rate(*model)};
   }
 
   int run_prices() const {
@@ -103,8 +100,7 @@ struct Quantize {
                      {"tokens_per_second", p.rate}});
     };
     add({"f32", 4 * parameters, logit_difference(*before, *before, ids), decode_rate(*before)});
-    for (const io::BlockFormat f : io::block_formats())
-      if (io::is_quantized(f)) add(price(stored, *before, f, ids));
+    for (const std::string& weights : weight_forms()) add(price(stored, *before, weights, ids));
     if (json)
       fmt::print("{}\n", json_text(Json{{"parameters", parameters}, {"random_tokens", text.empty()}, {"formats", all}}, 1));
     else
@@ -163,7 +159,8 @@ void add_quantize(Commands& commands) {
   app.add_option("in", q->conversion.in, "a GGUF file, a Hugging Face folder, or a checkpoint or training run")
       ->required();
   auto* out = app.add_option("out", q->conversion.out, "a file that ends in .gguf");
-  auto* prices = app.add_flag("--prices", q->prices, "write nothing: a table of what every quantized format costs");
+  auto* prices =
+      app.add_flag("--prices", q->prices, "write nothing: a table of what every form of quantized weights costs");
   prices->excludes(out);
   std::vector<std::string> formats;
   for (const io::BlockFormat f : io::block_formats()) formats.push_back(io::layout_of(f).name);

@@ -3,8 +3,9 @@
 
 #include "kernels/gemm.h"
 
-// The bf16 product on AMX tiles, written over the unit that executes them: the processor's, or an emulation of it. A
-// Unit has, with tile numbers as template arguments and strides in bytes,
+// The products of bf16 and int8 on AMX tiles, written over the unit that executes them: the processor's, or an
+// emulation of it. Tiles of c hold floats or whole numbers, which only move here until their sums are complete. A Unit
+// has, with tile numbers as template arguments and strides in bytes,
 //   configure(const TileConfig&), zero<T>(), load<T>(p, stride), store<T>(p, stride), dot<C, A, B>().
 // A panel of a holds up to 2 kTileRows rows as [depth / kTileRows][rows][kTileRows] units, so that a tile of it is
 // contiguous; a panel of b is two tiles wide.
@@ -31,12 +32,11 @@ class TileProduct {
     int64_t from = 0;
     do {
       units_ = t_.depth - from < kDepth ? t_.depth - from : kDepth;
-      accumulate_ = t_.accumulate || from > 0;
+      accumulate_ = t_.accumulate || from > 0, last_ = from + units_ == t_.depth;
       for (int64_t j = 0; j < t_.n; j += kPanelColumns)
         for (int64_t i = 0; i < t_.m; i += 2 * kTileRows) panels(i, j, from);
       from += units_;
     } while (from < t_.depth);
-    if (t_.bias) add_bias();
   }
 
  private:
@@ -55,9 +55,11 @@ class TileProduct {
     float* c = t_.c + i * t_.c_stride + j;
     next_lines_ = 0;
     if (units_ > kShort) ask_for_next(i, j, b);
-    if (kWide) return columns_of(rows, rows, columns, a, b, c);
-    for (int64_t r = 0; r < rows; r += kTileRows)
+    if (kWide) columns_of(rows, rows, columns, a, b, c);
+    for (int64_t r = 0; r < rows && !kWide; r += kTileRows)
       columns_of(least(rows - r, kTileRows), rows, columns, a + r * kTileRows, b, c + r * t_.c_stride);
+    if (last_)
+      for (int64_t r = 0; r < rows; ++r) end_row(i + r, j, columns, c + r * t_.c_stride);
   }
 
   // The blocks of rows share out the asking for the panel of b that comes after this one; where there is one block,
@@ -156,15 +158,21 @@ class TileProduct {
     for (int64_t line = 0; line < kLines; ++line) __builtin_prefetch(p + line * kTileRows);
   }
 
-  void add_bias() {
-    for (int64_t i = 0; i < t_.m; ++i)
-      for (int64_t j = 0; j < t_.n; ++j) t_.c[i * t_.c_stride + j] += t_.bias[j];
+  // What becomes of a row's complete sums.
+  void end_row(int64_t i, int64_t j, int64_t columns, float* c) const {
+    if (t_.a_scale) {
+      const float by = t_.a_scale[i], *const scale = t_.b_scale + j;
+      for (int64_t q = 0; q < columns; ++q)
+        c[q] = static_cast<float>(__builtin_bit_cast(int32_t, c[q])) * scale[q] * by;
+    }
+    if (const float* const bias = t_.bias ? t_.bias + j : nullptr)
+      for (int64_t q = 0; q < columns; ++q) c[q] += bias[q];
   }
 
   Unit& unit_;
   const PanelProduct& t_;
   int64_t units_ = 0, rows_ = 0, columns_ = 0;
-  bool accumulate_ = false;
+  bool accumulate_ = false, last_ = false;
   const float* next_ = nullptr;  // of the next panel of b, to be brought to the second cache
   int64_t next_lines_ = 0;       // at every step
 };

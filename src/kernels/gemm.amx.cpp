@@ -8,25 +8,31 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-template <bool kWide>
+template <class Unit, bool kWide>
 void multiply(const PanelProduct& t) {
-  ProcessorTiles unit;
-  TileProduct<ProcessorTiles, kWide>(unit, t).run();
+  Unit unit;
+  TileProduct<Unit, kWide>(unit, t).run();
+}
+
+template <bool kPaired>
+int64_t depth_of(int64_t k) {
+  return kPaired ? paired_depth(k, kPairedMultiple) : k;
 }
 
 // [depth / kTileRows][width][kTileRows] units.
+template <bool kPaired>
 void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
-  const int64_t depth = paired_depth(k, kPairedMultiple);
+  const int64_t depth = depth_of<kPaired>(k);
   for (int64_t u = 0; u < depth; u += kTileRows) {
     float* tile = panel + u * width;
     if (!k_major) {
-      for (int64_t i = 0; i < width; ++i) store(tile + i * kTileRows, row_units<true>(x + i * stride, u, k));
+      for (int64_t i = 0; i < width; ++i) store(tile + i * kTileRows, row_units<kPaired>(x + i * stride, u, k));
       continue;
     }
     for (int64_t i = 0; i < width; i += kLanes) {
       vf square[kLanes];
 #pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r) square[r] = column_units<true>(x + i, stride, u + r, k, width - i);
+      for (int r = 0; r < kLanes; ++r) square[r] = column_units<kPaired>(x + i, stride, u + r, k, width - i);
       transpose(square);
       const int64_t rows = smaller(width - i, kLanes);
 #pragma GCC unroll 16
@@ -36,8 +42,9 @@ void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
   }
 }
 
+template <bool kPaired>
 void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
-  pack_units<true>(x, stride, k_major, width, k, panel, kPanelColumns, paired_depth(k, kPairedMultiple));
+  pack_units<kPaired>(x, stride, k_major, width, k, panel, kPanelColumns, depth_of<kPaired>(k));
 }
 
 int64_t panel_rows(int64_t) {
@@ -46,21 +53,23 @@ int64_t panel_rows(int64_t) {
 
 // While the core's other thread uses tiles too, a processor has none to spare for renaming, and the fewer are live the
 // less it loses. That comes and goes within milliseconds.
+template <class Unit>
 void multiply_timed(const PanelProduct& t) {
   thread_local constinit FasterWay wide(10'000'000);  // ticks, some five milliseconds
-  wide.first(__rdtsc(), t.m * t.n * t.depth) ? multiply<true>(t) : multiply<false>(t);
+  wide.first(__rdtsc(), t.m * t.n * t.depth) ? multiply<Unit, true>(t) : multiply<Unit, false>(t);
   if (wide.on_trial()) wide.done(__rdtsc());
 }
 
-template <void (*kMultiply)(const PanelProduct&)>
-constexpr PanelKernels kPaired{panel_rows, 2 * kTileRows, pack_a, pack_b, kMultiply, ProcessorTiles::release};
+template <class Unit, void (*kMultiply)(const PanelProduct&)>
+constexpr PanelKernels kKernels{panel_rows, 2 * kTileRows, pack_a<Unit::kPaired>, pack_b<Unit::kPaired>, kMultiply, ProcessorTiles::release};
+
+template <class Unit>
+constexpr TileKernels kTiles{&kKernels<Unit, multiply_timed<Unit>>, &kKernels<Unit, multiply<Unit, true>>,
+                             &kKernels<Unit, multiply<Unit, false>>};
 
 }  // namespace
 
 // Only addresses here: a table that is computed at start would run this file's AVX-512 on any machine.
-constinit const Gemm gemm_table = {.f32 = &avx512::gemm_single,
-                                   .bf16 = &kPaired<multiply_timed>,
-                                   .bf16_wide = &kPaired<multiply<true>>,
-                                   .bf16_narrow = &kPaired<multiply<false>>};
+constinit const Gemm gemm_table = {.f32 = &avx512::gemm_single, .bf16 = kTiles<PairTiles>, .int8 = kTiles<QuadTiles>};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

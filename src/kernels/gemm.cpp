@@ -1,6 +1,7 @@
 #include "kernels/gemm.h"
 
 #include "kernels/panels.h"
+#include "kernels/quads.h"
 #include "kernels/tile.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
@@ -8,7 +9,7 @@ namespace {
 
 // How a unit of a and a unit of b add to a sum, and how many rows and vectors of sums then fit the registers.
 struct Single {
-  static constexpr bool kPaired = false;
+  static constexpr bool kPaired = false, kWhole = false;
 #if defined(SENNIT_LEVEL_avx512)
   static constexpr int kRows = 14, kVectors = 2;
 #elif defined(SENNIT_LEVEL_avx2)
@@ -21,7 +22,7 @@ struct Single {
   }
 };
 struct Paired {
-  static constexpr bool kPaired = true;
+  static constexpr bool kPaired = true, kWhole = false;
 #if defined(SENNIT_LEVEL_avx512)
   static constexpr int kRows = 14, kVectors = 2;
 #else
@@ -31,9 +32,23 @@ struct Paired {
     return dot_pairs(a, b, sum);
   }
 };
+struct Quads {
+  static constexpr bool kPaired = false, kWhole = true;
+#if defined(SENNIT_LEVEL_avx512)
+  static constexpr int kRows = 14, kVectors = 2;
+#elif defined(SENNIT_LEVEL_avx2)
+  static constexpr int kRows = 2, kVectors = 4;
+#else
+  static constexpr int kRows = 4, kVectors = 2;
+#endif
+  static SENNIT_INLINE vf term(vf a, vf b, vf sum) {
+    return dot_quads(a, b, sum);
+  }
+};
 
 constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
 constexpr int64_t kStepsAhead = 32;             // the same of a, in steps along k
+constexpr int64_t kFar = 256 * kPanelColumns;   // units of a panel of b to ask for where it is read from memory alone
 constexpr int64_t kDepth = 512;  // units along k of one pass over c: the panels of a tile stay in the second cache
 
 // What the register tile that starts at c needs to know of the product.
@@ -41,7 +56,10 @@ struct Pass {
   int64_t units, b_panel;  // length of the chain, distance of panels of b
   int64_t stride, n;       // of c; columns left from the tile's first
   bool accumulate;
-  const float* bias;  // at the tile's first column, or null
+  const PanelProduct* ends;  // the product, where the chains end here; else null
+  int64_t i, j;              // where the tile stands in it
+  // Lines of b to ask for at the first step, what lies in the row below them at the next, and so on; or null.
+  const float *ask = nullptr, *ask_too = nullptr;
 };
 
 // R rows of P panels, V vectors of each; kFull when all their columns are in c.
@@ -60,22 +78,33 @@ template <class Unit, int R, int V, int P, bool kFull>
     for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
-      [=](int64_t p, int r) __attribute__((always_inline)) {
-        if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
-        return set(a[p * R + r]);
-      },
+      [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r)
+          __attribute__((always_inline)) {
+            if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
+            if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
+            if (P == 1 && r == 2) __builtin_prefetch(ask_too + p * kPanelColumns, 0, 2);
+            return set(a[p * R + r]);
+          },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
         const float* place = b + v / V * distance + p * kPanelColumns + v % V * kLanes;
         if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);
         return load(place);
       });
-  if (pass.bias)
+  if (pass.ends) {
+    const PanelProduct& t = *pass.ends;
 #pragma GCC unroll 16
     for (int v = 0; v < P * V; ++v) {
-      const vf shift = get(pass.bias, v);
+      if constexpr (Unit::kWhole) {
+        const vf scale = get(t.b_scale + pass.j, v), b_sum = get(reinterpret_cast<const float*>(t.b_sums) + pass.j, v);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sums[r][v] = float_sums(sums[r][v], b_sum) * scale * set(t.a_scale[pass.i + r]);
+      }
+      if (!t.bias) continue;
+      const vf shift = get(t.bias + pass.j, v);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + shift;
     }
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
@@ -100,23 +129,29 @@ SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* 
   }
 }
 
-// A panel of b stays in the first cache while the panels of a pass by.
+// A slice of b stays in the caches while the panels of a pass by. So that memory has work meanwhile, the first of these
+// ask for the slice that comes next, a line of it at each step; where there is but one, for what it will read later on.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
-  constexpr int64_t kSlice = Unit::kVectors * kLanes;
+  constexpr int64_t kSlice = Unit::kVectors * kLanes, kLine = 16;  // columns
+  constexpr int64_t kLines = (kSlice + kLine - 1) / kLine;         // at a step
   const int64_t height = t.a_rows;
+  const bool again = t.m > height;  // a slice is wanted more than once
   int64_t from = 0;
   do {
-    const int64_t units = smaller(t.depth - from, kDepth);
-    const bool last = from + units == t.depth;
-    for (int64_t j = 0; j < t.n; j += kSlice) {
-      const float* b = t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
-      const Pass pass{units, 0, t.c_stride, t.n - j, t.accumulate || from > 0, last && t.bias ? t.bias + j : nullptr};
+    const int64_t units = again ? smaller(t.depth - from, kDepth) : t.depth;
+    const auto slice = [&](int64_t j) {
+      return t.b + j / kPanelColumns * kPanelColumns * t.depth + from * kPanelColumns + j % kPanelColumns;
+    };
+    Pass pass{units, 0, t.c_stride, t.n, t.accumulate || from > 0, from + units == t.depth ? &t : nullptr, 0, 0};
+    for (int64_t j = 0; j < t.n; j += kSlice, pass.j = j, pass.n = t.n - j)
       for (int64_t i = 0; i < t.m; i += height) {
-        const int64_t rows = smaller(t.m - i, height);
-        tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, b, t.c + i * t.c_stride + j, pass);
+        const int64_t rows = smaller(t.m - i, height), line = i / height;
+        pass.i = i, pass.ask = pass.ask_too = nullptr;
+        if (!again) pass.ask = slice(j) + kFar, pass.ask_too = pass.ask + (kLines - 1) * kLine;
+        if (again && line < kLines && pass.n > kSlice) pass.ask = slice(j + kSlice) + line * kLine;
+        tile_of<Unit, Unit::kRows>(rows, t.a + i * t.depth + from * rows, slice(j), t.c + i * t.c_stride + j, pass);
       }
-    }
     from += units;
   } while (from < t.depth);
 }
@@ -126,9 +161,7 @@ template <class Unit, int R, int P>
 void stream(const PanelProduct& t) {
   constexpr int kWhole = kPanelColumns / kLanes;
   int64_t j = 0;
-  const auto pass = [&] {
-    return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, t.bias ? t.bias + j : nullptr};
-  };
+  const auto pass = [&] { return Pass{t.depth, kPanelColumns * t.depth, t.c_stride, t.n - j, t.accumulate, &t, 0, j}; };
   for (; j + P * kPanelColumns <= t.n; j += P * kPanelColumns)
     tile<Unit, R, kWhole, P, true>(t.a, t.b + j * t.depth, t.c + j, pass());
   for (; j < t.n; j += kPanelColumns) tile<Unit, R, kWhole, 1, false>(t.a, t.b + j * t.depth, t.c + j, pass());
@@ -171,6 +204,8 @@ int64_t depth_of(int64_t k) {
 template <class Unit>
 void pack_a(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
   pack_units<Unit::kPaired>(x, stride, k_major, width, k, panel, width, depth_of<Unit>(k));
+  if constexpr (Unit::kWhole)
+    for_lanes(width * k, [=](int64_t i, int64_t n) { store_n(panel + i, left_quads(load_n(panel + i, n)), n); });
 }
 template <class Unit>
 void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel) {
@@ -185,7 +220,8 @@ constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit
 }  // namespace
 
 constinit const PanelKernels gemm_single = kKernels<Single>;
-constinit const Gemm gemm_table = {
-    .f32 = &gemm_single, .bf16 = &kKernels<Paired>, .bf16_wide = &kKernels<Paired>, .bf16_narrow = &kKernels<Paired>};
+constinit const Gemm gemm_table = {.f32 = &gemm_single,
+                                   .bf16 = {&kKernels<Paired>, &kKernels<Paired>, &kKernels<Paired>},
+                                   .int8 = {&kKernels<Quads>, &kKernels<Quads>, &kKernels<Quads>}};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -30,13 +30,24 @@ struct ProcessorTiles {
   void store(float* p, int64_t stride) {
     asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(kTile), "r"(p), "r"(stride) : "memory");
   }
+
+ private:
+  static inline thread_local constinit TileConfig kept_{.palette = 0};
+};
+
+struct PairTiles : ProcessorTiles {
+  static constexpr bool kPaired = true;
   template <int kC, int kA, int kB>
   void dot() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
   }
-
- private:
-  static inline thread_local constinit TileConfig kept_{.palette = 0};
+};
+struct QuadTiles : ProcessorTiles {
+  static constexpr bool kPaired = false;
+  template <int kC, int kA, int kB>
+  void dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
+  }
 };
 
 }  // namespace

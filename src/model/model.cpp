@@ -9,7 +9,7 @@
 #include "ops/arithmetic.h"
 #include "ops/layout.h"
 #include "ops/products.h"
-#include "products/quantized.h"
+#include "products/weight_form.h"
 #include "tensor/pooled.h"
 
 namespace sennit {

@@ -13,12 +13,14 @@
 #include "model/tensor_rules.h"
 #include "model/unknown_model.h"
 #include "nn/init.h"
+#include "products/int8.h"
 #include "products/quantized.h"
 
 namespace sennit {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr const char* kInt8 = "int8";
 
 // Tensors by their own names, of either kind of file.
 class Tensors {
@@ -181,6 +183,12 @@ StoredModel read_folder(const std::string& path) {
   return model;
 }
 
+io::BlockFormat block_format(const std::string& weights) {
+  const auto format = io::parse_block_format(weights);
+  if (!format) fail({"model", fmt::format("weights as one of {}", fmt::join(weight_forms(), ", ")), weights});
+  return *format;
+}
+
 }  // namespace
 
 bool is_gguf(const std::string& path) {
@@ -227,6 +235,20 @@ io::BlockFormat matrix_format(io::BlockFormat wanted, bool output, int64_t row) 
   return row % io::layout_of(smaller).numbers == 0 ? smaller : BlockFormat::f16;
 }
 
+std::vector<std::string> weight_forms() {
+  std::vector<std::string> names;
+  for (const io::BlockFormat f : io::block_formats())
+    if (io::is_quantized(f)) names.push_back(io::layout_of(f).name);
+  names.push_back(kInt8);
+  return names;
+}
+
+int64_t kept_bytes(const io::StoredTensor& t, const std::string& weights, bool output) {
+  if (io::is_quantized(t.format) || weights.empty()) return io::row_bytes(t.format, t.row_size()) * t.row_count();
+  if (weights == kInt8) return Int8Matrix::bytes_of(t.row_count(), t.row_size());
+  return io::row_bytes(matrix_format(block_format(weights), output, t.row_size()), t.row_size()) * t.row_count();
+}
+
 void set_prefill(StoredModel& stored, const std::string& prefill) {
   const Json part = prefill.front() == '{' ? io::parse_json(prefill, "--prefill") : Json(prefill);
   bool any = false;
@@ -248,9 +270,11 @@ std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOption
   const bool tied = model->spec().tie_embeddings;
   model->parameters([&](const std::string& name, Parameter& p) {
     io::StoredTensor t = stored.tensors.at(name);
-    if (options.weights && p.quantizable && !io::is_quantized(t.format))
-      t = io::encoded(t, matrix_format(*options.weights, name == "head.weight" || (tied && name == "embedding.weight"),
-                                       t.row_size()));
+    if (!options.weights.empty() && p.quantizable && !io::is_quantized(t.format)) {
+      if (options.weights == kInt8) return p.quantize(std::make_shared<Int8Matrix>(t));
+      t = io::encoded(t, matrix_format(block_format(options.weights),
+                                       name == "head.weight" || (tied && name == "embedding.weight"), t.row_size()));
+    }
     if (p.quantizable && io::is_quantized(t.format) && !options.as_floats)
       p.quantize(std::make_shared<QuantizedMatrix>(t));
     else

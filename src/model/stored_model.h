@@ -40,11 +40,11 @@ bool is_gguf(const std::string& path);
 // The parameters of a model file and their shapes, without their numbers.
 std::map<std::string, Shape> parameter_shapes(const Json& model_file, const std::string& where);
 
-// The model. Matrices that are stored quantized stay so (products/quantized.h) unless `as_floats`; `weights` names a format
-// for the others. All the rest is f32.
+// The model. Matrices that are stored quantized stay so (products/quantized.h) unless `as_floats`; the others get the
+// form that `weights` names: a format of blocks, or "int8" (products/int8.h). All the rest is f32.
 struct LoadingOptions {
   bool as_floats = false;
-  std::optional<io::BlockFormat> weights = {};
+  std::string weights = {};  // "" for floats
   std::string prefill = {};  // how softmax attention reads whole prompts: a name, or JSON; "" as the model file says
   std::string adapter = {};  // a folder of PEFT's that load_checkpoint() applies first; "" for none
 };
@@ -56,5 +56,9 @@ std::unique_ptr<Model> make_model(const StoredModel& stored, const LoadingOption
 // The format that a matrix gets when `wanted` is asked for: the output map q6_k instead of a format of 4 bits, and rows
 // that are no multiple of a block the nearest format that fits.
 io::BlockFormat matrix_format(io::BlockFormat wanted, bool output, int64_t row);
+// What LoadingOptions::weights may name: the quantized formats, and "int8".
+std::vector<std::string> weight_forms();
+// The bytes of a matrix that make_model() keeps by these `weights`.
+int64_t kept_bytes(const io::StoredTensor& matrix, const std::string& weights, bool output);
 
 }  // namespace sennit

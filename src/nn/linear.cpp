@@ -6,16 +6,9 @@
 #include "nn/init.h"
 #include "ops/count.h"
 #include "ops/products.h"
-#include "products/quantized.h"
+#include "products/weight_form.h"
 
 namespace sennit {
-namespace {
-
-// From here on unpacking quantized weights should be won back, by a count of instructions: a weight costs what about
-// 20 rows of products in 8 bits do.
-constexpr int64_t kPairedRows = 32;
-
-}  // namespace
 
 Linear::Linear(int64_t in, int64_t out, Rng rng, Init init) : in_(in), out_(out) {
   const double deviation = init.deviation < 0 ? init.scale / std::sqrt(static_cast<double>(in)) : init.deviation;
@@ -38,11 +31,8 @@ Var Linear::operator()(const Var& x, const Context& context) {
     if (recording() && x.needs_grad()) fail({"linear", "weights of floats to train", "quantized ones"});
     Tensor y({x.rows(), out()});
     count_flops(2 * x.rows() * in() * out());
-    const float* add = bias.var ? bias.value().data() : nullptr;
-    if (x.rows() >= kPairedRows && wants_pairs(context))
-      multiply_paired(x.value().data(), x.rows(), *weight.quantized, y.data(), add);
-    else
-      multiply(x.value().data(), x.rows(), *weight.quantized, y.data(), add);
+    weight.quantized->apply(x.value().data(), x.rows(), y.data(), bias.var ? bias.value().data() : nullptr,
+                            wants_pairs(context));
     return Var(std::move(y));
   }
   if (recording() || context.training) return linear(x, weight, bias.var, context.precision);

@@ -7,8 +7,8 @@
 namespace sennit {
 
 // y = x W^T + b: x [N, in], W [out, in], b [out]. Outside recording and training, where it
-// changes with every step, the weight is packed once, at the first call. A quantized weight (products/quantized.h) is used
-// as it is; no gradient flows through it.
+// changes with every step, the weight is packed once, at the first call. A quantized weight (products/weight_form.h) is
+// used as it is; no gradient flows through it.
 class Linear : public Module {
  public:
   struct Init {

@@ -1,7 +1,7 @@
 #include "nn/module.h"
 
 #include "base/error.h"
-#include "products/quantized.h"
+#include "products/weight_form.h"
 
 namespace sennit {
 namespace {
@@ -13,7 +13,7 @@ std::string join(const std::string& prefix, std::string_view name) {
 
 }  // namespace
 
-void Parameter::quantize(std::shared_ptr<const QuantizedMatrix> matrix) {
+void Parameter::quantize(std::shared_ptr<const WeightForm> matrix) {
   SENNIT_CHECK(quantizable && value().rows() == matrix->out() && value().row_size() == matrix->in(), "{} as [{}, {}]", value().shape().str(),
                matrix->out(), matrix->in());
   quantized = std::move(matrix);

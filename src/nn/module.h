@@ -8,7 +8,7 @@
 
 namespace sennit {
 
-class QuantizedMatrix;
+class WeightForm;
 
 // A learned tensor. `version` rises with every change of the value: whoever keeps something derived from it (a packed
 // copy) holds it against that.
@@ -22,9 +22,9 @@ struct Parameter {
   // Whether it learns by gradients. What does not is moved by its module alone, in a forward pass of training that is
   // recorded, and no gradient reaches it: a mean that runs along.
   bool learned = true;
-  std::shared_ptr<const QuantizedMatrix> quantized = nullptr;
+  std::shared_ptr<const WeightForm> quantized = nullptr;
 
-  void quantize(std::shared_ptr<const QuantizedMatrix> matrix);  // in place of the value
+  void quantize(std::shared_ptr<const WeightForm> matrix);  // in place of the value
   void init(Tensor value) {
     var = Var::leaf(std::move(value));
     ++version;

@@ -8,6 +8,16 @@ namespace sennit {
 
 // The panel kernels of a precision that this machine runs best; of AMX's, those that amx_tiles() names.
 const kernels::PanelKernels& panel_kernels(Precision precision);
+const kernels::PanelKernels& int8_panel_kernels();
+
+inline constexpr int64_t kScratchUnits = 4 << 20;  // of one factor packed at a time: 16 MiB
+inline constexpr int64_t kThreadWork = 1 << 18;    // multiplications of units that are worth another thread
+inline int64_t panels_in(int64_t length, int64_t width) {
+  return (length + width - 1) / width;
+}
+
+// A product of packed panels, its tiles shared out among the threads.
+void multiply_panels(const kernels::PanelKernels& kernel, const kernels::PanelProduct& whole);
 
 // Writes rows [from, from + k) of panel p of b as kernels/gemm.h lays them out, zeros beyond n and k included.
 using MakePanel = std::function<void(int64_t p, int64_t from, int64_t k, float* units)>;

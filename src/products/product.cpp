@@ -13,19 +13,13 @@ namespace {
 using kernels::kPanelColumns;
 using kernels::PanelKernels;
 
-constexpr int64_t kScratchUnits = 4 << 20;  // of one factor packed at a time: 16 MiB
 constexpr int64_t kSliceUnits = 1024,
-                  kGroupPanels = 8;         // of panels that are made: their length, a thread's number of them
-constexpr int64_t kThreadWork = 1 << 18;    // multiplications that are worth another thread
+                  kGroupPanels = 8;  // of panels that are made: their length, a thread's number of them
 
 // 32-bit units along k of a packed panel.
 int64_t depth_of(int64_t k, Precision precision) {
   constexpr int64_t kMultiple = kernels::kPairedMultiple;
   return precision == Precision::f32 ? k : (k + kMultiple - 1) / kMultiple * kMultiple / 2;
-}
-
-int64_t panels_in(int64_t length, int64_t width) {
-  return (length + width - 1) / width;
 }
 
 // Calls make(p) for each of `panels` panels of `units` units.
@@ -74,25 +68,6 @@ struct TileGrid {
     column_tiles = panels_in(n, columns);
   }
 };
-
-void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& whole) {
-  const TileGrid grid(whole.m, whole.n, whole.a_rows);
-  const int64_t work = std::max<int64_t>(1, grid.rows * grid.columns * whole.depth);
-  parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t i = t % grid.row_tiles * grid.rows, j = t / grid.row_tiles * grid.columns;
-      kernels::PanelProduct tile = whole;
-      tile.a += i * whole.depth;
-      tile.b += j * whole.depth;
-      tile.m = std::min(grid.rows, whole.m - i);
-      tile.n = std::min(grid.columns, whole.n - j);
-      tile.c += i * whole.c_stride + j;
-      if (whole.bias) tile.bias += j;
-      kernel.multiply(tile);
-    }
-    kernel.done();
-  });
-}
 
 // The packed a by panels of b that each thread makes for itself, as many as stay in its second cache: they meet all
 // rows there before the next are made.
@@ -143,6 +118,11 @@ void multiply_rows(const PanelKernels& kernel, const MatrixView& a, kernels::Pan
   }
 }
 
+const PanelKernels& chosen(const kernels::TileKernels& all) {
+  const AmxTiles tiles = amx_tiles();
+  return tiles == AmxTiles::timed ? *all.timed : tiles == AmxTiles::wide ? *all.wide : *all.narrow;
+}
+
 void check_view(const MatrixView& x, const char* name) {
   SENNIT_CHECK(x.rows >= 0 && x.cols >= 0, "{} is [{}, {}]", name, x.rows, x.cols);
   const int64_t run = x.transposed ? x.rows : x.cols;
@@ -159,9 +139,31 @@ void check_product(const MatrixView& a, int64_t b_rows, int64_t b_cols, int64_t 
 
 const PanelKernels& panel_kernels(Precision precision) {
   const kernels::Gemm& gemm = kernels::gemm();
-  if (precision == Precision::f32) return *gemm.f32;
-  const AmxTiles tiles = amx_tiles();
-  return tiles == AmxTiles::timed ? *gemm.bf16 : tiles == AmxTiles::wide ? *gemm.bf16_wide : *gemm.bf16_narrow;
+  return precision == Precision::f32 ? *gemm.f32 : chosen(gemm.bf16);
+}
+
+const PanelKernels& int8_panel_kernels() {
+  return chosen(kernels::gemm().int8);
+}
+
+void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& whole) {
+  const TileGrid grid(whole.m, whole.n, whole.a_rows);
+  const int64_t work = std::max<int64_t>(1, grid.rows * grid.columns * whole.depth);
+  parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t i = t % grid.row_tiles * grid.rows, j = t / grid.row_tiles * grid.columns;
+      kernels::PanelProduct tile = whole;
+      tile.a += i * whole.depth;
+      tile.b += j * whole.depth;
+      tile.m = std::min(grid.rows, whole.m - i);
+      tile.n = std::min(grid.columns, whole.n - j);
+      tile.c += i * whole.c_stride + j;
+      if (whole.bias) tile.bias += j;
+      if (whole.a_scale) tile.a_scale += i, tile.b_scale += j, tile.b_sums += j;
+      kernel.multiply(tile);
+    }
+    kernel.done();
+  });
 }
 
 PackedMatrix::PackedMatrix(MatrixView b, Precision precision) : rows_(b.rows), cols_(b.cols), precision_(precision) {

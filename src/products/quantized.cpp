@@ -15,6 +15,9 @@ namespace {
 using kernels::kQuantizedColumns;
 using kernels::kQuantizedRows;
 
+// From here on unpacking quantized weights should be won back, by a count of instructions: a weight costs what about
+// 20 rows of products in 8 bits do.
+constexpr int64_t kPairedRows = 32;
 constexpr int64_t kQuantizedThreadWork = 1 << 18;  // multiplications that are worth another thread
 
 kernels::QuantizedLayout layout_for(io::BlockFormat format) {
@@ -61,11 +64,11 @@ void put_codes(const uint8_t* q, int bits, uint8_t* row) {
 }  // namespace
 
 QuantizedMatrix::QuantizedMatrix(const io::StoredTensor& w)
-    : layout_(layout_for(w.format)), out_(w.row_count()), in_(w.row_size()) {
+    : WeightForm(w.row_count(), w.row_size()), layout_(layout_for(w.format)) {
   SENNIT_CHECK(io::is_quantized(w.format) && w.shape.rank() == 2, "{} {}", io::layout_of(w.format).name, w.shape.str());
-  const int64_t panels = (out_ + kQuantizedRows - 1) / kQuantizedRows;
+  const int64_t panels = (out() + kQuantizedRows - 1) / kQuantizedRows;
   panels_ = Tensor({panels, blocks() * layout_.block_bytes()}, DType::u8);
-  const int64_t grain = std::max<int64_t>(1, kQuantizedThreadWork / 8 / std::max<int64_t>(1, in_));
+  const int64_t grain = std::max<int64_t>(1, kQuantizedThreadWork / 8 / std::max<int64_t>(1, in()));
   parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) pack_panel(w, p);
   });
@@ -73,11 +76,11 @@ QuantizedMatrix::QuantizedMatrix(const io::StoredTensor& w)
 
 void QuantizedMatrix::pack_panel(const io::StoredTensor& w, int64_t panel) {
   std::vector<io::AffineBlock> row(static_cast<size_t>(blocks()));
-  const int64_t row_bytes = io::row_bytes(w.format, in_), first = panel * kQuantizedRows;
+  const int64_t row_bytes = io::row_bytes(w.format, in()), first = panel * kQuantizedRows;
   uint8_t* base = reinterpret_cast<uint8_t*>(panels_.raw()) + panel * blocks() * layout_.block_bytes();
-  if (out_ - first < kQuantizedRows) std::memset(base, 0, static_cast<size_t>(blocks() * layout_.block_bytes()));
-  for (int64_t r = 0; r < std::min(kQuantizedRows, out_ - first); ++r) {
-    io::affine_blocks(w.format, w.bytes.data() + (first + r) * row_bytes, in_, row.data());
+  if (out() - first < kQuantizedRows) std::memset(base, 0, static_cast<size_t>(blocks() * layout_.block_bytes()));
+  for (int64_t r = 0; r < std::min(kQuantizedRows, out() - first); ++r) {
+    io::affine_blocks(w.format, w.bytes.data() + (first + r) * row_bytes, in(), row.data());
     for (int64_t b = 0; b < blocks(); ++b) {
       uint8_t* block = base + b * layout_.block_bytes();
       put_codes(row[b].q, layout_.bits, block + 4 * r);
@@ -91,7 +94,7 @@ void QuantizedMatrix::pack_panel(const io::StoredTensor& w, int64_t panel) {
 }
 
 void QuantizedMatrix::row(int64_t i, float* x) const {
-  SENNIT_CHECK(i >= 0 && i < out_, "row {} of {}", i, out_);
+  SENNIT_CHECK(i >= 0 && i < out(), "row {} of {}", i, out());
   const int64_t r = i % kQuantizedRows;
   const uint8_t* block = panels() + i / kQuantizedRows * blocks() * layout_.block_bytes();
   for (int64_t b = 0; b < blocks(); ++b, block += layout_.block_bytes())
@@ -103,6 +106,11 @@ void QuantizedMatrix::row(int64_t i, float* x) const {
       const float minimum = layout_.zero == 0 ? half_at(scale + 32 * layout_.parts) : half_at(scale) * static_cast<float>(layout_.zero);
       x[b * kQuantizedColumns + c] = half_at(scale) * static_cast<float>(q) - minimum;
     }
+}
+
+void QuantizedMatrix::apply(const float* x, int64_t m, float* y, const float* bias, bool bf16) const {
+  if (bf16 && m >= kPairedRows) return multiply_paired(x, m, *this, y, bias);
+  multiply(x, m, *this, y, bias);
 }
 
 void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias) {

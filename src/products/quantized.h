@@ -1,28 +1,27 @@
 #pragma once
 #include "io/blocks.h"
 #include "kernels/quantized.h"
+#include "products/weight_form.h"
 
 namespace sennit {
 
 // A weight [out, in] that stays quantized in memory, packed once for reading in order: the bytes of its file for q8_0, q4_0
 // and q4_1 (8.5, 4.5 and 5 bits a number), 5 bits for q4_k, 8.5 for q5_0, 9 for q5_1, q5_k and q6_k. Scales are f16; the
 // formats of 256 combine two levels of scales, which rounds each to 11 bits.
-class QuantizedMatrix {
+class QuantizedMatrix : public WeightForm {
  public:
   explicit QuantizedMatrix(const io::StoredTensor& weight);  // a matrix in a quantized format
 
-  int64_t out() const { return out_; }
-  int64_t in() const { return in_; }
-  int64_t bytes() const { return panels_.bytes(); }
+  int64_t bytes() const override { return panels_.bytes(); }
   kernels::QuantizedLayout layout() const { return layout_; }
   const uint8_t* panels() const { return reinterpret_cast<const uint8_t*>(panels_.raw()); }  // see kernels/quantized.h
-  void row(int64_t i, float* x) const;                                                       // [in]
+  void row(int64_t i, float* x) const override;
+  void apply(const float* x, int64_t m, float* y, const float* bias, bool bf16) const override;
 
  private:
-  int64_t blocks() const { return in_ / kernels::kQuantizedColumns; }
+  int64_t blocks() const { return in() / kernels::kQuantizedColumns; }
   void pack_panel(const io::StoredTensor& weight, int64_t panel);
   kernels::QuantizedLayout layout_;
-  int64_t out_, in_;
   Tensor panels_;
 };
 

@@ -98,11 +98,22 @@ class Formats(Workspace):
         run = self.trained("priced")
         formats = {f["weights"]: f for f in answer("quantize", run, "--prices", "--text", self.root / "text/valid.txt")["formats"]}
         self.assertEqual(formats["f32"]["kl_divergence"], 0)
-        self.assertLess(formats["q8_0"]["bytes"], formats["f32"]["bytes"] / 3)
-        self.assertLess(formats["q8_0"]["kl_divergence"], formats["q4_0"]["kl_divergence"])
+        for weights in ("q8_0", "int8"):
+            self.assertLess(formats[weights]["bytes"], formats["f32"]["bytes"] / 3)
+            self.assertLess(formats[weights]["kl_divergence"], formats["q4_0"]["kl_divergence"])
         self.assertGreater(formats["q4_0"]["tokens_per_second"], 0)
         self.assertIn("perplexity", sennit("quantize", run, "--prices").stdout)
         self.assertIn(".gguf", sennit("quantize", run, code=1).stderr)
+
+    def test_weights_in_few_bits(self):
+        run = self.trained("rounded")
+        losses = {w: answer("eval", run, *(["--weights", w] if w else []))["loss"] for w in ("", "q8_0", "int8")}
+        self.assertEqual(len(set(losses.values())), 3)
+        for weights in ("q8_0", "int8"):
+            self.assertAlmostEqual(losses[weights], losses[""], delta=0.02)
+        how = ["-p", "The old man", "--max-tokens", 12, "--exact", "--seed", 3, "--weights", "int8"]
+        self.assertEqual(answer("run", run, *how)["ids"], answer("run", run, *how, "--precision", "f32")["ids"])
+        self.assertIn("int8", sennit("run", run, "-p", "x", "--weights", "int7", code=2).stderr)
 
     def test_a_chat_template_goes_along(self):
         folder, gguf, back = self.root / "chatty", self.root / "chatty.gguf", self.root / "chatty-back"

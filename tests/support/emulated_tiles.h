@@ -8,9 +8,9 @@
 
 namespace sennit {
 
-// AMX in software, after the operation sections of Intel's manual (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS): a load
-// clears what lies beyond the tile's rows and bytes, and an operand of the wrong shape is an error, where the processor
-// would raise #UD.
+// AMX in software, after the operation sections of Intel's manual (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS,
+// TDPBSSD): a load clears what lies beyond the tile's rows and bytes, and an operand of the wrong shape is an error,
+// where the processor would raise #UD.
 class EmulatedTiles {
  public:
   void configure(const kernels::TileConfig& config) {
@@ -43,9 +43,7 @@ class EmulatedTiles {
   }
   template <int kC, int kA, int kB>
   void dot() {
-    use(kC), use(kA), use(kB);
-    SENNIT_CHECK(config_.rows[kC] == config_.rows[kA] && config_.row_bytes[kC] == config_.row_bytes[kB] &&
-                 config_.row_bytes[kA] == 4 * config_.rows[kB]);
+    check_operands(kC, kA, kB);
     for (int m = 0; m < config_.rows[kC]; ++m)
       for (int n = 0; n < config_.row_bytes[kC] / 4; ++n) {
         float even = 0, odd = 0;
@@ -60,6 +58,15 @@ class EmulatedTiles {
       }
   }
 
+ protected:
+  void check_operands(int c, int a, int b) const {
+    use(c), use(a), use(b);
+    SENNIT_CHECK(config_.rows[c] == config_.rows[a] && config_.row_bytes[c] == config_.row_bytes[b] &&
+                 config_.row_bytes[a] == 4 * config_.rows[b]);
+  }
+  kernels::TileConfig config_;
+  char tiles_[8][16][64] = {};
+
  private:
   void use(int tile) const { SENNIT_CHECK(configured_ && config_.rows[tile] > 0, "tile {} is not configured", tile); }
   static float flushed(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
@@ -72,9 +79,27 @@ class EmulatedTiles {
     return flushed(x);
   }
 
-  kernels::TileConfig config_;
-  char tiles_[8][16][64] = {};
   bool configured_ = false;
+};
+
+// With the dot product of whole numbers instead: four of 8 bits, with sign, to a sum of 32.
+class EmulatedInt8Tiles : public EmulatedTiles {
+ public:
+  template <int kC, int kA, int kB>
+  void dot() {
+    check_operands(kC, kA, kB);
+    for (int m = 0; m < config_.rows[kC]; ++m)
+      for (int n = 0; n < config_.row_bytes[kC] / 4; ++n) {
+        uint32_t c;
+        std::memcpy(&c, &tiles_[kC][m][4 * n], 4);
+        for (int k = 0; k < config_.row_bytes[kA]; ++k)
+          c += static_cast<uint32_t>(whole(kA, m, k) * whole(kB, k / 4, 4 * n + k % 4));
+        std::memcpy(&tiles_[kC][m][4 * n], &c, 4);
+      }
+  }
+
+ private:
+  int whole(int tile, int row, int i) const { return static_cast<signed char>(tiles_[tile][row][i]); }
 };
 
 }  // namespace sennit

@@ -64,7 +64,7 @@ TEST(Gemm, PanelsOfBHaveOneFormAtEveryLevel) {
         for (const int64_t k : {0, 1, 2, 15, 16, 17, 31, 32, 33, 70}) {
           const auto x = random_floats(width * k, 1), want = naive_panel(x, width, k, paired, false);
           const auto turned = flipped(x, width, k);
-          const PanelKernels& kernel = paired ? *kernels::gemm().bf16 : *kernels::gemm().f32;
+          const PanelKernels& kernel = paired ? *kernels::gemm().bf16.timed : *kernels::gemm().f32;
           for (const bool k_major : {false, true}) {
             std::vector<float> got(want.size() + 1, 5);
             kernel.pack_b(k_major ? turned.data() : x.data(), k_major ? width : k, k_major, width, k, got.data());
@@ -85,8 +85,8 @@ TEST(Gemm, PanelsOfAForTiles) {
       const auto turned = flipped(x, width, k);
       for (const bool k_major : {false, true}) {
         std::vector<float> got(want.size(), 5);
-        kernels::amx::gemm_table.bf16->pack_a(k_major ? turned.data() : x.data(), k_major ? width : k, k_major, width,
-                                              k, got.data());
+        kernels::amx::gemm_table.bf16.timed->pack_a(k_major ? turned.data() : x.data(), k_major ? width : k, k_major,
+                                                    width, k, got.data());
         ASSERT_TRUE(same_bits(got, want)) << "width " << width << " k " << k << " k_major " << k_major;
       }
     }

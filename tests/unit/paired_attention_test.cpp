@@ -198,7 +198,7 @@ TEST(PairedAttention, EveryMaskAndShapeAgreesWithDouble) {
                                {33, 65, 65, 128, 5}, {3, 0, 4, 4, 0},     {0, 9, 4, 4, 0},        {100, 40, 8, 8, -20}};
   for_each_level([&](IsaLevel level) {
     const kernels::Gemm& gemm = kernels::gemm();
-    for (const auto* panels : {gemm.bf16_wide, gemm.bf16_narrow})
+    for (const auto* panels : {gemm.bf16.wide, gemm.bf16.narrow})
       for (const auto& s : shapes)
         for (const Mask& mask : kMasks) {
           const Case x{s[0], s[1], s[2], s[3], s[4], mask};
@@ -215,7 +215,7 @@ TEST(PairedAttention, ScoresMayRiseFar) {
       for (const float scale : {4.0f, 32.0f}) {
         Case x{100, 300, 32, 32, 200, mask};
         x.scale = scale;
-        const Results r = run(x, *kernels::gemm().bf16, 1000), cut = run(x, *kernels::gemm().bf16, 37);
+        const Results r = run(x, *kernels::gemm().bf16.timed, 1000), cut = run(x, *kernels::gemm().bf16.timed, 37);
         EXPECT_EQ(r.o, cut.o) << to_string(level) << " " << mask.name;
         const Naive naive(x);
         for (int64_t i = 0; i < x.queries; ++i) {
@@ -233,7 +233,7 @@ TEST(PairedAttention, ScoresMayRiseFar) {
 
 TEST(PairedAttention, RowsDoNotDependOnWhereTheyAreCut) {
   for_each_level([&](IsaLevel) {
-    const kernels::PanelKernels& panels = *kernels::gemm().bf16;
+    const kernels::PanelKernels& panels = *kernels::gemm().bf16.timed;
     const Case x{150, 150, 40, 24, 0, kMasks[1]};
     const Results whole = run(x, panels, 1000), cut = run(x, panels, 37);
     EXPECT_EQ(whole.o, cut.o);

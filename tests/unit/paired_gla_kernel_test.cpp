@@ -214,8 +214,8 @@ TEST(PairedGla, EveryShapeAgreesWithDouble) {
     for (const Shape& p : shapes())
       for (Gates kind : kGates) {
         const Sample x(rng, p, kind);
-        expect_near(x, run(x, *gemm.bf16_wide), to_string(level));
-        if (level == IsaLevel::amx) expect_near(x, run(x, *gemm.bf16_narrow), to_string(level));
+        expect_near(x, run(x, *gemm.bf16.wide), to_string(level));
+        if (level == IsaLevel::amx) expect_near(x, run(x, *gemm.bf16.narrow), to_string(level));
         if (testing::Test::HasFatalFailure()) return;
       }
   });
@@ -230,7 +230,7 @@ void multiply_emulated(const kernels::PanelProduct& product) {
 TEST(PairedGla, TilesAgreeWithDouble) {
   if (!isa_level_refusal(IsaLevel::avx512).empty()) GTEST_SKIP() << isa_level_refusal(IsaLevel::avx512);
   Rng rng(2);
-  PanelKernels panels = *kernels::amx::gemm_table.bf16;
+  PanelKernels panels = *kernels::amx::gemm_table.bf16.timed;
   panels.multiply = multiply_emulated;
   for (const Shape& p : shapes()) {
     const Sample x(rng, p, kGates[rng.below(5)]);
@@ -247,7 +247,7 @@ TEST(PairedGla, WrongDecaysAreSeen) {
     for (bool before : {false, true}) {
       const Shape p{100, 24, 16, decay, before};
       const Sample x(rng, p, Gates::mild);
-      const Results got = run(x, *kernels::gemm().bf16), sizes = naive(p, absolute(x.numbers()));
+      const Results got = run(x, *kernels::gemm().bf16.timed), sizes = naive(p, absolute(x.numbers()));
       std::string where;
       Numbers late = x.numbers();
       std::rotate(late.g.begin(), late.g.begin() + p.gates(), late.g.end());
@@ -266,7 +266,7 @@ TEST(PairedGla, GradientsOfViolentGatesAreSmallAndKept) {
     const Shape p{100, 16, 16, decay, false};
     Sample x(rng, p, Gates::open);
     for (float& g : x.g.x) g = -20;
-    const Results got = run(x, *kernels::gemm().bf16), want = naive(p, x.numbers());
+    const Results got = run(x, *kernels::gemm().bf16.timed), want = naive(p, x.numbers());
     double size = 0, error = 0;
     for (size_t i = 0; i < got.dg.size(); ++i) {
       size = std::max(size, std::fabs(want.dg[i]));
@@ -285,7 +285,7 @@ TEST(PairedGla, LaterTokensChangeNothingEarlier) {
       const Shape p{100, 24, 20, decay, false};
       Sample x(rng, p, Gates::mild);
       const auto first_rows = [&](int64_t n) {
-        Doubles y = run(x, *kernels::gemm().bf16).y;
+        Doubles y = run(x, *kernels::gemm().bf16.timed).y;
         y.resize(n * p.value_dim);
         return y;
       };
@@ -305,12 +305,12 @@ TEST(PairedGla, SplitsWithCarriedStateGiveTheWhole) {
     for (const Gates kind : kGates)
       for (const Decay decay : {Decay::none, Decay::scalar, Decay::vector}) {
         const Sample x(rng, {150, 24, 20, decay, rng.below(2) == 1}, kind);
-        Results split = run(x, *kernels::gemm().bf16);
+        Results split = run(x, *kernels::gemm().bf16.timed);
         Matrix y(150, 20);
         Fenced state = x.s0, scratch(kernel.forward_floats(x.task()), NAN);
         for (int64_t begin = 0, length; begin < 150; begin += length) {
           length = std::min(150 - begin, 1 + rng.below(80));
-          kernel.forward(x.task(begin, length), *kernels::gemm().bf16, state.data(), state.data(),
+          kernel.forward(x.task(begin, length), *kernels::gemm().bf16.timed, state.data(), state.data(),
                          y.data() + begin * y.stride, y.stride, scratch.data());
         }
         split.y = y.doubles(), split.s = state.doubles();
@@ -322,7 +322,7 @@ TEST(PairedGla, SplitsWithCarriedStateGiveTheWhole) {
 TEST(PairedGla, AbsentStatesAreZerosAndNotWantedAndGradientsAreAdded) {
   Rng rng(7);
   const kernels::PairedGla& kernel = kernels::paired_gla();
-  const PanelKernels& panels = *kernels::gemm().bf16;
+  const PanelKernels& panels = *kernels::gemm().bf16.timed;
   for (const Decay decay : {Decay::scalar, Decay::vector}) {
     Sample x(rng, {70, 16, 20, decay, false}, Gates::mild);
     std::fill(x.s0.begin(), x.s0.end(), 0.0f), std::fill(x.ds.begin(), x.ds.end(), 0.0f);

@@ -1,0 +1,74 @@
+#pragma once
+// Four whole numbers of 8 bits, from -127 to 127, in a 32-bit lane, and sums of 32 bits of their products, for kernels
+// only (see simd.h). Both travel as the bits of a vf.
+#include "kernels/simd.h"
+
+namespace sennit::kernels::SENNIT_LEVEL {
+
+#if defined(SENNIT_LEVEL_avx512)
+
+SENNIT_INLINE __m512i whole(vf a) {
+  return _mm512_castps_si512(a.v);
+}
+// The left factor of a product has 128 added to each number: the instruction takes one factor without sign. What that
+// makes too much is 128 times the sum of the right factor's numbers.
+SENNIT_INLINE vf left_quads(vf a) {
+  return {_mm512_castsi512_ps(_mm512_xor_si512(whole(a), _mm512_set1_epi8(-128)))};
+}
+SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
+  return {_mm512_castsi512_ps(_mm512_dpbusd_epi32(whole(sum), whole(a), whole(b)))};
+}
+SENNIT_INLINE vf float_sums(vf sum, vf b_sum) {
+  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(whole(sum), _mm512_slli_epi32(whole(b_sum), 7)))};
+}
+SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+
+#elif defined(SENNIT_LEVEL_avx2)
+
+SENNIT_INLINE __m256i whole(vf a) {
+  return _mm256_castps_si256(a.v);
+}
+SENNIT_INLINE vf left_quads(vf a) {
+  return a;
+}
+// |a| times b with the sign of a: a pair's sum is at most 2 * 127 * 127 and fits 16 bits.
+SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(whole(a)), _mm256_sign_epi8(whole(b), whole(a)));
+  const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  return {_mm256_castsi256_ps(_mm256_add_epi32(whole(sum), fours))};
+}
+SENNIT_INLINE vf float_sums(vf sum, vf) {
+  return {_mm256_cvtepi32_ps(whole(sum))};
+}
+SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
+  const __m256i w = _mm256_cvtps_epi32(a.v);
+  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(h, h));
+}
+
+#elif defined(SENNIT_LEVEL_scalar)
+
+SENNIT_INLINE uint32_t whole(vf a) {
+  return __builtin_bit_cast(uint32_t, a.v);
+}
+SENNIT_INLINE vf left_quads(vf a) {
+  return a;
+}
+SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
+  auto s = static_cast<int32_t>(whole(sum));
+#pragma GCC unroll 4
+  for (int i = 0; i < 32; i += 8) s += static_cast<int8_t>(whole(a) >> i) * static_cast<int8_t>(whole(b) >> i);
+  return {__builtin_bit_cast(float, s)};
+}
+SENNIT_INLINE vf float_sums(vf sum, vf) {
+  return {static_cast<float>(static_cast<int32_t>(whole(sum)))};
+}
+SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
+  *p = static_cast<int8_t>(round(a).v);
+}
+
+#endif
+
+}  // namespace sennit::kernels::SENNIT_LEVEL
