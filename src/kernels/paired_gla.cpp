@@ -49,14 +49,18 @@ void pack_state(const GlaTask& t, const PairedChunk& c, float* s, Asked& asked) 
   }
 }
 
-// y = before Q S + A V, of their products.
+// y = before Q S + A V; with Decay::vector before is 1, and f.mixed the sum.
 void put_rows(const GlaTask& t, const Forward& f, int64_t n, float* y, int64_t y_stride, Asked& asked) {
   const int64_t V = t.value_dim, stride = whole_vectors(V);
-  for (int64_t i = 0; i < n; ++i, y += y_stride) {
+  const float *read = f.read, *mixed = f.mixed;
+  const bool added = t.decay == Decay::vector;
+  for (int64_t i = 0; i < n; ++i, y += y_stride, read += stride, mixed += stride) {
     asked.some();
     const vf before = set(f.chunk.before[i]);
-    const float *read = f.read + i * stride, *mixed = f.mixed + i * stride;
-    for_lanes(V, [&](int64_t l, int64_t k) { store_n(y + l, fma(before, load(read + l), load(mixed + l)), k); });
+    for_lanes(V, [&](int64_t l, int64_t k) {
+      const vf sum = load(mixed + l);
+      store_n(y + l, added ? sum : fma(before, load(read + l), sum), k);
+    });
   }
 }
 
@@ -68,8 +72,9 @@ void forward_chunk(const GlaTask& t, const PanelKernels& panels, const Span& x, 
   pack_values(t, x, c, asked);
   pack_rows(panels, c.a, kTokens, false, n, n, c.pairs);
   pack_state(t, c, f.s, asked);
-  multiply_packed(panels, c.queries, c.other, f.read, stride, n, V, K, false);
+  const bool add = t.decay == Decay::vector;
   multiply_packed(panels, c.pairs, c.values, f.mixed, stride, n, V, n, false);
+  multiply_packed(panels, c.queries, c.other, add ? f.mixed : f.read, stride, n, V, K, add);
   put_rows(t, f, n, y, y_stride, asked);
   multiply_packed(panels, c.keys, t.decay == Decay::vector ? c.values : c.written, f.s, whole_panels(V), K, V, n, true);
 }
@@ -82,7 +87,7 @@ void forward(const GlaTask& t, const PanelKernels& panels, const float* s0, floa
   fill(f.s, state_rows(K) * width, 0), f.chunk.clear(K);
   if (s0) copy_rows(s0, V, K, V, f.s, width);
   for (int64_t first = 0; first < t.length; first += kTokens) {
-    Asked asked(t, first + kTokens);
+    Asked asked(t, first + kTokens, y, y_stride);
     forward_chunk(t, panels, Span(t, first), f, y + first * y_stride, y_stride, asked);
   }
   if (s_end) copy_rows(f.s, width, K, V, s_end, V);

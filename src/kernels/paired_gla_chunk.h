@@ -43,42 +43,44 @@ struct Span {
         n(smaller(kTokens, t.length - first)) {}
 };
 
-// The rows of the chunk to come, asked for a few lines at a time between pieces of this one's work: the rows of one head
-// lie so far apart that the processor does not foresee them, and all at once they would be waited for.
+// The rows of the chunk to come, asked for a token at a time between pieces of this one's work: the rows of one head lie
+// so far apart that the processor does not foresee them, and all at once they would be waited for.
 class Asked {
  public:
-  Asked(const GlaTask& t, int64_t first) {
-    const int64_t n = first < 0 ? 0 : smaller(kTokens, t.length - first), K = t.key_dim;
-    if (n <= 0) return;
-    add(t.q + first * t.q_stride, t.q_stride, n, K), add(t.k + first * t.k_stride, t.k_stride, n, K);
-    add(t.v + first * t.v_stride, t.v_stride, n, t.value_dim);
-    if (t.decay == Decay::vector) add(t.g + first * t.g_stride, t.g_stride, n, K);
-    lines_ = (lines_ + kPieces - 1) / kPieces;
+  Asked() = default;
+  // y: its row 0.
+  Asked(const GlaTask& t, int64_t first, const float* y, int64_t y_stride) {
+    if (first >= t.length) return;
+    tokens_ = smaller(kTokens, t.length - first);
+    add(y, y_stride, first, t.value_dim);
+    add(t.q, t.q_stride, first, t.key_dim), add(t.k, t.k_stride, first, t.key_dim);
+    add(t.v, t.v_stride, first, t.value_dim);
+    if (t.decay == Decay::vector) add(t.g, t.g_stride, first, t.key_dim);
   }
-  // After a piece of work.
+  // After a piece of work, of which a chunk has at least kEvery for each of its tokens.
   SENNIT_INLINE void some() {
-    for (int64_t i = 0; i < lines_ && part_ < count_; ++i) {
-      Part& part = parts_[part_];
-      __builtin_prefetch(part.row + at_, 0, 2);
-      if ((at_ += kLine) < part.dim) continue;
-      at_ = 0, part.row += part.stride;
-      if (--part.n == 0) ++part_;
-    }
+    if (++pieces_ % kEvery == 0 && tokens_ > 0) token();
   }
 
  private:
-  static constexpr int64_t kLine = 16;     // floats
-  static constexpr int64_t kPieces = 160;  // of a chunk's work, at least
+  static constexpr int64_t kEvery = 2, kLine = 16;  // floats
   struct Part {
     const float* row;
-    int64_t stride, n, dim;
+    int64_t stride, dim;
   };
-  void add(const float* row, int64_t stride, int64_t n, int64_t dim) {
-    parts_[count_++] = {row, stride, n, dim};
-    lines_ += n * ((dim + kLine - 1) / kLine);
+  void add(const float* rows, int64_t stride, int64_t first, int64_t dim) {
+    parts_[count_++] = {rows + first * stride, stride, dim};
   }
-  Part parts_[4];
-  int64_t count_ = 0, part_ = 0, at_ = 0, lines_ = 0;
+  [[gnu::noinline]] void token() {
+    for (int64_t p = 0; p < count_; ++p) {
+      const float* row = parts_[p].row;
+      for (int64_t i = 0; i < parts_[p].dim; i += kLine) __builtin_prefetch(row + i, 0, 2);
+      parts_[p].row = row + parts_[p].stride;
+    }
+    --tokens_;
+  }
+  Part parts_[5];
+  int64_t count_ = 0, tokens_ = 0, pieces_ = 0;
 };
 
 // The place of unit u, column i of a right factor whose panels have `depth` units.

@@ -100,7 +100,7 @@ Faded faded(const GlaTask& t, const Backward& b) {
 // S from a chunk's start to its end.
 void advance_state(const GlaTask& t, const Span& x, const Backward& b, Products& products, const float* s, float* next) {
   const PairedChunk& c = b.chunk;
-  Asked asked(t, -1);
+  Asked asked;
   if (t.decay == Decay::vector)
     fade_channels(t, x, c, b.tree, asked, [](int64_t) {});
   else
@@ -145,7 +145,7 @@ void add_token_gates(const GlaTask& t, int64_t n, const Backward& b, const float
 
 // Decay::none and Decay::scalar: the rows, a and pair of a chunk.
 void meet_tokens(const GlaTask& t, const Span& x, const Backward& b, Products& products) {
-  Asked asked(t, -1);
+  Asked asked;
   fade_tokens(t, x, b.chunk);
   copy_rows(x.q, t.q_stride, x.n, t.key_dim, b.q, b.keys), copy_rows(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
   products.take_left(b.q, b.keys, false, x.n, t.key_dim), products.take_right(b.k, b.keys, false, x.n, t.key_dim);
@@ -240,7 +240,7 @@ void meet_halves_back(const GlaTask& t, const Backward& b, Products& products, i
 // Decay::vector: a, faded queries and keys, and the gradients of pairs in nodes.
 void meet_channels(const GlaTask& t, const Span& x, const Backward& b, Products& products) {
   const int64_t w = b.tree.width;
-  Asked asked(t, -1);
+  Asked asked;
   for (float* p : {b.leaf_dq, b.leaf_dk}) fill(p, kTokens * w, 0);
   for (float* p : {b.met_dq, b.met_dk}) fill(p, kHalf * w, 0);  // in the channels that fill up
   fill(b.passing, kLeaves * w, 0);

@@ -150,8 +150,7 @@ void place_products(const float* met, int64_t size, float* a) {
     const int64_t left = row / size * 2 * size;
     const float* from = met + row * kHalf + row / size * size;
     float* to = a + (left + size + row % size) * kTokens + left;
-    for (int64_t j = 0; j < size; j += kLeaf)
-      for (int64_t c = 0; c < kLeaf; ++c) to[j + c] = from[j + c];
+    for_lanes(size, [&](int64_t j, int64_t lanes) { store_n(to + j, load_n(from + j, lanes), lanes); });
   }
 }
 
