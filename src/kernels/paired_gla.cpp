@@ -1,6 +1,7 @@
 #include "kernels/paired_gla.h"
 
 #include "kernels/paired_gla_gradients.h"
+#include "kernels/paired_gla_near.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -16,16 +17,24 @@ struct Forward {
   }
 };
 
-// The products of pairs of tokens, and queries and keys for those with the state.
-void meet_and_pack(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, const Tree& tree,
+// The products of a chunk's pairs of tokens, and its queries and keys packed for those with the state.
+void pair_channels(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, const Tree& tree,
                    Asked& asked) {
-  const int64_t K = t.key_dim, n = x.n;
-  if (t.decay == Decay::vector) {
+  const int64_t K = t.key_dim, w = tree.width, n = x.n;
+  t.reads_before ? fade_from_start<true>(t, x, c, tree, asked) : fade_from_start<false>(t, x, c, tree, asked);
+  const int64_t near = near_tokens(t, x, c.total);
+  pack_rows(panels, tree.q, w, false, n, K, c.queries);
+  pack_columns(panels, tree.k, w, false, near, near, K, c.other);
+  multiply_packed(panels, c.queries, c.other, tree.near, kTokens, n, near, K, false);
+  if (near == n)
+    for (int64_t j = 0; j < n; j += kLeaf) scale_leaf(tree.k + j * w, c.total, w, tree.k + j * w);
+  else
     fade_channels(t, x, c, tree, asked, [&](int64_t size) { meet_halves(t, panels, c, tree, size); });
-    pack_rows(panels, tree.q, tree.width, false, n, K, c.queries);
-    pack_rows(panels, tree.k, tree.width, true, K, n, c.keys);
-    return;
-  }
+  place_near(tree.near, near, t.reads_before ? 1 : 0, c.a);
+  pack_rows(panels, tree.k, w, true, K, n, c.keys);
+}
+void pair_tokens(const GlaTask& t, const PanelKernels& panels, const Span& x, const PairedChunk& c, Asked& asked) {
+  const int64_t K = t.key_dim, n = x.n;
   fade_tokens(t, x, c);
   pack_rows(panels, x.q, t.q_stride, false, n, K, c.queries);
   pack_columns(panels, x.k, t.k_stride, false, n, n, K, c.other);
@@ -68,7 +77,10 @@ void forward_chunk(const GlaTask& t, const PanelKernels& panels, const Span& x, 
                    int64_t y_stride, Asked& asked) {
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n, stride = whole_vectors(V);
   const PairedChunk& c = f.chunk;
-  meet_and_pack(t, panels, x, c, f.tree, asked);
+  if (t.decay == Decay::vector)
+    pair_channels(t, panels, x, c, f.tree, asked);
+  else
+    pair_tokens(t, panels, x, c, asked);
   pack_values(t, x, c, asked);
   pack_rows(panels, c.a, kTokens, false, n, n, c.pairs);
   pack_state(t, c, f.s, asked);

@@ -23,11 +23,12 @@ struct Tree {
   float* whole;          // [kLeaves, K] how far the node that begins with a leaf fades in all
   float* right_q;        // [kHalf, K] the queries that meet keys in nodes of a size
   float* met;            // [kHalf, kHalf] their products
+  float* near;           // [kTokens, kTokens] products of near tokens, see paired_gla_near.h
   Tree(const GlaTask& t, Scratch& pieces) : width(t.decay == Decay::vector ? whole_vectors(t.key_dim) : 0) {
     for (float** p : {&q, &k}) *p = pieces.take(kTokens * width);
     for (float** p : {&since, &until, &whole}) *p = pieces.take(kLeaves * width);
     right_q = pieces.take(kHalf * width);
-    met = pieces.take(kHalf * kHalf);
+    met = pieces.take(kHalf * kHalf), near = pieces.take(kTokens * kTokens);
   }
 };
 
@@ -175,10 +176,10 @@ SENNIT_INLINE void fade_channels(const GlaTask& t, const Span& x, const PairedCh
   copy(tree.whole, c.total, w);
 }
 
-// The products of the queries and keys that meet in nodes of 2 size tokens.
+// The products of the queries and keys that meet in nodes of 2 size tokens. c.keys and c.other serve as scratch.
 void meet_halves(const GlaTask& t, const PanelKernels& panels, const PairedChunk& c, const Tree& tree, int64_t size) {
-  pack_halves(t, panels, tree, size, c.queries, c.other);
-  multiply_packed(panels, c.queries, c.other, tree.met, kHalf, kHalf, kHalf, t.key_dim, false);
+  pack_halves(t, panels, tree, size, c.keys, c.other);
+  multiply_packed(panels, c.keys, c.other, tree.met, kHalf, kHalf, kHalf, t.key_dim, false);
   place_products(tree.met, size, c.a);
 }
 

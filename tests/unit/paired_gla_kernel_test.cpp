@@ -25,8 +25,8 @@ struct Shape {
   int64_t gates() const { return decay == Decay::vector ? key_dim : decay == Decay::scalar ? 1 : 0; }
 };
 
-enum class Gates { open, tiny, mild, mixed, violent };
-const Gates kGates[] = {Gates::open, Gates::tiny, Gates::mild, Gates::mixed, Gates::violent};
+enum class Gates { open, tiny, mild, strong, sudden, mixed, violent };
+const Gates kGates[] = {Gates::open, Gates::tiny, Gates::mild, Gates::strong, Gates::sudden, Gates::mixed, Gates::violent};
 
 float gate(Rng& rng, Gates kind) {
   const float choices[] = {0, -1e-4f, -0.5f, -20, -80, -INFINITY};
@@ -37,6 +37,10 @@ float gate(Rng& rng, Gates kind) {
       return static_cast<float>(-1e-4 * rng.uniform());
     case Gates::mild:
       return static_cast<float>(-0.2 * rng.uniform());
+    case Gates::strong:
+      return static_cast<float>(-2 * rng.uniform());
+    case Gates::sudden:
+      return rng.below(1000) ? static_cast<float>(-0.2 * rng.uniform()) : choices[3 + rng.below(3)];
     case Gates::mixed:
       return choices[rng.below(6)];
     case Gates::violent:
@@ -233,7 +237,7 @@ TEST(PairedGla, TilesAgreeWithDouble) {
   PanelKernels panels = *kernels::amx::gemm_table.bf16;
   panels.multiply = multiply_emulated;
   for (const Shape& p : shapes()) {
-    const Sample x(rng, p, kGates[rng.below(5)]);
+    const Sample x(rng, p, kGates[rng.below(std::ssize(kGates))]);
     expect_near(x, run(x, panels), "emulated tiles");
     if (testing::Test::HasFatalFailure()) return;
   }
@@ -293,6 +297,12 @@ TEST(PairedGla, LaterTokensChangeNothingEarlier) {
         const Doubles before = first_rows(at);
         for (Matrix* m : {&x.q, &x.k, &x.v, &x.g}) m->x[at * m->stride] -= 1;
         ASSERT_EQ(first_rows(at), before) << x.str() << " at " << at;
+        const float mild = x.g.x[at * x.g.stride];
+        for (const float violent : {-50.0f, -INFINITY}) {
+          x.g.x[at * x.g.stride] = violent;
+          ASSERT_EQ(first_rows(at), before) << x.str() << " at " << at << " with gate " << violent;
+        }
+        x.g.x[at * x.g.stride] = mild;
       }
     }
   });
