@@ -99,7 +99,8 @@ void forward(const GlaTask& t, const PanelKernels& panels, const float* s0, floa
   fill(f.s, state_rows(K) * width, 0), f.chunk.clear(K);
   if (s0) copy_rows(s0, V, K, V, f.s, width);
   for (int64_t first = 0; first < t.length; first += kTokens) {
-    Asked asked(t, first + kTokens, y, y_stride);
+    Asked asked(t, first + kTokens);
+    asked.add(y, y_stride, V);
     forward_chunk(t, panels, Span(t, first), f, y + first * y_stride, y_stride, asked);
   }
   if (s_end) copy_rows(f.s, width, K, V, s_end, V);
@@ -117,7 +118,7 @@ void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, con
   Scratch pieces(scratch);
   const Backward b(t, pieces);
   const int64_t size = b.state_floats(t), last = (t.length - 1) / kTokens * kTokens;
-  Products products{panels, b.left, b.right};
+  Products products{panels, b.left, b.right, {}};
   fill(b.states, size, 0), fill(b.ds, size, 0), b.chunk.clear(K);
   for (float* rows : {b.q, b.k, b.dq, b.dk}) fill(rows, kTokens * b.keys, 0);
   for (float* rows : {b.v, b.dy, b.dv}) fill(rows, kTokens * b.values, 0);
@@ -125,12 +126,17 @@ void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, con
   if (ds_end) copy_rows(ds_end, V, K, V, b.ds, b.width);
   for (int64_t first = 0; first < last; first += kTokens) {
     float* s = b.states + first / kTokens * size;
+    products.asked = Asked(t, first + kTokens);
     advance_state(t, Span(t, first), b, products, s, s + size);
   }
-  for (int64_t first = last; first >= 0 && t.length > 0; first -= kTokens)
+  const Gradients to{dq, dk, dv, dg};
+  for (int64_t first = last; first >= 0 && t.length > 0; first -= kTokens) {
+    products.asked = Asked(t, first - kTokens);
+    to.ask(t, products.asked);
+    products.asked.add(dy, dy_stride, V);
     backward_chunk(t, Span(t, first), dy + first * dy_stride, dy_stride, b, products, b.states + first / kTokens * size,
-                   {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
-                    dg ? dg + first * t.g_stride : nullptr});
+                   to.from(t, first));
+  }
   if (ds0) add_rows(b.ds, b.width, K, V, ds0, V);
 }
 int64_t backward_floats(const GlaTask& t) {
@@ -141,9 +147,7 @@ int64_t backward_floats(const GlaTask& t) {
 
 }  // namespace
 
-const PairedGla paired_gla_table = {.forward_floats = forward_floats,
-                                    .backward_floats = backward_floats,
-                                    .forward = forward,
-                                    .backward = backward};
+const PairedGla paired_gla_table = {
+    .forward_floats = forward_floats, .backward_floats = backward_floats, .forward = forward, .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

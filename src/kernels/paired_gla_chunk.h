@@ -43,23 +43,28 @@ struct Span {
         n(smaller(kTokens, t.length - first)) {}
 };
 
-// The rows of the chunk to come, asked for a token at a time between pieces of this one's work: the rows of one head lie
-// so far apart that the processor does not foresee them, and all at once they would be waited for.
+// The rows of the chunk to come, asked for a token at a time between pieces of this one's work: the rows of one head
+// lie so far apart that the processor does not foresee them, and all at once they would be waited for.
 class Asked {
  public:
   Asked() = default;
-  // y: its row 0.
-  Asked(const GlaTask& t, int64_t first, const float* y, int64_t y_stride) {
-    if (first >= t.length) return;
+  // For tokens from `first`, if there are any.
+  Asked(const GlaTask& t, int64_t first) : first_(first) {
+    if (first < 0 || first >= t.length) return;
     tokens_ = smaller(kTokens, t.length - first);
-    add(y, y_stride, first, t.value_dim);
-    add(t.q, t.q_stride, first, t.key_dim), add(t.k, t.k_stride, first, t.key_dim);
-    add(t.v, t.v_stride, first, t.value_dim);
-    if (t.decay == Decay::vector) add(t.g, t.g_stride, first, t.key_dim);
+    add(t.q, t.q_stride, t.key_dim), add(t.k, t.k_stride, t.key_dim), add(t.v, t.v_stride, t.value_dim);
+    if (t.decay == Decay::vector) add(t.g, t.g_stride, t.key_dim);
+  }
+  // Rows of the whole sequence.
+  void add(const float* rows, int64_t stride, int64_t dim) {
+    if (tokens_ > 0) parts_[count_++] = {rows + first_ * stride, stride, dim};
   }
   // After a piece of work, of which a chunk has at least kEvery for each of its tokens.
   SENNIT_INLINE void some() {
-    if (++pieces_ % kEvery == 0 && tokens_ > 0) token();
+    if (++pieces_ % kEvery == 0) token();
+  }
+  void some(int64_t tokens) {
+    for (int64_t i = 0; i < tokens; ++i) token();
   }
 
  private:
@@ -68,19 +73,16 @@ class Asked {
     const float* row;
     int64_t stride, dim;
   };
-  void add(const float* rows, int64_t stride, int64_t first, int64_t dim) {
-    parts_[count_++] = {rows + first * stride, stride, dim};
-  }
   [[gnu::noinline]] void token() {
+    if (tokens_-- <= 0) return;
     for (int64_t p = 0; p < count_; ++p) {
       const float* row = parts_[p].row;
       for (int64_t i = 0; i < parts_[p].dim; i += kLine) __builtin_prefetch(row + i, 0, 2);
       parts_[p].row = row + parts_[p].stride;
     }
-    --tokens_;
   }
-  Part parts_[5];
-  int64_t count_ = 0, tokens_ = 0, pieces_ = 0;
+  Part parts_[9];
+  int64_t first_ = 0, count_ = 0, tokens_ = 0, pieces_ = 0;
 };
 
 // The place of unit u, column i of a right factor whose panels have `depth` units.
@@ -97,16 +99,16 @@ struct Row {
   }
 };
 
-// y = before Q S + A V and S <- total S + K^T W. What a token reads of the state, and what it leaves in it, fades by the
-// channels of its key with Decay::vector, where these are scaled and W is V, else by the token, where products and
+// y = before Q S + A V and S <- total S + K^T W. What a token reads of the state, and what it leaves in it, fades by
+// the channels of its key with Decay::vector, where these are scaled and W is V, else by the token, where products and
 // values are.
 struct PairedChunk {
-  float* a;        // [kTokens, kTokens] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0, where token
-                   // i reads after token r: itself, or that before it
-  float* decays;   // [kTokens] exp(g) but with Decay::vector
-  float* before;   // [kTokens] scale exp(g_1 + ... + g_r), or 1
-  float* after;    // [kTokens] exp(g_{j+1} + ... + g_n)
-  float* total;    // [K] exp(g_1 + ... + g_n)
+  float* a;       // [kTokens, kTokens] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0, where token
+                  // i reads after token r: itself, or that before it
+  float* decays;  // [kTokens] exp(g) but with Decay::vector
+  float* before;  // [kTokens] scale exp(g_1 + ... + g_r), or 1
+  float* after;   // [kTokens] exp(g_{j+1} + ... + g_n)
+  float* total;   // [K] exp(g_1 + ... + g_n)
   // packed: left, right
   float *queries, *pairs, *keys;
   float *values, *written, *other;

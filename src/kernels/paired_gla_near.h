@@ -1,8 +1,8 @@
 #pragma once
-// Decay::vector: the tokens of a chunk up to which no channel has faded by more than 2^-60 since the chunk's start. Their
-// pairs are one product of queries faded since the start and keys faded the other way, both far from what f32 and bf16
-// can hold. Gates that are mild leave nothing else; the tree (paired_gla_tree.h) has the tokens behind.
-// Use only from src/kernels/paired_gla.cpp.
+// Decay::vector: the tokens of a chunk up to which no channel has faded by more than 2^-60 since the chunk's start.
+// Their pairs are one product of queries faded since the start and keys faded the other way, both far from what f32 and
+// bf16 can hold. Gates that are mild leave nothing else; the tree (paired_gla_tree.h) has the tokens behind. Use only
+// from src/kernels/paired_gla.cpp.
 #include <cstdint>
 
 #include "kernels/paired_gla_tree.h"

@@ -17,13 +17,13 @@ constexpr int64_t kLeaf = 4, kLeaves = kTokens / kLeaf, kHalf = kTokens / 2;
 // Rows are `width` apart, the key channels filled up by zeros.
 struct Tree {
   int64_t width;
-  float *q, *k;  // [kTokens, K] scale q_i and k_j, faded since the start of their leaf and until its end
-  float *since, *until;  // [kLeaves, K] what a leaf's queries and keys further fade since the start and until the end of
-                         // the node that the leaf is in
-  float* whole;          // [kLeaves, K] how far the node that begins with a leaf fades in all
-  float* right_q;        // [kHalf, K] the queries that meet keys in nodes of a size
-  float* met;            // [kHalf, kHalf] their products
-  float* near;           // [kTokens, kTokens] products of near tokens, see paired_gla_near.h
+  float *q, *k;          // [kTokens, K] scale q_i and k_j, faded since the start of their leaf and until its end
+  float *since, *until;  // [kLeaves, K] what a leaf's queries and keys further fade since the start and until the end
+                         // of the node that the leaf is in
+  float* whole;    // [kLeaves, K] how far the node that begins with a leaf fades in all
+  float* right_q;  // [kHalf, K] the queries that meet keys in nodes of a size
+  float* met;      // [kHalf, kHalf] their products
+  float* near;     // [kTokens, kTokens] products of near tokens, see paired_gla_near.h
   Tree(const GlaTask& t, Scratch& pieces) : width(t.decay == Decay::vector ? whole_vectors(t.key_dim) : 0) {
     for (float** p : {&q, &k}) *p = pieces.take(kTokens * width);
     for (float** p : {&since, &until, &whole}) *p = pieces.take(kLeaves * width);
