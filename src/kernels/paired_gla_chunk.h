@@ -43,42 +43,46 @@ struct Span {
         n(smaller(kTokens, t.length - first)) {}
 };
 
-// The rows of the chunk to come, asked for a few lines at a time between pieces of this one's work: the rows of one head
+// The rows of the chunk to come, asked for a token at a time between pieces of this one's work: the rows of one head
 // lie so far apart that the processor does not foresee them, and all at once they would be waited for.
 class Asked {
  public:
-  Asked(const GlaTask& t, int64_t first) {
-    const int64_t n = first < 0 ? 0 : smaller(kTokens, t.length - first), K = t.key_dim;
-    if (n <= 0) return;
-    add(t.q + first * t.q_stride, t.q_stride, n, K), add(t.k + first * t.k_stride, t.k_stride, n, K);
-    add(t.v + first * t.v_stride, t.v_stride, n, t.value_dim);
-    if (t.decay == Decay::vector) add(t.g + first * t.g_stride, t.g_stride, n, K);
-    lines_ = (lines_ + kPieces - 1) / kPieces;
+  Asked() = default;
+  // For tokens from `first`, if there are any.
+  Asked(const GlaTask& t, int64_t first) : first_(first) {
+    if (first < 0 || first >= t.length) return;
+    tokens_ = smaller(kTokens, t.length - first);
+    add(t.q, t.q_stride, t.key_dim), add(t.k, t.k_stride, t.key_dim), add(t.v, t.v_stride, t.value_dim);
+    if (t.decay == Decay::vector) add(t.g, t.g_stride, t.key_dim);
   }
-  // After a piece of work.
+  // Rows of the whole sequence.
+  void add(const float* rows, int64_t stride, int64_t dim) {
+    if (tokens_ > 0) parts_[count_++] = {rows + first_ * stride, stride, dim};
+  }
+  // After a piece of work, of which a chunk has at least kEvery for each of its tokens.
   SENNIT_INLINE void some() {
-    for (int64_t i = 0; i < lines_ && part_ < count_; ++i) {
-      Part& part = parts_[part_];
-      __builtin_prefetch(part.row + at_, 0, 2);
-      if ((at_ += kLine) < part.dim) continue;
-      at_ = 0, part.row += part.stride;
-      if (--part.n == 0) ++part_;
-    }
+    if (++pieces_ % kEvery == 0) token();
+  }
+  void some(int64_t tokens) {
+    for (int64_t i = 0; i < tokens; ++i) token();
   }
 
  private:
-  static constexpr int64_t kLine = 16;     // floats
-  static constexpr int64_t kPieces = 160;  // of a chunk's work, at least
+  static constexpr int64_t kEvery = 2, kLine = 16;  // floats
   struct Part {
     const float* row;
-    int64_t stride, n, dim;
+    int64_t stride, dim;
   };
-  void add(const float* row, int64_t stride, int64_t n, int64_t dim) {
-    parts_[count_++] = {row, stride, n, dim};
-    lines_ += n * ((dim + kLine - 1) / kLine);
+  [[gnu::noinline]] void token() {
+    if (tokens_-- <= 0) return;
+    for (int64_t p = 0; p < count_; ++p) {
+      const float* row = parts_[p].row;
+      for (int64_t i = 0; i < parts_[p].dim; i += kLine) __builtin_prefetch(row + i, 0, 2);
+      parts_[p].row = row + parts_[p].stride;
+    }
   }
-  Part parts_[4];
-  int64_t count_ = 0, part_ = 0, at_ = 0, lines_ = 0;
+  Part parts_[9];
+  int64_t first_ = 0, count_ = 0, tokens_ = 0, pieces_ = 0;
 };
 
 // The place of unit u, column i of a right factor whose panels have `depth` units.
@@ -95,16 +99,16 @@ struct Row {
   }
 };
 
-// y = before Q S + A V and S <- total S + K^T W. What a token reads of the state, and what it leaves in it, fades by the
-// channels of its key with Decay::vector, where these are scaled and W is V, else by the token, where products and
+// y = before Q S + A V and S <- total S + K^T W. What a token reads of the state, and what it leaves in it, fades by
+// the channels of its key with Decay::vector, where these are scaled and W is V, else by the token, where products and
 // values are.
 struct PairedChunk {
-  float* a;        // [kTokens, kTokens] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0, where token
-                   // i reads after token r: itself, or that before it
-  float* decays;   // [kTokens] exp(g) but with Decay::vector
-  float* before;   // [kTokens] scale exp(g_1 + ... + g_r), or 1
-  float* after;    // [kTokens] exp(g_{j+1} + ... + g_n)
-  float* total;    // [K] exp(g_1 + ... + g_n)
+  float* a;       // [kTokens, kTokens] scale sum_k q_ik k_jk exp(g_{j+1} + ... + g_r) for j <= r, else 0, where token
+                  // i reads after token r: itself, or that before it
+  float* decays;  // [kTokens] exp(g) but with Decay::vector
+  float* before;  // [kTokens] scale exp(g_1 + ... + g_r), or 1
+  float* after;   // [kTokens] exp(g_{j+1} + ... + g_n)
+  float* total;   // [K] exp(g_1 + ... + g_n)
   // packed: left, right
   float *queries, *pairs, *keys;
   float *values, *written, *other;

@@ -14,13 +14,16 @@ namespace {
 struct Products {
   const PanelKernels& panels;
   float *left, *right;
+  Asked asked;
   int64_t m = 0, n = 0, k = 0;
   void take_left(const float* x, int64_t stride, bool k_major, int64_t rows, int64_t depth) {
     m = rows, k = depth;
+    asked.some(kTokens / 16);
     pack_rows(panels, x, stride, k_major, rows, depth, left);
   }
   void take_right(const float* x, int64_t stride, bool k_major, int64_t columns, int64_t depth) {
     n = columns, k = depth;
+    asked.some(kTokens / 16);
     pack_columns(panels, x, stride, k_major, columns, columns, depth, right);
   }
   void put(float* c, int64_t stride, bool add = false) const {
@@ -64,9 +67,17 @@ struct Backward {
   int64_t state_floats(const GlaTask& t) const { return state_rows(t.key_dim) * width; }
 };
 
-// At a chunk's first token.
 struct Gradients {
   float *dq, *dk, *dv, *dg;
+  // At token `first`.
+  Gradients from(const GlaTask& t, int64_t first) const {
+    return {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
+            dg ? dg + first * t.g_stride : nullptr};
+  }
+  void ask(const GlaTask& t, Asked& asked) const {
+    asked.add(dq, t.q_stride, t.key_dim), asked.add(dk, t.k_stride, t.key_dim), asked.add(dv, t.v_stride, t.value_dim);
+    if (t.decay == Decay::vector) asked.add(dg, t.g_stride, t.key_dim);
+  }
 };
 
 void scale_rows(float* x, int64_t stride, const float* by, int64_t n, int64_t width) {
@@ -75,7 +86,8 @@ void scale_rows(float* x, int64_t stride, const float* by, int64_t n, int64_t wi
 }
 void add_rows(const float* from, int64_t from_stride, int64_t n, int64_t width, float* to, int64_t stride) {
   for (int64_t i = 0; i < n; ++i)
-    for_lanes(width, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from + i * from_stride + l, k), k); });
+    for_lanes(width,
+              [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from + i * from_stride + l, k), k); });
 }
 // The sum of a b over `n` floats in a row, in two partial sums.
 float dot(const float* a, const float* b, int64_t n) {
@@ -98,14 +110,14 @@ Faded faded(const GlaTask& t, const Backward& b) {
 }
 
 // S from a chunk's start to its end.
-void advance_state(const GlaTask& t, const Span& x, const Backward& b, Products& products, const float* s, float* next) {
+void advance_state(const GlaTask& t, const Span& x, const Backward& b, Products& products, const float* s,
+                   float* next) {
   const PairedChunk& c = b.chunk;
-  Asked asked(t, -1);
   if (t.decay == Decay::vector)
-    fade_channels(t, x, c, b.tree, asked, [](int64_t) {});
+    fade_channels(t, x, c, b.tree, products.asked, [](int64_t) {});
   else
     fade_tokens(t, x, c), copy_rows(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
-  pack_values(t, x, c, asked);
+  pack_values(t, x, c, products.asked);
   copy(s, next, b.state_floats(t));
   scale_rows(next, b.width, c.total, t.key_dim, b.width);
   const Faded f = faded(t, b);
@@ -145,13 +157,12 @@ void add_token_gates(const GlaTask& t, int64_t n, const Backward& b, const float
 
 // Decay::none and Decay::scalar: the rows, a and pair of a chunk.
 void meet_tokens(const GlaTask& t, const Span& x, const Backward& b, Products& products) {
-  Asked asked(t, -1);
   fade_tokens(t, x, b.chunk);
   copy_rows(x.q, t.q_stride, x.n, t.key_dim, b.q, b.keys), copy_rows(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
   products.take_left(b.q, b.keys, false, x.n, t.key_dim), products.take_right(b.k, b.keys, false, x.n, t.key_dim);
   products.put(b.chunk.a, kTokens);
   fill(b.pair, kTokens * kTokens, 1);
-  weigh_pairs(t, b.chunk.decays, x.n, b.pair, asked);
+  weigh_pairs(t, b.chunk.decays, x.n, b.pair, products.asked);
 }
 // x <- x y
 void multiply_pairs(float* x, const float* y, int64_t n) {
@@ -240,11 +251,10 @@ void meet_halves_back(const GlaTask& t, const Backward& b, Products& products, i
 // Decay::vector: a, faded queries and keys, and the gradients of pairs in nodes.
 void meet_channels(const GlaTask& t, const Span& x, const Backward& b, Products& products) {
   const int64_t w = b.tree.width;
-  Asked asked(t, -1);
   for (float* p : {b.leaf_dq, b.leaf_dk}) fill(p, kTokens * w, 0);
   for (float* p : {b.met_dq, b.met_dk}) fill(p, kHalf * w, 0);  // in the channels that fill up
   fill(b.passing, kLeaves * w, 0);
-  fade_channels(t, x, b.chunk, b.tree, asked, [&](int64_t size) { meet_halves_back(t, b, products, size); });
+  fade_channels(t, x, b.chunk, b.tree, products.asked, [&](int64_t size) { meet_halves_back(t, b, products, size); });
 }
 
 // Those of a leaf's own pairs, from channel l, as inner_paths of kernels/gla.cpp: adds to dk and dg, returns dq.

@@ -17,17 +17,18 @@ constexpr int64_t kLeaf = 4, kLeaves = kTokens / kLeaf, kHalf = kTokens / 2;
 // Rows are `width` apart, the key channels filled up by zeros.
 struct Tree {
   int64_t width;
-  float *q, *k;  // [kTokens, K] scale q_i and k_j, faded since the start of their leaf and until its end
-  float *since, *until;  // [kLeaves, K] what a leaf's queries and keys further fade since the start and until the end of
-                         // the node that the leaf is in
-  float* whole;          // [kLeaves, K] how far the node that begins with a leaf fades in all
-  float* right_q;        // [kHalf, K] the queries that meet keys in nodes of a size
-  float* met;            // [kHalf, kHalf] their products
+  float *q, *k;          // [kTokens, K] scale q_i and k_j, faded since the start of their leaf and until its end
+  float *since, *until;  // [kLeaves, K] what a leaf's queries and keys further fade since the start and until the end
+                         // of the node that the leaf is in
+  float* whole;    // [kLeaves, K] how far the node that begins with a leaf fades in all
+  float* right_q;  // [kHalf, K] the queries that meet keys in nodes of a size
+  float* met;      // [kHalf, kHalf] their products
+  float* near;     // [kTokens, kTokens] products of near tokens, see paired_gla_near.h
   Tree(const GlaTask& t, Scratch& pieces) : width(t.decay == Decay::vector ? whole_vectors(t.key_dim) : 0) {
     for (float** p : {&q, &k}) *p = pieces.take(kTokens * width);
     for (float** p : {&since, &until, &whole}) *p = pieces.take(kLeaves * width);
     right_q = pieces.take(kHalf * width);
-    met = pieces.take(kHalf * kHalf);
+    met = pieces.take(kHalf * kHalf), near = pieces.take(kTokens * kTokens);
   }
 };
 
@@ -150,8 +151,7 @@ void place_products(const float* met, int64_t size, float* a) {
     const int64_t left = row / size * 2 * size;
     const float* from = met + row * kHalf + row / size * size;
     float* to = a + (left + size + row % size) * kTokens + left;
-    for (int64_t j = 0; j < size; j += kLeaf)
-      for (int64_t c = 0; c < kLeaf; ++c) to[j + c] = from[j + c];
+    for_lanes(size, [&](int64_t j, int64_t lanes) { store_n(to + j, load_n(from + j, lanes), lanes); });
   }
 }
 
@@ -176,10 +176,10 @@ SENNIT_INLINE void fade_channels(const GlaTask& t, const Span& x, const PairedCh
   copy(tree.whole, c.total, w);
 }
 
-// The products of the queries and keys that meet in nodes of 2 size tokens.
+// The products of the queries and keys that meet in nodes of 2 size tokens. c.keys and c.other serve as scratch.
 void meet_halves(const GlaTask& t, const PanelKernels& panels, const PairedChunk& c, const Tree& tree, int64_t size) {
-  pack_halves(t, panels, tree, size, c.queries, c.other);
-  multiply_packed(panels, c.queries, c.other, tree.met, kHalf, kHalf, kHalf, t.key_dim, false);
+  pack_halves(t, panels, tree, size, c.keys, c.other);
+  multiply_packed(panels, c.keys, c.other, tree.met, kHalf, kHalf, kHalf, t.key_dim, false);
   place_products(tree.met, size, c.a);
 }
 

@@ -1,5 +1,3 @@
-#include "kernels/paired_gla.h"
-
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -7,6 +5,7 @@
 #include <cstring>
 
 #include "base/parallel.h"
+#include "kernels/paired_gla.h"
 #include "sequence/recurrences.h"
 #include "support/buffers.h"
 #include "support/emulated_tiles.h"
@@ -25,8 +24,9 @@ struct Shape {
   int64_t gates() const { return decay == Decay::vector ? key_dim : decay == Decay::scalar ? 1 : 0; }
 };
 
-enum class Gates { open, tiny, mild, mixed, violent };
-const Gates kGates[] = {Gates::open, Gates::tiny, Gates::mild, Gates::mixed, Gates::violent};
+enum class Gates { open, tiny, mild, strong, sudden, mixed, violent };
+const Gates kGates[] = {Gates::open,   Gates::tiny,  Gates::mild,   Gates::strong,
+                        Gates::sudden, Gates::mixed, Gates::violent};
 
 float gate(Rng& rng, Gates kind) {
   const float choices[] = {0, -1e-4f, -0.5f, -20, -80, -INFINITY};
@@ -37,6 +37,10 @@ float gate(Rng& rng, Gates kind) {
       return static_cast<float>(-1e-4 * rng.uniform());
     case Gates::mild:
       return static_cast<float>(-0.2 * rng.uniform());
+    case Gates::strong:
+      return static_cast<float>(-2 * rng.uniform());
+    case Gates::sudden:
+      return rng.below(1000) ? static_cast<float>(-0.2 * rng.uniform()) : choices[3 + rng.below(3)];
     case Gates::mixed:
       return choices[rng.below(6)];
     case Gates::violent:
@@ -174,11 +178,13 @@ Results run(const Sample& x, const PanelKernels& panels) {
   return {y.doubles(), s.doubles(), dq.doubles(), dk.doubles(), dv.doubles(), dg.doubles(), ds0.doubles()};
 }
 
-// How many of a term's factors were rounded to bf16, each by half a last digit of 8 bits at most: the pairs' weights, or
-// the state and what was added to it; with a decay for each channel queries and keys as well. The rest is f32.
-double digits(const Shape& p) { return p.decay == Decay::vector ? 3 : 2; }
+// How many of a term's factors were rounded to bf16, each by half a last digit of 8 bits at most: the pairs' weights,
+// or the state and what was added to it; with a decay for each channel queries and keys as well. The rest is f32.
+double digits(const Shape& p) {
+  return p.decay == Decay::vector ? 3 : 2;
+}
 
-// The largest error in units of what may be lost.
+// The largest error in units of what may be lost; infinite for NaN.
 double worst(const Shape& p, const Results& got, const Results& want, const Results& sizes, std::string* where) {
   double most = 0;
   const auto g = got.all(), w = want.all(), s = sizes.all();
@@ -186,7 +192,9 @@ double worst(const Shape& p, const Results& got, const Results& want, const Resu
     for (size_t i = 0; i < g[n].second->size(); ++i) {
       const double error = std::fabs((*g[n].second)[i] - (*w[n].second)[i]);
       const double units = error / ((digits(p) * 0x1p-8 + 1e-4) * (*s[n].second)[i] + 1e-30);
-      if (!(units <= most)) most = units, *where = fmt::format("{} {}: {} for {}", g[n].first, i, (*g[n].second)[i], (*w[n].second)[i]);
+      if (!(units <= most))
+        most = std::isnan(units) ? INFINITY : units,
+        *where = fmt::format("{} {}: {} for {}", g[n].first, i, (*g[n].second)[i], (*w[n].second)[i]);
     }
   return most;
 }
@@ -198,8 +206,8 @@ void expect_near(const Sample& x, const Results& got, const std::string& level) 
 
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
-  const int64_t dims[][3] = {{0, 16, 16},  {1, 1, 1},    {2, 3, 65},   {3, 65, 3},    {5, 16, 16}, {16, 32, 8},
-                             {17, 17, 40}, {63, 64, 64}, {64, 33, 16}, {65, 16, 33},  {70, 1, 20}, {129, 20, 1},
+  const int64_t dims[][3] = {{0, 16, 16},   {1, 1, 1},     {2, 3, 65},    {3, 65, 3},   {5, 16, 16}, {16, 32, 8},
+                             {17, 17, 40},  {63, 64, 64},  {64, 33, 16},  {65, 16, 33}, {70, 1, 20}, {129, 20, 1},
                              {130, 64, 24}, {200, 24, 64}, {66, 128, 16}, {40, 256, 5}, {67, 5, 256}};
   for (const auto& d : dims)
     for (Decay decay : {Decay::none, Decay::scalar, Decay::vector})
@@ -233,7 +241,7 @@ TEST(PairedGla, TilesAgreeWithDouble) {
   PanelKernels panels = *kernels::amx::gemm_table.bf16.timed;
   panels.multiply = multiply_emulated;
   for (const Shape& p : shapes()) {
-    const Sample x(rng, p, kGates[rng.below(5)]);
+    const Sample x(rng, p, kGates[rng.below(std::ssize(kGates))]);
     expect_near(x, run(x, panels), "emulated tiles");
     if (testing::Test::HasFatalFailure()) return;
   }
@@ -293,6 +301,12 @@ TEST(PairedGla, LaterTokensChangeNothingEarlier) {
         const Doubles before = first_rows(at);
         for (Matrix* m : {&x.q, &x.k, &x.v, &x.g}) m->x[at * m->stride] -= 1;
         ASSERT_EQ(first_rows(at), before) << x.str() << " at " << at;
+        const float mild = x.g.x[at * x.g.stride];
+        for (const float violent : {-50.0f, -INFINITY}) {
+          x.g.x[at * x.g.stride] = violent;
+          ASSERT_EQ(first_rows(at), before) << x.str() << " at " << at << " with gate " << violent;
+        }
+        x.g.x[at * x.g.stride] = mild;
       }
     }
   });
@@ -334,9 +348,11 @@ TEST(PairedGla, AbsentStatesAreZerosAndNotWantedAndGradientsAreAdded) {
     for (Matrix* m : {&dq, &dk, &dv, &dg}) std::fill(m->x.begin(), m->x.end(), 1.0f);
     kernel.backward(x.task(), panels, nullptr, x.dy.data(), x.dy.stride, nullptr, dq.data(), dk.data(), dv.data(),
                     dg.data(), nullptr, back.data());
-    const std::pair<const Matrix*, const Doubles*> added[] = {{&dq, &want.dq}, {&dk, &want.dk}, {&dv, &want.dv}, {&dg, &want.dg}};
+    const std::pair<const Matrix*, const Doubles*> added[] = {
+        {&dq, &want.dq}, {&dk, &want.dk}, {&dv, &want.dv}, {&dg, &want.dg}};
     for (const auto& [got, sum] : added)
-      for (size_t i = 0; i < sum->size(); ++i) ASSERT_NEAR(got->doubles()[i] - 1, (*sum)[i], 1e-5 * (1 + std::fabs((*sum)[i])));
+      for (size_t i = 0; i < sum->size(); ++i)
+        ASSERT_NEAR(got->doubles()[i] - 1, (*sum)[i], 1e-5 * (1 + std::fabs((*sum)[i])));
   }
 }
 
@@ -353,7 +369,8 @@ struct Packed {
         if (shift < 0) x = -0.1f * std::fabs(x);
       return Var::leaf(std::move(t));
     };
-    q = rows(3 * 24, "q", 0), k = rows(3 * 24, "k", 0), v = rows(3 * 40, "v", 0), g = rows(gates_of_channels ? 3 * 24 : 3, "g", -1);
+    q = rows(3 * 24, "q", 0), k = rows(3 * 24, "k", 0), v = rows(3 * 40, "v", 0),
+    g = rows(gates_of_channels ? 3 * 24 : 3, "g", -1);
     SequenceState state;
     const Context context{.exact = exact};
     const Segment segments[] = {{0, 100, 0, nullptr}, {100, 70, 0, &state}, {170, 5, 0, nullptr}};
@@ -370,7 +387,8 @@ struct Packed {
 double apart(const Tensor& a, const Tensor& b) {
   double most = 0, size = 0;
   for (int64_t i = 0; i < a.elements(); ++i)
-    most = std::max(most, std::fabs(double{a.data()[i]} - b.data()[i])), size = std::max(size, std::fabs(double{b.data()[i]}));
+    most = std::max(most, std::fabs(double{a.data()[i]} - b.data()[i])),
+    size = std::max(size, std::fabs(double{b.data()[i]}));
   return most / size;
 }
 
