@@ -104,6 +104,7 @@ void forward(const GlaTask& t, const PanelKernels& panels, const float* s0, floa
     forward_chunk(t, panels, Span(t, first), f, y + first * y_stride, y_stride, asked);
   }
   if (s_end) copy_rows(f.s, width, K, V, s_end, V);
+  panels.done();
 }
 
 int64_t forward_floats(const GlaTask& t) {
@@ -138,6 +139,7 @@ void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, con
                    to.from(t, first));
   }
   if (ds0) add_rows(b.ds, b.width, K, V, ds0, V);
+  panels.done();
 }
 int64_t backward_floats(const GlaTask& t) {
   Scratch pieces(nullptr);

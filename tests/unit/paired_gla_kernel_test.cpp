@@ -239,7 +239,7 @@ TEST(PairedGla, TilesAgreeWithDouble) {
   if (!isa_level_refusal(IsaLevel::avx512).empty()) GTEST_SKIP() << isa_level_refusal(IsaLevel::avx512);
   Rng rng(2);
   PanelKernels panels = *kernels::amx::gemm_table.bf16.timed;
-  panels.multiply = multiply_emulated;
+  panels.multiply = multiply_emulated, panels.done = [] {};
   for (const Shape& p : shapes()) {
     const Sample x(rng, p, kGates[rng.below(std::ssize(kGates))]);
     expect_near(x, run(x, panels), "emulated tiles");
