@@ -157,8 +157,16 @@ std::string threads_change_nothing(const MixerCase& c, Pattern pattern) {
 
 constexpr int64_t kMostFlops = int64_t{1} << 32;  // of one pass
 
+// Each thread has scratch of its own, and a short sequence has no work for many: with few, memory follows the sequence.
+struct FewThreads {
+  const int before = thread_count();
+  FewThreads() { set_thread_count(std::min(before, 2)); }
+  ~FewThreads() { set_thread_count(before); }
+};
+
 std::string costs_as_declared(const MixerCase& c, Pattern pattern) {
-  NoGrad off;
+  const NoGrad off;
+  const FewThreads few;
   auto mixer = c.make(Rng(41));
   for (const int64_t least : {64, 256, 512}) {
     const int64_t n = c.whole(pattern, least), m = pattern == Pattern::cross ? 3 * n / 4 : 0;
