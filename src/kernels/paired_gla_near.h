@@ -1,5 +1,5 @@
 #pragma once
-// Decay::vector: the tokens of a chunk up to which no channel has faded by more than 2^-60 since the chunk's start.
+// Decay::vector: the tokens of a chunk up to which no channel has faded by more than 2^-40 since the chunk's start.
 // Their pairs are one product of queries faded since the start and keys faded the other way, both far from what f32 and
 // bf16 can hold. Gates that are mild leave nothing else; the tree (paired_gla_tree.h) has the tokens behind. Use only
 // from src/kernels/paired_gla.cpp.
@@ -10,7 +10,7 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-constexpr float kFaint = 0x1p-60f;
+constexpr float kFaint = 0x1p-40f;
 
 SENNIT_INLINE bool any(vmask m) {
   return highest(select(m, set(1), zero())) > 0;
