@@ -75,7 +75,7 @@ struct ComplexFormer : Heads {
                                 .kv_heads = heads,
                                 .scale = scale(),
                                 .causal = batch.pattern == Pattern::causal,
-                                .paired = wants_pairs(c)});
+                                .paired = wants_paired_attention(c)});
     return output(x, core, c);
   }
   int64_t flops(int64_t n) const override { return pattern_flops(Pattern::causal, n, 0); }

@@ -124,7 +124,7 @@ struct Softmax : Mixer {
                       .count_bias = static_cast<float>(options.count_bias),
                       .epsilon = static_cast<float>(options.epsilon),
                       .power = options.power,
-                      .paired = wants_pairs(*batch.context)});
+                      .paired = wants_paired_attention(*batch.context)});
   }
 
   ScoreMap map() const {

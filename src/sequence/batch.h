@@ -35,11 +35,13 @@ struct Context {
       nullptr;  // auxiliary losses [1], to be added to the task's; not computed where nobody collects
 };
 
-// Whether many rows at once may be multiplied as pairs of bf16 where few are not: bf16, bits that may hang on how many
-// come together, and a machine where it is the faster way.
-inline bool wants_pairs(const Context& context) {
-  return context.precision == Precision::bf16 && !context.exact && pairs_are_fast();
-}
+// Whether many rows at once may be multiplied as pairs of bf16 where few are not: bf16, and bits that may hang on how many
+// come together.
+inline bool may_pair(const Context& context) { return context.precision == Precision::bf16 && !context.exact; }
+// And whether that is the faster way here: it is by tiles, and for attention, which packs its factors once for many
+// products, already where vectors of pairs are faster than those of f32.
+inline bool wants_pairs(const Context& context) { return may_pair(context) && isa_level() == IsaLevel::amx; }
+inline bool wants_paired_attention(const Context& context) { return may_pair(context) && pairs_are_fast(); }
 
 // A view: whoever makes it keeps the segments and the context alive. A state appears in at most one segment.
 struct Batch {
