@@ -74,7 +74,7 @@ inline void pack_cached(const CachedRows& rows, int64_t count, int64_t dim, floa
   with_format(
       rows.format, [&](auto format) __attribute__((always_inline)) {
         constexpr CacheFormat kFormat = decltype(format)::value;
-        pack_squares(
+        pack_squares<false>(
             count, panel, width, dim, [&](int64_t i, int64_t u) __attribute__((always_inline)) {
               __builtin_prefetch(rows.first + (i + width) * rows.bytes + u * cached_unit_bytes(kFormat));
               return cached<kFormat>(rows.first + i * rows.bytes, u, dim);

@@ -20,10 +20,10 @@ struct Tree {
   float *q, *k;          // [kTokens, K] scale q_i and k_j, faded since the start of their leaf and until its end
   float *since, *until;  // [kLeaves, K] what a leaf's queries and keys further fade since the start and until the end
                          // of the node that the leaf is in
-  float* whole;    // [kLeaves, K] how far the node that begins with a leaf fades in all
-  float* right_q;  // [kHalf, K] the queries that meet keys in nodes of a size
-  float* met;      // [kHalf, kHalf] their products
-  float* near;     // [kTokens, kTokens] products of near tokens, see paired_gla_near.h
+  float* whole;          // [kLeaves, K] how far the node that begins with a leaf fades in all
+  float* right_q;        // [kHalf, K] the queries that meet keys in nodes of a size
+  float* met;            // [kHalf, kHalf] their products
+  float* near;           // [kTokens, kTokens] products of near tokens, see paired_gla_near.h
   Tree(const GlaTask& t, Scratch& pieces) : width(t.decay == Decay::vector ? whole_vectors(t.key_dim) : 0) {
     for (float** p : {&q, &k}) *p = pieces.take(kTokens * width);
     for (float** p : {&since, &until, &whole}) *p = pieces.take(kLeaves * width);
@@ -119,14 +119,10 @@ void pack_halves(const GlaTask& t, const PanelKernels& panels, const Tree& tree,
     scale_leaf(tree.q + token * w, tree.since + token / kLeaf * w, w, tree.right_q + row * w);
   }
   pack_rows(panels, tree.right_q, w, false, kHalf, K, queries);
-  pack_squares(
-      kHalf, keys, kPanelColumns, depth_of(K), [&](int64_t row, int64_t u) __attribute__((always_inline)) {
-        const int64_t token = token_of(row, size, false), l = 2 * u;
-        const float *key = tree.k + token * w, *by = tree.until + token / kLeaf * w;
-        const auto faded = [&](int64_t at) __attribute__((always_inline)) {
-          return at < w ? load(key + at) * load(by + at) : zero();
-        };
-        return pair_up(faded(l), faded(l + kLanes));
+  pack_squares<true>(
+      kHalf, keys, kPanelColumns, depth_of(K), [&](int64_t row, int64_t l) __attribute__((always_inline)) {
+        const int64_t token = token_of(row, size, false);
+        return l < w ? load(tree.k + token * w + l) * load(tree.until + token / kLeaf * w + l) : zero();
       });
 }
 

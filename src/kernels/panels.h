@@ -38,19 +38,39 @@ SENNIT_INLINE vf column_units(const float* x, int64_t stride, int64_t u, int64_t
                 load_some(x + (2 * u + 1) * stride, 2 * u + 1 < k ? n : 0));
 }
 
-// panel[depth][panel_width] from load(i, u), units u, ..., u + kLanes - 1 of row i; zeros beyond `width` rows.
-template <class Load>
-SENNIT_INLINE void pack_squares(int64_t width, float* panel, int64_t panel_width, int64_t depth, const Load& load) {
+// Stores the transpose of a square that is units u, ... of rows i, ... of a panel[depth][panel_width].
+SENNIT_INLINE void put_square(const vf (&square)[kLanes], float* panel, int64_t panel_width, int64_t depth, int64_t u,
+                              int64_t i) {
+  const int64_t units = smaller(depth - u, kLanes);
+#pragma GCC unroll 16
+  for (int r = 0; r < kLanes; ++r)
+    if (r < units) store_some(panel + (u + r) * panel_width + i, square[r], panel_width - i);
+}
+
+// panel[depth][panel_width] from floats(i, k), floats k, ..., k + kLanes - 1 of row i; zeros beyond `width` rows.
+template <bool kPaired, class Floats>
+SENNIT_INLINE void pack_squares(int64_t width, float* panel, int64_t panel_width, int64_t depth, const Floats& floats) {
+  constexpr int kHalf = kPaired ? kLanes / 2 : 0;
+  const auto row = [&](int64_t i, int64_t k) __attribute__((always_inline)) {
+    return i < width ? floats(i, k) : zero();
+  };
   for (int64_t u = 0; u < depth; u += kLanes)
     for (int64_t i = 0; i < panel_width; i += kLanes) {
       vf square[kLanes];
+      if constexpr (kHalf > 0) {  // rounding two rows into one vector is the first step of their transposition
+#pragma GCC unroll 8
+        for (int r = 0; r < kHalf; ++r) {
+          square[r] = pair_up(row(i + r, 2 * u), row(i + r + kHalf, 2 * u));
+          square[r + kHalf] = pair_up(row(i + r, 2 * u + kLanes), row(i + r + kHalf, 2 * u + kLanes));
+        }
+        transpose<kHalf / 2>(square);
+      } else {
 #pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r) square[r] = i + r < width ? load(i + r, u) : zero();
-      transpose(square);
-      const int64_t units = smaller(depth - u, kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r)
-        if (r < units) store_some(panel + (u + r) * panel_width + i, square[r], panel_width - i);
+        for (int r = 0; r < kLanes; ++r)
+          square[r] = kPaired ? pair_up(row(i + r, 2 * u), row(i + r, 2 * u + kLanes)) : row(i + r, u);
+        transpose(square);
+      }
+      put_square(square, panel, panel_width, depth, u, i);
     }
 }
 
@@ -65,9 +85,9 @@ SENNIT_INLINE void pack_units(const float* x, int64_t stride, bool k_major, int6
         store_some(panel + u * panel_width + i, column_units<kPaired>(x + i, stride, u, k, width - i), panel_width - i);
     return;
   }
-  pack_squares(
-      width, panel, panel_width, depth, [=](int64_t i, int64_t u) __attribute__((always_inline)) {
-        return row_units<kPaired>(x + i * stride, u, k);
+  pack_squares<kPaired>(
+      width, panel, panel_width, depth, [=](int64_t i, int64_t from) __attribute__((always_inline)) {
+        return load_some(x + i * stride + from, k - from);
       });
 }
 

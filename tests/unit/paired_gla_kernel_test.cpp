@@ -230,21 +230,24 @@ TEST(PairedGla, EveryShapeAgreesWithDouble) {
 }
 
 #if defined(__x86_64__)
+template <bool kWide>
 void multiply_emulated(const kernels::PanelProduct& product) {
   EmulatedTiles unit;
-  kernels::TileProduct<EmulatedTiles, true>(unit, product).run();
+  kernels::TileProduct<EmulatedTiles, kWide>(unit, product).run();
 }
 
 TEST(PairedGla, TilesAgreeWithDouble) {
   if (!isa_level_refusal(IsaLevel::avx512).empty()) GTEST_SKIP() << isa_level_refusal(IsaLevel::avx512);
   Rng rng(2);
   PanelKernels panels = *kernels::amx::gemm_table.bf16.timed;
-  panels.multiply = multiply_emulated, panels.done = [] {};
-  for (const Shape& p : shapes()) {
-    const Sample x(rng, p, kGates[rng.below(std::ssize(kGates))]);
-    expect_near(x, run(x, panels), "emulated tiles");
-    if (testing::Test::HasFatalFailure()) return;
-  }
+  panels.done = [] {};
+  for (const auto multiply : {multiply_emulated<true>, multiply_emulated<false>})
+    for (const Shape& p : shapes()) {
+      panels.multiply = multiply;
+      const Sample x(rng, p, kGates[rng.below(std::ssize(kGates))]);
+      expect_near(x, run(x, panels), "emulated tiles");
+      if (testing::Test::HasFatalFailure()) return;
+    }
 }
 #endif
 
