@@ -93,8 +93,11 @@ TEST(Allocation, NoneInADecodeStep) {
     for (const ModelSpec& spec : all_models()) {
       Model model(spec, Rng(3));
       Sampler sampler({.temperature = 1, .top_k = 9, .top_p = 0.9, .repetition_penalty = 1.1});
-      requests_of(model, 70, sampler);
-      EXPECT_EQ(requests_of(model, 70, sampler), 0) << json_text(write_model_spec(spec)) << " on " << threads << " threads";
+      // What is kept for the next time is as much as ever was in use at once, and two threads may overlap more in a later
+      // pass than in the first: what a step asks for itself shows in every pass.
+      int64_t least = requests_of(model, 70, sampler);
+      for (int pass = 0; pass < 4 && least > 0; ++pass) least = requests_of(model, 70, sampler);
+      EXPECT_EQ(least, 0) << json_text(write_model_spec(spec)) << " on " << threads << " threads";
     }
   }
   set_thread_count(2);
