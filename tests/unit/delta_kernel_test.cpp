@@ -119,12 +119,12 @@ std::string describe(const Shape& p, Gates kind) {
          " gates " + std::to_string(static_cast<int>(kind));
 }
 
-// The largest difference; NaN when there is one.
+// The largest difference; infinite where there is a NaN.
 double distance(const Fenced& got, const Doubles& want) {
   double most = 0;
   for (int64_t i = 0; i < got.size(); ++i) {
     const double d = std::abs(got[i] - want[i]);
-    if (!(d <= most)) most = d;
+    if (!(d <= most)) most = std::isnan(d) ? INFINITY : d;
   }
   return most;
 }

@@ -97,7 +97,7 @@ double distance(const Fenced& got, const Doubles& want) {
   double most = 0;
   for (int64_t i = 0; i < got.size(); ++i) {
     const double d = std::abs(got[i] - want[i]);
-    if (!(d <= most)) most = d;
+    if (!(d <= most)) most = std::isnan(d) ? INFINITY : d;
   }
   return most;
 }
