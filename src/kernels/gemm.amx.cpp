@@ -61,7 +61,12 @@ void multiply_timed(const PanelProduct& t) {
 }
 
 template <class Unit, void (*kMultiply)(const PanelProduct&)>
-constexpr PanelKernels kKernels{panel_rows, 2 * kTileRows, pack_a<Unit::kPaired>, pack_b<Unit::kPaired>, kMultiply, ProcessorTiles::release};
+constexpr PanelKernels kKernels{panel_rows,
+                                2 * kTileRows,
+                                pack_a<Unit::kPaired>,
+                                pack_b<Unit::kPaired>,
+                                kMultiply,
+                                ProcessorTiles::release};
 
 template <class Unit>
 constexpr TileKernels kTiles{&kKernels<Unit, multiply_timed<Unit>>, &kKernels<Unit, multiply<Unit, true>>,

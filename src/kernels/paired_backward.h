@@ -11,7 +11,7 @@ struct BackwardScratch {
   float *queries, *d_columns, *query_sums, *d_sums;  // a tile after the other
   float *weights, *slopes, *packed;                  // [kKeys, kQueries] twice; one of them packed
   float *dq, *dk, *dv;                               // [tiles, key_dim, kQueries]; [kKeys, key_dim], [kKeys, value_dim]
-  float *stat, *delta, *scales;                        // [tiles, kQueries], in powers of two; do_i . o_i; [kQueries]
+  float *stat, *delta, *scales;                      // [tiles, kQueries], in powers of two; do_i . o_i; [kQueries]
   Seen seen;
   int64_t tiles, q_floats, d_floats, qs_floats, ds_floats;  // of a tile
   BackwardScratch(const AttentionTask& t, float* scratch)
@@ -63,7 +63,7 @@ void weigh_slopes(const AttentionTask& t, QueryTile tile, int64_t first_key, int
   const int64_t depth = depth_of(count);
   for (int64_t u = 0; u < depth; ++u) {
     const vf even = slope(2 * u), odd = slope(2 * u + 1);
-    store(pairs_at(s.packed, depth, u, c), pair(even, odd));
+    store(unit_at(s.packed, depth, u, c), pair(even, odd));
   }
 }
 
@@ -94,9 +94,6 @@ float row_delta(const float* d_o, const float* o, int64_t n) {
   vf s = zero();
   for_lanes(n, [&](int64_t i, int64_t m) { s = fma(rounded_to_bf16(load_n(d_o + i, m)), load_n(o + i, m), s); });
   return sum(s);
-}
-void fill(float* x, int64_t n, float with) {
-  for_lanes(n, [&](int64_t i, int64_t m) { store_n(x + i, set(with), m); });
 }
 
 void backward(const AttentionTask& t, const PanelKernels& panels, const float* packed, const float* o, const float* d_o,

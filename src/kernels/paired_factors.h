@@ -6,6 +6,12 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
+constexpr float kPowersInE = 1.44269504088896341f;  // log2 e
+
+void fill(float* x, int64_t n, float with) {
+  for_lanes(n, [&](int64_t i, int64_t k) { store_n(x + i, set(with), k); });
+}
+
 SENNIT_INLINE int64_t depth_of(int64_t k) {
   return paired_depth(k, kPairedMultiple);
 }
@@ -15,6 +21,11 @@ SENNIT_INLINE int64_t whole_panels(int64_t n) {
 // Floats of a right factor of k by n in panels; a left factor of n by k takes no more.
 SENNIT_INLINE int64_t panel_floats(int64_t k, int64_t n) {
   return whole_panels(n) * depth_of(k);
+}
+
+// The place of unit u, column i of a right factor whose panels have `depth` units.
+SENNIT_INLINE float* unit_at(float* panels, int64_t depth, int64_t u, int64_t i) {
+  return panels + i / kPanelColumns * kPanelColumns * depth + u * kPanelColumns + i % kPanelColumns;
 }
 
 // A right factor: element (p, i) is x[i * stride + p], or x[p * stride + i] when k_major; zeros up to `columns`.

@@ -44,7 +44,7 @@ SENNIT_INLINE void weigh(const LaneScores<kLook>& left, const LaneScores<kLook>&
       const LaneScores<kLook>& scores = v == 0 ? left : right;
       const vf even = short_exp2(scores.at(2 * u, base[v])), odd = short_exp2(scores.at(2 * u + 1, base[v]));
       totals[v] = totals[v] + even, odd_totals[v] = odd_totals[v] + odd;
-      store(pairs_at(s.weights, depth, u, c + v * kLanes), pair(even, odd));
+      store(unit_at(s.weights, depth, u, c + v * kLanes), pair(even, odd));
     }
   for (int v = 0; v < 2; ++v) totals[v] = totals[v] + odd_totals[v];
 }

@@ -97,13 +97,13 @@ void forward(const GlaTask& t, const PanelKernels& panels, const float* s0, floa
   Scratch pieces(scratch);
   const Forward f(t, pieces);
   fill(f.s, state_rows(K) * width, 0), f.chunk.clear(K);
-  if (s0) copy_rows(s0, V, K, V, f.s, width);
+  if (s0) copy_state(s0, V, K, V, f.s, width);
   for (int64_t first = 0; first < t.length; first += kTokens) {
     Asked asked(t, first + kTokens);
     asked.add(y, y_stride, V);
     forward_chunk(t, panels, Span(t, first), f, y + first * y_stride, y_stride, asked);
   }
-  if (s_end) copy_rows(f.s, width, K, V, s_end, V);
+  if (s_end) copy_state(f.s, width, K, V, s_end, V);
   panels.done();
 }
 
@@ -123,8 +123,8 @@ void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, con
   fill(b.states, size, 0), fill(b.ds, size, 0), b.chunk.clear(K);
   for (float* rows : {b.q, b.k, b.dq, b.dk}) fill(rows, kTokens * b.keys, 0);
   for (float* rows : {b.v, b.dy, b.dv}) fill(rows, kTokens * b.values, 0);
-  if (s0) copy_rows(s0, V, K, V, b.states, b.width);
-  if (ds_end) copy_rows(ds_end, V, K, V, b.ds, b.width);
+  if (s0) copy_state(s0, V, K, V, b.states, b.width);
+  if (ds_end) copy_state(ds_end, V, K, V, b.ds, b.width);
   for (int64_t first = 0; first < last; first += kTokens) {
     float* s = b.states + first / kTokens * size;
     products.asked = Asked(t, first + kTokens);
@@ -138,7 +138,7 @@ void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, con
     backward_chunk(t, Span(t, first), dy + first * dy_stride, dy_stride, b, products, b.states + first / kTokens * size,
                    to.from(t, first));
   }
-  if (ds0) add_rows(b.ds, b.width, K, V, ds0, V);
+  if (ds0) add_rows({b.ds, b.width}, K, V, ds0, V);
   panels.done();
 }
 int64_t backward_floats(const GlaTask& t) {

@@ -1,17 +1,16 @@
 #pragma once
 // A chunk of gated linear attention as factors of products of bf16 pairs. Use only from src/kernels/paired_gla.cpp.
+#include "kernels/chunk.h"
 #include "kernels/gla.h"
 #include "kernels/paired_factors.h"
 #include "kernels/paired_gla.h"
-#include "kernels/small_products.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
 constexpr int64_t kTokens = kPairedTokens;
-constexpr float kPowersInE = 1.44269504088896341f;
 
-// exp(g) for g <= 0.
+// exp(g) for g <= 0, at less cost than exp_decay(): what g loses as a power of two is less than bf16 can tell.
 SENNIT_INLINE vf decay_of(vf g) {
   return exp2(g * set(kPowersInE));
 }
@@ -22,13 +21,6 @@ SENNIT_INLINE int64_t whole_vectors(int64_t n) {
 // Rows of a state while it is worked on: filled up to whole panels by zeros.
 SENNIT_INLINE int64_t state_rows(int64_t key_dim) {
   return 2 * depth_of(key_dim);
-}
-
-void fill(float* x, int64_t n, float with) {
-  for_lanes(n, [&](int64_t i, int64_t k) { store_n(x + i, set(with), k); });
-}
-void copy_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, float* to, int64_t to_stride) {
-  for (int64_t i = 0; i < rows; ++i) copy(from + i * from_stride, to + i * to_stride, width);
 }
 
 // Up to kTokens tokens of a task.
@@ -84,11 +76,6 @@ class Asked {
   Part parts_[9];
   int64_t first_ = 0, count_ = 0, tokens_ = 0, pieces_ = 0;
 };
-
-// The place of unit u, column i of a right factor whose panels have `depth` units.
-SENNIT_INLINE float* unit_at(float* panels, int64_t depth, int64_t u, int64_t i) {
-  return panels + i / kPanelColumns * kPanelColumns * depth + u * kPanelColumns + i % kPanelColumns;
-}
 
 // A row's lanes from l, zeros where there are none.
 struct Row {

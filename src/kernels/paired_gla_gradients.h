@@ -84,20 +84,6 @@ void scale_rows(float* x, int64_t stride, const float* by, int64_t n, int64_t wi
   for (int64_t i = 0; i < n; ++i, x += stride)
     for (int64_t l = 0; l < width; l += kLanes) store(x + l, load(x + l) * set(by[i]));
 }
-void add_rows(const float* from, int64_t from_stride, int64_t n, int64_t width, float* to, int64_t stride) {
-  for (int64_t i = 0; i < n; ++i)
-    for_lanes(width,
-              [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from + i * from_stride + l, k), k); });
-}
-// The sum of a b over `n` floats in a row, in two partial sums.
-float dot(const float* a, const float* b, int64_t n) {
-  vf s[2] = {zero(), zero()};
-  int64_t l = 0;
-  for (; l + 2 * kLanes <= n; l += 2 * kLanes)
-    for (int j = 0; j < 2; ++j) s[j] = fma(load(a + l + j * kLanes), load(b + l + j * kLanes), s[j]);
-  for_lanes(n - l, [&](int64_t i, int64_t k) { s[0] = fma(load_n(a + l + i, k), load_n(b + l + i, k), s[0]); });
-  return sum(s[0] + s[1]);
-}
 
 // A chunk's queries and keys as the products with the state take them.
 struct Faded {
@@ -116,7 +102,7 @@ void advance_state(const GlaTask& t, const Span& x, const Backward& b, Products&
   if (t.decay == Decay::vector)
     fade_channels(t, x, c, b.tree, products.asked, [](int64_t) {});
   else
-    fade_tokens(t, x, c), copy_rows(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
+    fade_tokens(t, x, c), copy_state(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
   pack_values(t, x, c, products.asked);
   copy(s, next, b.state_floats(t));
   scale_rows(next, b.width, c.total, t.key_dim, b.width);
@@ -127,7 +113,7 @@ void advance_state(const GlaTask& t, const Span& x, const Backward& b, Products&
 }
 
 // dg_t += the sum of weight [n, kTokens] over the pairs j < t and i >= t + back.
-void add_crossing(const float* weight, int64_t n, int64_t back, float* dg, int64_t stride) {
+void add_crossing_pairs(const float* weight, int64_t n, int64_t back, float* dg, int64_t stride) {
   constexpr int kVectors = kTokens / kLanes;
   float later[kTokens] = {};  // of a key, the sum over the rows from i on
   for (int64_t i = n - 1; i > back; --i) {
@@ -141,7 +127,7 @@ void add_crossing(const float* weight, int64_t n, int64_t back, float* dg, int64
 
 // Decay::scalar: dg, from dq and dk through the states and the gradients of pairs' log decays.
 void add_token_gates(const GlaTask& t, int64_t n, const Backward& b, const float* s, const float* pairs, float* dg) {
-  add_crossing(pairs, n, t.reads_before ? 1 : 0, dg, t.g_stride);
+  add_crossing_pairs(pairs, n, t.reads_before ? 1 : 0, dg, t.g_stride);
   float later = 0, earlier = 0;
   for (int64_t i = 0; i < t.key_dim; ++i) later += b.chunk.total[i] * dot(s + i * b.width, b.ds + i * b.width, b.width);
   for (int64_t i = n - 1; i >= 0; --i) {
@@ -158,7 +144,7 @@ void add_token_gates(const GlaTask& t, int64_t n, const Backward& b, const float
 // Decay::none and Decay::scalar: the rows, a and pair of a chunk.
 void meet_tokens(const GlaTask& t, const Span& x, const Backward& b, Products& products) {
   fade_tokens(t, x, b.chunk);
-  copy_rows(x.q, t.q_stride, x.n, t.key_dim, b.q, b.keys), copy_rows(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
+  copy_state(x.q, t.q_stride, x.n, t.key_dim, b.q, b.keys), copy_state(x.k, t.k_stride, x.n, t.key_dim, b.k, b.keys);
   products.take_left(b.q, b.keys, false, x.n, t.key_dim), products.take_right(b.k, b.keys, false, x.n, t.key_dim);
   products.put(b.chunk.a, kTokens);
   fill(b.pair, kTokens * kTokens, 1);
@@ -182,7 +168,7 @@ void token_gradients(const GlaTask& t, int64_t n, const Backward& b, const float
   products.put(b.dq, b.keys, true);
   products.take_left(b.da, kTokens, true, n, n), products.take_right(b.q, b.keys, true, K, n);
   products.put(b.dk, b.keys, true);
-  add_rows(b.dq, b.keys, n, K, to.dq, t.q_stride), add_rows(b.dk, b.keys, n, K, to.dk, t.k_stride);
+  add_rows({b.dq, b.keys}, n, K, to.dq, t.q_stride), add_rows({b.dk, b.keys}, n, K, to.dk, t.k_stride);
 }
 
 // The four rows of a leaf: their gradients as faded further, brought to those of its q or k; returns the sum over them
@@ -333,7 +319,7 @@ void backward_chunk(const GlaTask& t, const Span& x, const float* dy, int64_t dy
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
   const PairedChunk& c = b.chunk;
   const bool channels = t.decay == Decay::vector;
-  copy_rows(x.v, t.v_stride, n, V, b.v, b.values), copy_rows(dy, dy_stride, n, V, b.dy, b.values);
+  copy_state(x.v, t.v_stride, n, V, b.v, b.values), copy_state(dy, dy_stride, n, V, b.dy, b.values);
   if (n < kTokens) fill(b.da, kTokens * kTokens, 0);
   products.take_left(b.dy, b.values, false, n, V), products.take_right(b.v, b.values, false, n, V);
   products.put(b.da, kTokens);
@@ -351,7 +337,7 @@ void backward_chunk(const GlaTask& t, const Span& x, const float* dy, int64_t dy
   scale_rows(b.dv, b.values, c.after, n, b.values);
   products.take_left(c.a, kTokens, true, n, n), products.take_right(b.dy, b.values, true, V, n);
   products.put(b.dv, b.values, true);
-  add_rows(b.dv, b.values, n, V, to.dv, t.v_stride);
+  add_rows({b.dv, b.values}, n, V, to.dv, t.v_stride);
 
   channels ? channel_gradients(t, x, b, s, to) : token_gradients(t, n, b, s, products, to);
   copy(b.dy, b.read_dy, kTokens * b.values);

@@ -72,7 +72,7 @@ struct Seen {
   }
 };
 
-constexpr float kPowersInE = 1.44269504088896341f, kOfOnePower = 0.693147180559945309f;
+constexpr float kOfOnePower = 0.693147180559945309f;  // ln 2
 
 // What scores of a block are beyond scaled products: nothing; with a bias of distance; or that, and -inf where a query
 // does not see a key.
@@ -103,11 +103,6 @@ struct LaneScores {
     return select(less(key, early), set(kNothing), select(less(key, late), biased, set(kNothing)));
   }
 };
-
-// The pairs of row u of a right factor with kQueries columns, from lane c.
-SENNIT_INLINE float* pairs_at(float* panel, int64_t depth, int64_t u, int64_t c) {
-  return panel + c / kPanelColumns * kPanelColumns * depth + u * kPanelColumns + c % kPanelColumns;
-}
 
 // Calls body.template operator()<look>().
 template <class Body>

@@ -8,7 +8,7 @@ namespace {
 // The processor's tiles. Each instruction is written out, because g++ 12 takes LDTILECFG to read only 8 of its 64 bytes
 // and does not accept template arguments as tile numbers.
 struct ProcessorTiles {
-  // That takes as long as ten products of tiles, so a thread's configuration stays until it gives its tiles back.
+  // Loading one takes as long as some ten products of tiles, so a thread's stays until it gives its tiles back.
   void configure(const TileConfig& config) {
     if (__builtin_memcmp(&config, &kept_, sizeof config) == 0) return;
     kept_ = config;
