@@ -8,6 +8,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+if "/blas/libblas.so" in open("/proc/self/maps").read():
+    sys.exit(print("PyTorch multiplies with the reference BLAS, ten times slower than it can: install libopenblas0-pthread"))
+
 torch.set_num_threads(int(os.environ.get("SENNIT_THREADS", len(os.sched_getaffinity(0)))))
 torch.set_flush_denormal(True)
 prepared = {}

@@ -29,7 +29,8 @@ Peer::Peer(const std::vector<std::string>& command) : name_(command.back()) {
   close(from[1]);
   in_ = fdopen(to[1], "w");
   out_ = fdopen(from[0], "r");
-  if (child_ < 0 || line() != "ready") fail({"peer", "a program that says \"ready\"", "nothing", name_});
+  const std::string said = child_ < 0 ? "" : line();
+  if (said != "ready") fail({"peer", "a program that says \"ready\"", said.empty() ? "nothing" : said, name_});
 }
 
 Peer::~Peer() {

@@ -7,8 +7,8 @@
 
 namespace sennit::bench {
 
-// A program that does the same work with another library. It prints "ready", then answers each line of its input, a
-// case's name, with the seconds that one run took, or with "none" when it does not know the case.
+// A program that does the same work with another library. It prints "ready", or why it cannot be one, then answers each
+// line of its input, a case's name, with the seconds that one run took, or with "none" when it does not know the case.
 class Peer {
  public:
   explicit Peer(const std::vector<std::string>& command);  // throws Error when it does not start
