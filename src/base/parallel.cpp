@@ -8,9 +8,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #include "base/error.h"
 
@@ -22,6 +22,7 @@ namespace sennit {
 namespace {
 
 thread_local bool t_inside = false;
+constexpr int kMostThreads = 1024;
 constexpr int64_t kPiecesEach = 8;  // of a job for each thread: a late one leaves the rest to the others
 
 int available_cpus() {
@@ -34,7 +35,7 @@ int initial_threads() {
   if (!text || !*text) return available_cpus();
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
-  if (*end || n < 1 || n > 1024) fail({"SENNIT_THREADS", "a whole number from 1 to 1024", text, "environment"});
+  if (*end || n < 1 || n > kMostThreads) fail({"SENNIT_THREADS", "a whole number from 1 to 1024", text, "environment"});
   return static_cast<int>(n);
 }
 
@@ -62,11 +63,13 @@ void wait_while(const std::atomic<T>& value, T same) {
 
 struct Job {
   int64_t n;
-  uint32_t pieces;
+  uint32_t pieces, workers;
   detail::RangeBody body;
   void* context;
   std::exception_ptr failure;
   std::mutex failed;
+
+  uint32_t first_of(uint32_t worker) const { return static_cast<uint32_t>(uint64_t{pieces} * worker / workers); }
 
   void run(uint32_t piece) {
     try {
@@ -78,60 +81,71 @@ struct Job {
   }
 };
 
-// Threads that live as long as the process. The pieces of a job are claimed one by one by whoever comes first, the caller
-// among them: on a busy machine a helper that is not given a processor in time is not waited for.
+// Threads that live as long as the process. Each worker, the caller among them, has neighbouring pieces of a job, the same of
+// each job that is cut alike: what one left in its core's caches it finds there. They are claimed one by one, and whoever has
+// done its own goes on with those of others: on a busy machine a helper that is not given a processor in time is not waited for.
 class Pool {
  public:
-  void run(Job& job, int workers) {
+  void run(Job& job) {
     std::lock_guard one_at_a_time(mutex_);
-    while (std::ssize(helpers_) < workers - 1) add_helper();
+    while (helpers_ + 1 < job.workers) add_helper();
     job_ = &job;
     finished_.store(0, std::memory_order_relaxed);
-    claims_.store(++jobs_ << 32 | job.pieces, std::memory_order_release);
-    for (int i = 0; i < workers - 1; ++i) {
-      helpers_[i]->turn.fetch_add(1, std::memory_order_release);
-      helpers_[i]->turn.notify_one();
+    workers_.store(job.workers, std::memory_order_relaxed);
+    ++jobs_;
+    for (uint32_t w = 0; w < job.workers; ++w)
+      seats_[w].claims.store(jobs_ << 32 | (job.first_of(w + 1) - job.first_of(w)), std::memory_order_release);
+    for (uint32_t w = 1; w < job.workers; ++w) {
+      seats_[w].turn.fetch_add(1, std::memory_order_release);
+      seats_[w].turn.notify_one();
     }
-    work();
+    work(0);
     for (uint32_t done = finished_.load(std::memory_order_acquire); done < job.pieces; done = finished_.load(std::memory_order_acquire))
       wait_while(finished_, done);
   }
 
  private:
-  struct Helper {
-    std::atomic<uint32_t> turn{0};
+  struct alignas(64) Seat {
+    std::atomic<uint64_t> claims{0};  // the job's number, and below it how many of the worker's pieces nobody has claimed
+    std::atomic<uint32_t> turn{0};    // changes when there is a job
   };
 
-  // job_ may be read by whoever has claimed a piece and not yet counted it as finished: until then the caller waits.
-  void work() {
+  void work(uint32_t worker) {
     FlushDenormals flush;
     t_inside = true;
-    for (uint64_t claims = claims_.load(std::memory_order_acquire); static_cast<uint32_t>(claims) > 0;) {
-      if (!claims_.compare_exchange_weak(claims, claims - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      const uint32_t pieces = job_->pieces;
-      job_->run(pieces - static_cast<uint32_t>(claims));
-      if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) finished_.notify_one();
-      claims = claims_.load(std::memory_order_acquire);
-    }
+    const uint32_t workers = workers_.load(std::memory_order_relaxed);
+    for (uint32_t i = 0; i < workers; ++i) work_at((worker + i) % workers);
     t_inside = false;
   }
 
+  // job_ may be read by whoever has claimed a piece and not yet counted it as finished: until then the caller waits.
+  void work_at(uint32_t seat) {
+    std::atomic<uint64_t>& claims = seats_[seat].claims;
+    for (uint64_t left = claims.load(std::memory_order_acquire); static_cast<uint32_t>(left) > 0;) {
+      if (!claims.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      const uint32_t pieces = job_->pieces;
+      job_->run(job_->first_of(seat + 1) - static_cast<uint32_t>(left));
+      if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) finished_.notify_one();
+      left = claims.load(std::memory_order_acquire);
+    }
+  }
+
   void add_helper() {
-    helpers_.push_back(std::make_unique<Helper>());
-    std::thread([this, helper = helpers_.back().get()] {
+    std::thread([this, worker = ++helpers_] {
       for (uint32_t turn = 0;;) {
-        wait_while(helper->turn, turn);
-        turn = helper->turn.load(std::memory_order_acquire);
-        work();
+        wait_while(seats_[worker].turn, turn);
+        turn = seats_[worker].turn.load(std::memory_order_acquire);
+        work(worker);
       }
     }).detach();
   }
 
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Helper>> helpers_;
+  std::unique_ptr<Seat[]> seats_ = std::make_unique<Seat[]>(kMostThreads);
+  uint32_t helpers_ = 0;
   Job* job_ = nullptr;
   uint64_t jobs_ = 0;
-  std::atomic<uint64_t> claims_{0};  // the job's number, and below it how many of its pieces nobody has claimed
+  std::atomic<uint32_t> workers_{0};  // of the job
   std::atomic<uint32_t> finished_{0};
 };
 
@@ -155,7 +169,7 @@ Pool& pool() {
 int thread_count() { return threads().load(std::memory_order_relaxed); }
 
 void set_thread_count(int n) {
-  SENNIT_CHECK(n >= 1 && n <= 1024, "{} threads", n);
+  SENNIT_CHECK(n >= 1 && n <= kMostThreads, "{} threads", n);
   threads().store(n);
 }
 
@@ -175,8 +189,14 @@ void detail::parallel_ranges(int64_t n, int64_t grain, RangeBody body, void* con
     body(context, 0, n);
     return;
   }
-  Job job{.n = n, .pieces = static_cast<uint32_t>(std::min(most, kPiecesEach * workers)), .body = body, .context = context, .failure = {}, .failed = {}};
-  pool().run(job, static_cast<int>(workers));
+  Job job{.n = n,
+          .pieces = static_cast<uint32_t>(std::min(most, kPiecesEach * workers)),
+          .workers = static_cast<uint32_t>(workers),
+          .body = body,
+          .context = context,
+          .failure = {},
+          .failed = {}};
+  pool().run(job);
   if (job.failure) std::rethrow_exception(job.failure);
 }
 

@@ -91,6 +91,25 @@ TEST(Parallel, AnErrorComesOutAndTheNextJobRuns) {
   }
 }
 
+// What a core's caches hold of a job's part is met again by the next job that is cut alike.
+TEST(Parallel, EveryThreadBeginsWithItsOwnPartOfEachJob) {
+  const Threads set(2);
+  constexpr int64_t kIndices = 16;
+  for (int round = 0; round < 100; ++round) {
+    std::atomic<int> begun{0};
+    std::atomic<int64_t> first[2] = {-1, -1};  // index of the caller, of its helper
+    const auto caller = std::this_thread::get_id();
+    parallel_for(kIndices, 1, [&](int64_t b, int64_t) {
+      std::atomic<int64_t>& mine = first[std::this_thread::get_id() == caller ? 0 : 1];
+      if (mine >= 0) return;
+      mine = b;
+      for (++begun; begun < 2;) std::this_thread::yield();
+    });
+    ASSERT_EQ(first[0], 0);
+    ASSERT_EQ(first[1], kIndices / 2);
+  }
+}
+
 // A helper that is held up, here by a body that waits for the others, keeps nobody from the rest of the work.
 TEST(Parallel, ALateThreadLeavesItsShareToTheOthers) {
   const Threads set(2);
