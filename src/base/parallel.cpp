@@ -94,7 +94,7 @@ class Pool {
     workers_.store(job.workers, std::memory_order_relaxed);
     ++jobs_;
     for (uint32_t w = 0; w < job.workers; ++w)
-      seats_[w].claims.store(jobs_ << 32 | (job.first_of(w + 1) - job.first_of(w)), std::memory_order_release);
+      seats_[w].claims.store(uint64_t{jobs_} << 32 | (job.first_of(w + 1) - job.first_of(w)), std::memory_order_release);
     for (uint32_t w = 1; w < job.workers; ++w) {
       seats_[w].turn.fetch_add(1, std::memory_order_release);
       seats_[w].turn.notify_one();
@@ -113,15 +113,17 @@ class Pool {
   void work(uint32_t worker) {
     FlushDenormals flush;
     t_inside = true;
+    const auto job = static_cast<uint32_t>(seats_[worker].claims.load(std::memory_order_acquire) >> 32);
     const uint32_t workers = workers_.load(std::memory_order_relaxed);
-    for (uint32_t i = 0; i < workers; ++i) work_at((worker + i) % workers);
+    for (uint32_t i = 0; i < workers; ++i) work_at((worker + i) % workers, job);
     t_inside = false;
   }
 
-  // job_ may be read by whoever has claimed a piece and not yet counted it as finished: until then the caller waits.
-  void work_at(uint32_t seat) {
+  // What is left there of a job, and not of the next, which may have begun. job_ may be read by whoever has claimed a piece and
+  // not yet counted it as finished: until then the caller waits.
+  void work_at(uint32_t seat, uint32_t job) {
     std::atomic<uint64_t>& claims = seats_[seat].claims;
-    for (uint64_t left = claims.load(std::memory_order_acquire); static_cast<uint32_t>(left) > 0;) {
+    for (uint64_t left = claims.load(std::memory_order_acquire); left >> 32 == job && static_cast<uint32_t>(left) > 0;) {
       if (!claims.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
       const uint32_t pieces = job_->pieces;
       job_->run(job_->first_of(seat + 1) - static_cast<uint32_t>(left));
@@ -144,7 +146,7 @@ class Pool {
   std::unique_ptr<Seat[]> seats_ = std::make_unique<Seat[]>(kMostThreads);
   uint32_t helpers_ = 0;
   Job* job_ = nullptr;
-  uint64_t jobs_ = 0;
+  uint32_t jobs_ = 0;
   std::atomic<uint32_t> workers_{0};  // of the job
   std::atomic<uint32_t> finished_{0};
 };
