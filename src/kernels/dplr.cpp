@@ -5,6 +5,8 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
+constexpr int64_t kAskedAhead = 6;  // tokens
+
 // The rows of one token, and its decays [key_dim].
 struct Token {
   const float *q, *k, *v, *a, *b;
@@ -80,55 +82,38 @@ SENNIT_INLINE float* kept_at(const DplrTask& t, int64_t i) {
                                                      : nullptr;
 }
 
-void recurrent(const DplrTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
+// The rows of a token lie far from those of the one before: what the processor does not foresee is asked for.
+SENNIT_INLINE void ask_for(const DplrTask& t, int64_t i, const float* y) {
+  if (i >= t.length) return;
+  for (const float* x : {t.a, t.b, t.g, t.k, t.q}) fetch_row(x + i * t.stride, t.key_dim);
+  fetch_row(t.v + i * t.v_stride, t.value_dim);
+  fetch_row(y, t.value_dim);
+}
+
+void forward(const DplrTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
   const int64_t size = t.key_dim * t.value_dim;
   if (!s0 || t.length == 0) copy(s0, s_end, size);
   const float* from = s0 ? s0 : s_end;
-  for (int64_t i = 0; i < t.length; ++i, from = s_end) {
+  for (int64_t i = 0; i < t.length; ++i, from = s_end, y += y_stride) {
     if (float* kept = kept_at(t, i)) copy(from, kept, size);
-    step(t, i, scratch, from, s_end, y + i * y_stride);
+    ask_for(t, i + kAskedAhead, y + kAskedAhead * y_stride);
+    step(t, i, scratch, from, s_end, y);
   }
-}
-
-void chunked(const DplrTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  Scratch pieces(scratch);
-  const Chunk c(t, pieces);
-  float* s = pieces.take(K * state_stride(V));
-  copy_state(s0, V, K, V, s, state_stride(V));
-  for (int64_t first = 0; first < t.length; first += kChunkTokens, y += kChunkTokens * y_stride) {
-    const int64_t next = first + kChunkTokens;
-    const Tokens x = chunk_at(t, first);
-    Ahead ahead = chunk_ahead(t, next);
-    if (is_token(t, next)) ahead.add({y + kChunkTokens * y_stride, y_stride}, chunk_at(t, next).n, V);
-    if (float* kept = kept_at(t, first)) copy_state(s, state_stride(V), K, V, kept, V);
-    load_keys(t, x, c);
-    faded_products(t, c, x.n);
-    solve(t, x, c, s, ahead);
-    const Product products[] = {{{c.rd + K, 2 * K, 1}, {s, state_stride(V)}, K},
-                                {{c.p + kChunk, 2 * kChunk, 1}, {c.u, V}, 2 * x.n}};
-    multiply(x.n, V, products, {.p = y, .stride = y_stride, .ahead = &ahead});
-    advance_state(t, x.n, c, s, s, ahead);
-  }
-  copy_state(s, state_stride(V), K, V, s_end, V);
 }
 
 int64_t scratch_floats(const DplrTask& t) {
-  Scratch pieces(nullptr);
-  Chunk(t, pieces);
-  pieces.take(t.key_dim * state_stride(t.value_dim));
-  return pieces.needed();
+  return t.key_dim;
 }
 
 constexpr int64_t kReplayed = DplrTask::kKept / kChunkTokens;
 
-// Buffers of the backward pass. What of the tasks' rows lies far apart is read once, for a run of kReplayed chunks.
+// Buffers of the backward pass. The rows of a task lie far apart: those of a run of kReplayed chunks are read once.
 struct Backward {
   Chunk* chunks;       // [kReplayed]
   float* states;       // [kReplayed, K, V] at the start of each chunk, rows state_stride(V) apart, as those of ds
   float* ds;           // [K, V] gradient of the state at the chunk's end
   float *d_o, *du;     // [2 n, V] gradients of o (those of z are of u too) and u
-  float *dot_t, *u_t;  // [V, 2 n] transposes of do and u
+  float *d_o_t, *u_t;  // [V, 2 n] transposes of d_o and u
   float *dr, *dw;      // [2 n, K]; at first through the state, before the decay from the chunk's start and to its end
   float* dg;           // [n, K]
   float* dp;           // [2 n, kChunk]
@@ -139,7 +124,7 @@ struct Backward {
     for (int64_t i = 0; i < kReplayed; ++i) chunks[i] = Chunk(t, pieces);
     states = pieces.take(kReplayed * K * state_stride(V));
     ds = pieces.take(K * state_stride(V));
-    for (float** x : {&d_o, &du, &dot_t, &u_t}) *x = pieces.take(kChunk * V);
+    for (float** x : {&d_o, &du, &d_o_t, &u_t}) *x = pieces.take(kChunk * V);
     for (float** x : {&dr, &dw, &turned}) *x = pieces.take(kChunk * K);
     dg = pieces.take(kChunkTokens * K);
     dp = pieces.take(kChunk * kChunk);
@@ -181,7 +166,7 @@ SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t
   }
 }
 
-// do, and dv
+// d_o, and adds dv.
 void solve_back(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c, const Backward& b, float* dv,
                 Ahead& ahead) {
   const int64_t K = t.key_dim, V = t.value_dim;
@@ -200,6 +185,21 @@ void times_state(const float* x, int64_t rows, const float* s, int64_t K, int64_
   transpose(x, V, rows, V, x_t, rows);
   multiply({K, rows, V}, {s, state_stride(V), 1}, {x_t, rows}, {.p = turned, .stride = rows, .ahead = &ahead});
   transpose(turned, rows, K, rows, to, K);
+}
+
+// to [rows] = the sums of a b over each row of states [rows, dim], four rows at a time.
+void row_dots(const float* a, const float* b, int64_t stride, int64_t rows, int64_t dim, float* to) {
+  copy(nullptr, to, rows);
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    vf s[4] = {zero(), zero(), zero(), zero()};
+    for_lanes(dim, [&](int64_t l, int64_t lanes) {
+      for (int r = 0; r < 4; ++r)
+        s[r] = fma(load_n(a + (i + r) * stride + l, lanes), load_n(b + (i + r) * stride + l, lanes), s[r]);
+    });
+    add_sums(s, to + i);
+  }
+  for (; i < rows; ++i) to[i] = dot(a + i * stride, b + i * stride, dim);
 }
 
 // dg_t gathers every path from a write (or the state) before token t to a read (or the state) behind its decay. Each
@@ -285,7 +285,7 @@ void key_gradients(const DplrTask& t, int64_t n, const Chunk& c, const Backward&
   add_rows({b.dg, K}, n, K, to.g, t.stride);
 }
 
-// The next chunk to be done is that before this one, of which a run that begins is read anew.
+// The next chunk to be done is that before this one, or, when this is the first of its run, the first of the run before.
 SENNIT_INLINE Ahead gradients_ahead(const DplrTask& t, const Tokens& x, Rows dy, const Dplr::Gradients& to) {
   Ahead ahead;
   for (const float* d : {to.q, to.a, to.g, to.b, to.k}) ahead.add({d, t.stride}, x.n, t.key_dim);
@@ -303,9 +303,9 @@ void backward_chunk(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c,
   solve_back(t, x, dy, c, b, to.v, ahead);
   lower_products({b.d_o, V}, {c.u, V}, V, rows, b.dp);
   for (int64_t i = 0; i < rows; i += 2) b.dp[i * kChunk + i] = 0;  // z_i is not read of what is written by it
-  times_state(b.d_o, rows, s, K, V, b.dot_t, b.turned, b.dr, ahead);
+  times_state(b.d_o, rows, s, K, V, b.d_o_t, b.turned, b.dr, ahead);
   times_state(c.u, rows, b.ds, K, V, b.u_t, b.turned, b.dw, ahead);
-  for (int64_t p = 0; p < K; ++p) b.through[p] = dot(s + p * state_stride(V), b.ds + p * state_stride(V), V);
+  row_dots(s, b.ds, state_stride(V), K, V, b.through);
   key_gradients(t, x.n, c, b, to);
   multiply({K, V, rows}, {c.rd, 1, K}, {b.d_o, V},
            {.p = b.ds, .stride = state_stride(V), .start = b.ds, .row_scale = c.total, .ahead = &ahead});
@@ -319,7 +319,8 @@ void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_st
   const Backward b(t, chunks, pieces);
   copy_state(ds_end, V, K, V, b.ds, stride);
   for (int64_t run = (t.length + DplrTask::kKept - 1) / DplrTask::kKept - 1; run >= 0; --run) {
-    const int64_t begin = run * DplrTask::kKept, n = t.length - begin < DplrTask::kKept ? t.length - begin : DplrTask::kKept;
+    const int64_t begin = run * DplrTask::kKept;
+    const int64_t n = t.length - begin < DplrTask::kKept ? t.length - begin : DplrTask::kKept;
     replay(t, begin, n, run > 0 ? kept_at(t, begin) : s0, b);
     for (int64_t i = (n + kChunkTokens - 1) / kChunkTokens - 1; i >= 0; --i) {
       const int64_t first = begin + i * kChunkTokens, at = first * t.stride;
@@ -342,8 +343,7 @@ int64_t backward_scratch_floats(const DplrTask& t) {
 
 const Dplr dplr_table = {.scratch_floats = scratch_floats,
                          .backward_scratch_floats = backward_scratch_floats,
-                         .recurrent = recurrent,
-                         .chunked = chunked,
+                         .forward = forward,
                          .backward = backward};
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -1,10 +1,10 @@
 #pragma once
-// A chunk of a recurrence whose transition is diagonal plus of rank one. A token writes b z^T and k v^T to the state as
-// it has faded; before, a reads z of the state, and after, scale q reads y. So a chunk is 2 n reads r = a_1, scale q_1,
-// a_2, ... of o = z_1, y_1, z_2, ... and 2 n writes w = b_1, k_1, b_2, ... of u = z_1, v_1, z_2, ...:
+// A chunk of a recurrence whose transition is diagonal plus of rank one. Of a token, a reads z of the state; the state
+// fades, and b z^T and k v^T are written to it; then scale q reads y. So a chunk of n tokens is 2 n reads r = a_1,
+// scale q_1, a_2, ... of o = z_1, y_1, z_2, ... and 2 n writes w = b_1, k_1, b_2, ... of u = z_1, v_1, z_2, ...:
 //   o = rd S_0 + p u,   S_n = total S_0 + wd^T u
-// where p are the inner products of reads with the writes before them, as these have faded until then. Every other row
-// of u is one of o: a unit lower triangular system (the UT form; Yang et al., arXiv:2406.06484, section 3.2).
+// where p are the products of reads with the writes before them, as these have faded until then. Every other row of u
+// is one of o: a unit lower triangular system (the UT form; Yang et al., arXiv:2406.06484, section 3.2).
 // Use only from src/kernels/dplr.cpp.
 #include <cstdint>
 
@@ -22,7 +22,7 @@ struct Chunk {
   float *rd, *wd;  // [2 n, K] reads faded since the chunk's start, writes faded until its end
   float* e;        // [n, K] exp(g)
   float* total;    // [K] exp(g_1 + ... + g_n)
-  float* p;        // [2 n, kChunk] p_ic for the writes c of tokens before (if i is a read by q, also of the same) token
+  float* p;        // [2 n, kChunk]
   float* u;        // [2 n, V]
   Chunk() = default;
   SENNIT_INLINE Chunk(const DplrTask& t, Scratch& pieces) {
@@ -47,7 +47,7 @@ SENNIT_INLINE Ahead chunk_ahead(const DplrTask& t, int64_t first) {
   return ahead;
 }
 
-// From a task's row of keys to the next, and where a column of vectors of the chunk is in them.
+// A column of vectors of a chunk's rows of keys, `stride` apart in the task, from `from`.
 struct KeyColumn {
   int64_t n, stride, from, K, l, lanes;
   SENNIT_INLINE KeyColumn(const DplrTask& t, const Tokens& x, int64_t column, int64_t columns)
@@ -102,8 +102,8 @@ void gather_odd(Rows from, int64_t n, int64_t dim, float* to) {
   });
 }
 
-// products [n, 4] += those of the writes of token j, as they have faded until then, with the reads of the tokens from
-// it; over P vectors of channels, from l.
+// products [n, 4] += those of the tokens' reads, by a and by q, with token j's writes, of b and of k, as these have faded
+// until then; over P vectors of channels, from l.
 template <int P>
 SENNIT_INLINE void add_faded_products(const Chunk& c, int64_t K, int64_t n, int64_t j, int64_t l, int64_t lanes,
                                       float* products) {
@@ -141,7 +141,8 @@ void faded_products(const DplrTask& t, const Chunk& c, int64_t n) {
       add_faded_products<decltype(vectors)::count>(c, t.key_dim, n, j, l, lanes, products);
     });
     for (int64_t i = j; i < n; ++i)
-      for (int64_t from = 0; from < 4; ++from) c.p[(2 * i + from / 2) * kChunk + 2 * j + from % 2] = products[4 * i + from];
+      for (int64_t r = 0; r < 2; ++r)
+        for (int64_t w = 0; w < 2; ++w) c.p[(2 * i + r) * kChunk + 2 * j + w] = products[4 * i + 2 * r + w];
   }
 }
 

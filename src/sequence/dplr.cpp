@@ -44,11 +44,10 @@ Var dplr(const DplrInputs& in, const Batch& batch, const RecurrenceOptions& opti
   if (recording()) kept = Tensor(core.kept_shape()), core.kept = kept.data();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(9));
-  const kernels::Dplr& kernel = kernels::dplr();
-  Tensor y = run_heads(core, carry, kernel.scratch_floats, [&](const auto& task) { return core.stepwise(task.length) ? kernel.recurrent : kernel.chunked; });
+  Tensor y = run_heads(core, carry, kernels::dplr().scratch_floats, [](const auto&) { return kernels::dplr().forward; });
   return carry.record(batch, std::move(y), {in.q, in.k, in.v, in.a, in.b, in.g}, [core, kept](const Tensor& dy, Gradients& into, Carry& carried) {
     Tensor *d[] = {&into.sum(0), &into.sum(1), &into.sum(3), &into.sum(4), &into.sum(5)}, &dv = into.sum(2);
-    count_flops(core.state_flops(40));
+    count_flops(core.state_flops(22));
     run_heads_backward(core, carried, dy, kernels::dplr().backward_scratch_floats, [&](int64_t, int64_t, const auto& task, const HeadGradients& h, float* scratch) {
       kernels::dplr().backward(task, h.s0, h.dy, h.dy_stride, h.ds_end,
                                {.q = d[0]->data() + h.key_at, .k = d[1]->data() + h.key_at, .v = dv.data() + h.value_at,

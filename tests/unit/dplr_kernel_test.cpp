@@ -175,9 +175,10 @@ struct Sample {
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
   for (auto [key_dim, value_dim] :
-       {std::pair<int64_t, int64_t>{1, 3}, {3, 1}, {3, 65}, {17, 8}, {16, 16}, {31, 33}, {64, 64}, {129, 66}})
+       {std::pair<int64_t, int64_t>{1, 3}, {3, 1}, {3, 65}, {17, 8}, {16, 16}, {31, 33}, {64, 64}})
     for (int64_t length : {0, 1, 2, 7, 8, 9, 15, 16, 17, 35, 63, 64, 65}) all.push_back({length, key_dim, value_dim});
   for (int64_t length : {127, 128, 129, 200}) all.push_back({length, 24, 40});
+  all.push_back({21, 129, 66});
   return all;
 }
 
@@ -204,16 +205,16 @@ double magnitude(const Doubles& x) {
 struct Got {
   Fenced y, s;
 };
-Got run(kernels::Dplr::Forward form, Sample& s) {
+Got run(Sample& s) {
   Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN);
   Got got{Fenced(s.shape.length * s.shape.value_dim, NAN), s.s0};
   s.kept = Fenced(s.kept.size(), NAN);
-  form(s.keeping(), got.s.data(), got.s.data(), got.y.data(), s.shape.value_dim, scratch.data());
+  kernels::dplr().forward(s.keeping(), got.s.data(), got.s.data(), got.y.data(), s.shape.value_dim, scratch.data());
   EXPECT_TRUE(got.y.intact() && got.s.intact() && scratch.intact() && s.kept.intact());
   return got;
 }
 
-TEST(DplrKernel, BothFormsAgreeWithDouble) {
+TEST(DplrKernel, AgreesWithDouble) {
   for_each_level([](IsaLevel) {
     Rng rng(1);
     for (const Shape& p : shapes())
@@ -224,11 +225,9 @@ TEST(DplrKernel, BothFormsAgreeWithDouble) {
         // Outputs are sums of about key_dim terms of the size of q and of the largest state so far.
         const double s_size = 1 + magnitude(want.s) + magnitude(s.s0.doubles()) + magnitude(want.y);
         const double y_size = kScale * s_size * (3 + std::sqrt(static_cast<double>(p.key_dim)));
-        for (auto form : {kernels::dplr().recurrent, kernels::dplr().chunked}) {
-          const Got got = run(form, s);
-          ASSERT_LE(distance(got.s, want.s), 1e-6 * s_size);
-          ASSERT_LE(distance(got.y, want.y), 1e-6 * y_size);
-        }
+        const Got got = run(s);
+        ASSERT_LE(distance(got.s, want.s), 1e-6 * s_size);
+        ASSERT_LE(distance(got.y, want.y), 1e-6 * y_size);
       }
   });
 }
@@ -241,70 +240,46 @@ TEST(DplrKernel, WrongFormsAreTold) {
       Sample s(rng, p, kind);
       for (Wrong wrong : kWrongForms) {
         const Outputs other = naive(p, s.doubles(), wrong);
-        for (auto form : {kernels::dplr().recurrent, kernels::dplr().chunked})
-          ASSERT_GE(distance(run(form, s).y, other.y), 1e-2 * magnitude(other.y)) << static_cast<int>(wrong);
+        ASSERT_GE(distance(run(s).y, other.y), 1e-2 * magnitude(other.y)) << static_cast<int>(wrong);
       }
     }
   });
 }
 
-// Both keep the states that a form which begins there goes on from.
 TEST(DplrKernel, KeptStatesAreThoseBeforeTheirTokens) {
   for_each_level([](IsaLevel) {
     Rng rng(8);
     const Shape p{2 * kernels::DplrTask::kKept + 1, 9, 20};
     Sample s(rng, p, Gates::mild);
-    for (auto form : {kernels::dplr().recurrent, kernels::dplr().chunked}) {
-      run(form, s);
-      for (int64_t i = 0; i < 2; ++i) {
-        const Outputs want = naive({(i + 1) * kernels::DplrTask::kKept, p.key_dim, p.value_dim}, s.doubles());
-        Fenced state(s.s0.size());
-        std::copy_n(s.kept.data() + i * state.size(), state.size(), state.data());
-        ASSERT_LE(distance(state, want.s), 1e-5 * magnitude(want.s)) << i;
-      }
+    const Got got = run(s);
+    for (int64_t i = 0; i < 2; ++i) {
+      const Outputs want = naive({(i + 1) * kernels::DplrTask::kKept, p.key_dim, p.value_dim}, s.doubles());
+      Fenced state(s.s0.size());
+      std::copy_n(s.kept.data() + i * state.size(), state.size(), state.data());
+      ASSERT_LE(distance(state, want.s), 1e-5 * magnitude(want.s)) << i;
     }
+    Fenced plain(got.y.size(), NAN), end(s.s0.size()), scratch(kernels::dplr().scratch_floats(s.task()), NAN);
+    kernels::dplr().forward(s.task(), s.s0.data(), end.data(), plain.data(), p.value_dim, scratch.data());
+    for (int64_t i = 0; i < plain.size(); ++i) ASSERT_EQ(plain[i], got.y[i]);  // with nothing kept
   });
 }
 
-TEST(DplrKernel, AnySplitGivesTheSameBitsTokenByToken) {
+TEST(DplrKernel, AnySplitGivesTheSameBits) {
   for_each_level([](IsaLevel) {
     Rng rng(2);
     const Shape p{50, 24, 40};
     const Sample s(rng, p, Gates::mixed);
     Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN), whole(p.length * p.value_dim), y(whole.size()),
         end(s.s0.size()), state(s.s0.size());
-    kernels::dplr().recurrent(s.task(), nullptr, end.data(), whole.data(), p.value_dim, scratch.data());
+    kernels::dplr().forward(s.task(), nullptr, end.data(), whole.data(), p.value_dim, scratch.data());
     for (int64_t begin = 0; begin < p.length;) {
       const int64_t length = std::min(p.length - begin, rng.below(20));
-      kernels::dplr().recurrent(s.task(begin, length), state.data(), state.data(), y.data() + begin * p.value_dim,
+      kernels::dplr().forward(s.task(begin, length), state.data(), state.data(), y.data() + begin * p.value_dim,
                                 p.value_dim, scratch.data());
       begin += length;
     }
     for (int64_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], whole[i]);
     for (int64_t i = 0; i < end.size(); ++i) ASSERT_EQ(end[i], state[i]);
-  });
-}
-
-TEST(DplrKernel, SplitsWithCarriedStateGiveTheWhole) {
-  for_each_level([](IsaLevel) {
-    Rng rng(9);
-    for (Gates kind : kGates)
-      for (int round = 0; round < 6; ++round) {
-        const Shape p{100, 24, 40};
-        const Sample s(rng, p, kind);
-        Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN), whole(p.length * p.value_dim), y(whole.size());
-        Fenced state = s.s0, end(state.size(), NAN);
-        kernels::dplr().chunked(s.task(), s.s0.data(), end.data(), whole.data(), p.value_dim, scratch.data());
-        for (int64_t begin = 0; begin < p.length;) {
-          const int64_t length = std::min(p.length - begin, rng.below(40));
-          const auto form = rng.below(2) ? kernels::dplr().recurrent : kernels::dplr().chunked;
-          form(s.task(begin, length), state.data(), state.data(), y.data() + begin * p.value_dim, p.value_dim,
-               scratch.data());
-          begin += length;
-        }
-        ASSERT_LE(distance(y, whole.doubles()), 4e-6 * magnitude(whole.doubles())) << describe(p, kind);
-        ASSERT_LE(distance(state, end.doubles()), 4e-6 * magnitude(end.doubles())) << describe(p, kind);
-      }
   });
 }
 
@@ -314,13 +289,11 @@ TEST(DplrKernel, AbsentStatesAreZeros) {
     const Shape p{21, 16, 20};
     const Sample s(rng, p, Gates::mild);
     Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN), a(p.length * p.value_dim), b(a.size());
-    for (auto form : {kernels::dplr().recurrent, kernels::dplr().chunked}) {
-      Fenced state(s.s0.size()), end(state.size(), NAN);
-      form(s.task(), state.data(), state.data(), a.data(), p.value_dim, scratch.data());
-      form(s.task(), nullptr, end.data(), b.data(), p.value_dim, scratch.data());
-      for (int64_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], b[i]);
-      for (int64_t i = 0; i < end.size(); ++i) ASSERT_EQ(end[i], state[i]);
-    }
+    Fenced state(s.s0.size()), end(state.size(), NAN);
+    kernels::dplr().forward(s.task(), state.data(), state.data(), a.data(), p.value_dim, scratch.data());
+    kernels::dplr().forward(s.task(), nullptr, end.data(), b.data(), p.value_dim, scratch.data());
+    for (int64_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], b[i]);
+    for (int64_t i = 0; i < end.size(); ++i) ASSERT_EQ(end[i], state[i]);
   });
 }
 
@@ -373,7 +346,7 @@ TEST(DplrKernel, GradientsAgreeWithDouble) {
         SCOPED_TRACE(describe(p, kind));
         const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), ds = Fenced::normal(rng, s.s0.size());
         const Inputs want = naive_gradients(p, s.doubles(), dy.doubles(), ds.doubles());
-        run(rng.below(2) ? kernels::dplr().recurrent : kernels::dplr().chunked, s);
+        run(s);
         const std::vector<Fenced> d = gradients(s, s.keeping(), dy, ds.data());
         // With one key channel what goes through many tokens is a small difference of larger numbers.
         const double extra = p.key_dim == 1 ? 1 : 0;
@@ -389,6 +362,7 @@ TEST(DplrKernel, WrongGradientsAreTold) {
     const Shape p{19, 16, 20};
     Sample s(rng, p, Gates::mild);
     const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), ds = Fenced::normal(rng, s.s0.size());
+    run(s);
     const std::vector<Fenced> d = gradients(s, s.keeping(), dy, ds.data());
     const auto told = [&](Wrong wrong, size_t part) {
       const Inputs other = naive_gradients(p, s.doubles(), dy.doubles(), ds.doubles(), wrong);
@@ -409,7 +383,7 @@ TEST(DplrKernel, GradientsAreOfTheKeptStates) {
   const Shape p{kernels::DplrTask::kKept + 3, 8, 12};
   Sample s(rng, p, Gates::open);
   const Fenced dy = Fenced::normal(rng, p.length * p.value_dim);
-  run(kernels::dplr().chunked, s);
+  run(s);
   const std::vector<Fenced> right = gradients(s, s.keeping(), dy, nullptr);
   for (float& x : s.kept) x += 1;
   EXPECT_GE(distance(gradients(s, s.keeping(), dy, nullptr)[5], right[5].doubles()), 1e-2 * magnitude(right[5].doubles()));
@@ -421,6 +395,7 @@ TEST(DplrKernel, GradientsAdd) {
     const Shape p{19, 9, 12};
     Sample s(rng, p, Gates::mild);
     const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), zeros(s.s0.size());
+    run(s);
     const std::vector<Fenced> once = gradients(s, s.keeping(), dy, nullptr), more = gradients(s, s.keeping(), dy, zeros.data(), 2);
     for (size_t which = 0; which < once.size(); ++which)
       for (int64_t i = 0; i < once[which].size(); ++i)
