@@ -116,7 +116,7 @@ struct Backward {
   float *d_o_t, *u_t;  // [V, 2 n] transposes of d_o and u
   float *dr, *dw;      // [2 n, K]; at first through the state, before the decay from the chunk's start and to its end
   float* dg;           // [n, K]
-  float* dp;           // [2 n, kChunk]
+  float* dp;           // [2 n, kChunk]; where p is 0, of no account
   float* through;      // [K] sums of the states' product at the chunk's start and end
   float* turned;       // [K, 2 n]
   SENNIT_INLINE Backward(const DplrTask& t, Chunk* run, Scratch& pieces) : chunks(run) {
@@ -205,8 +205,8 @@ void row_dots(const float* a, const float* b, int64_t stride, int64_t rows, int6
 // dg_t gathers every path from a write (or the state) before token t to a read (or the state) behind its decay. Each
 // path is a sum of its own, so that nothing cancels: after a violent gate the little that passes keeps its precision.
 
-// Of the lanes of key channels from l: the paths through the state, from the chunk's start to its end, from its start to
-// a read, from a write to its end.
+// Of the lanes of key channels from l: the paths through the state, from the chunk's start to its end, from its start
+// to a read, from a write to its end.
 SENNIT_INLINE void state_paths(const Chunk& c, const Backward& b, int64_t K, int64_t n, int64_t l, int64_t lanes,
                                vf (&dg)[kChunkTokens]) {
   const auto product = [&](const float* x, const float* y, int64_t row, vf sum) {
@@ -285,7 +285,7 @@ void key_gradients(const DplrTask& t, int64_t n, const Chunk& c, const Backward&
   add_rows({b.dg, K}, n, K, to.g, t.stride);
 }
 
-// The next chunk to be done is that before this one, or, when this is the first of its run, the first of the run before.
+// The next chunk to be done is that before this one, but after the first of a run the first of the run before.
 SENNIT_INLINE Ahead gradients_ahead(const DplrTask& t, const Tokens& x, Rows dy, const Dplr::Gradients& to) {
   Ahead ahead;
   for (const float* d : {to.q, to.a, to.g, to.b, to.k}) ahead.add({d, t.stride}, x.n, t.key_dim);
@@ -302,7 +302,6 @@ void backward_chunk(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c,
   Ahead ahead = gradients_ahead(t, x, dy, to);
   solve_back(t, x, dy, c, b, to.v, ahead);
   lower_products({b.d_o, V}, {c.u, V}, V, rows, b.dp);
-  for (int64_t i = 0; i < rows; i += 2) b.dp[i * kChunk + i] = 0;  // z_i is not read of what is written by it
   times_state(b.d_o, rows, s, K, V, b.d_o_t, b.turned, b.dr, ahead);
   times_state(c.u, rows, b.ds, K, V, b.u_t, b.turned, b.dw, ahead);
   row_dots(s, b.ds, state_stride(V), K, V, b.through);
@@ -325,8 +324,12 @@ void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_st
     for (int64_t i = (n + kChunkTokens - 1) / kChunkTokens - 1; i >= 0; --i) {
       const int64_t first = begin + i * kChunkTokens, at = first * t.stride;
       backward_chunk(t, chunk_at(t, first), {dy, dy_stride}, chunks[i], b, b.states + i * K * stride,
-                     {.q = into.q + at, .k = into.k + at, .v = into.v + first * t.v_stride, .a = into.a + at,
-                      .b = into.b + at, .g = into.g + at});
+                     {.q = into.q + at,
+                      .k = into.k + at,
+                      .v = into.v + first * t.v_stride,
+                      .a = into.a + at,
+                      .b = into.b + at,
+                      .g = into.g + at});
     }
   }
   if (ds0) add_rows({b.ds, stride}, K, V, ds0, V);

@@ -16,8 +16,8 @@ struct DplrTask {
   int64_t length, key_dim, value_dim;
   float scale;
   const float* next = nullptr;  // a state as large that the next task begins with: the forward pass fetches it
-  // The states before tokens kKept, 2 kKept, ..., that the forward pass leaves for the backward pass, which goes through
-  // the tokens anew from there; nullptr when none follows.
+  // The states before tokens kKept, 2 kKept, ..., that the forward pass leaves for the backward pass, which goes
+  // through the tokens anew from there; nullptr when none follows.
   float* kept = nullptr;
 
   static constexpr int64_t kKept = 64;

@@ -60,7 +60,8 @@ SENNIT_INLINE void load_reads(const DplrTask& t, Chunk c, const KeyColumn x) {
   float *r = c.r + x.l, *rd = c.rd + x.l, *e = c.e + x.l;
   const vf scale = set(t.scale);
   vf before = set(1);
-  for (int64_t i = 0; i < x.n; ++i, a += x.stride, q += x.stride, g += x.stride, r += 2 * x.K, rd += 2 * x.K, e += x.K) {
+  for (int64_t i = 0; i < x.n;
+       ++i, a += x.stride, q += x.stride, g += x.stride, r += 2 * x.K, rd += 2 * x.K, e += x.K) {
     const vf of_z = load_n(a, x.lanes), of_y = scale * load_n(q, x.lanes), decay = exp_decay(load_n(g, x.lanes));
     store_n(r, of_z, x.lanes);
     store_n(r + x.K, of_y, x.lanes);
@@ -102,8 +103,8 @@ void gather_odd(Rows from, int64_t n, int64_t dim, float* to) {
   });
 }
 
-// products [n, 4] += those of the tokens' reads, by a and by q, with token j's writes, of b and of k, as these have faded
-// until then; over P vectors of channels, from l.
+// products [n, 4] += those of the tokens' reads, by a and by q, with token j's writes, of b and of k, as these have
+// faded until then; over P vectors of channels, from l.
 template <int P>
 SENNIT_INLINE void add_faded_products(const Chunk& c, int64_t K, int64_t n, int64_t j, int64_t l, int64_t lanes,
                                       float* products) {
@@ -172,9 +173,8 @@ void solve(const DplrTask& t, const Tokens& x, const Chunk& c, const float* s, A
   const int64_t K = t.key_dim, V = t.value_dim;
   gather_odd({t.v + x.first * t.v_stride, t.v_stride}, x.n, V, c.u);
   multiply({x.n, V, K}, {c.rd, 2 * K, 1}, {s, state_stride(V)}, {.p = c.u, .stride = 2 * V, .ahead = &ahead});
-  for_columns(V, [&](auto vectors, int64_t l, int64_t lanes) {
-    solve_columns<decltype(vectors)::count>(c, x.n, V, l, lanes);
-  });
+  for_columns(
+      V, [&](auto vectors, int64_t l, int64_t lanes) { solve_columns<decltype(vectors)::count>(c, x.n, V, l, lanes); });
 }
 
 void advance_state(const DplrTask& t, int64_t n, const Chunk& c, const float* from, float* to, Ahead& ahead) {

@@ -25,7 +25,8 @@ struct Outputs {
 
 // How a wrong form goes wrong; each must be told from the right one.
 enum class Wrong { none, late_read, early_output, faded_writes, no_system, lost_state, late_gate };
-const Wrong kWrongForms[] = {Wrong::late_read, Wrong::early_output, Wrong::faded_writes, Wrong::no_system, Wrong::lost_state};
+const Wrong kWrongForms[] = {Wrong::late_read, Wrong::early_output, Wrong::faded_writes, Wrong::no_system,
+                             Wrong::lost_state};
 constexpr int64_t kBorder = 8;  // a chunk
 
 // The definition as it stands, one token of one value channel: s [key_dim, value_dim] at column j; `start` is the state
@@ -275,7 +276,7 @@ TEST(DplrKernel, AnySplitGivesTheSameBits) {
     for (int64_t begin = 0; begin < p.length;) {
       const int64_t length = std::min(p.length - begin, rng.below(20));
       kernels::dplr().forward(s.task(begin, length), state.data(), state.data(), y.data() + begin * p.value_dim,
-                                p.value_dim, scratch.data());
+                              p.value_dim, scratch.data());
       begin += length;
     }
     for (int64_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], whole[i]);
@@ -297,8 +298,8 @@ TEST(DplrKernel, AbsentStatesAreZeros) {
   });
 }
 
-const std::pair<const char*, Doubles Inputs::*> kParts[] = {{"q", &Inputs::q}, {"k", &Inputs::k}, {"v", &Inputs::v},
-                                                            {"a", &Inputs::a}, {"b", &Inputs::b}, {"g", &Inputs::g},
+const std::pair<const char*, Doubles Inputs::*> kParts[] = {{"q", &Inputs::q},  {"k", &Inputs::k}, {"v", &Inputs::v},
+                                                            {"a", &Inputs::a},  {"b", &Inputs::b}, {"g", &Inputs::g},
                                                             {"s0", &Inputs::s0}};
 
 // In the order of kParts, added to `before`.
@@ -351,7 +352,8 @@ TEST(DplrKernel, GradientsAgreeWithDouble) {
         // With one key channel what goes through many tokens is a small difference of larger numbers.
         const double extra = p.key_dim == 1 ? 1 : 0;
         for (size_t i = 0; i < d.size(); ++i)
-          ASSERT_LE(distance(d[i], want.*kParts[i].second), 5e-6 * (magnitude(want.*kParts[i].second) + extra)) << kParts[i].first;
+          ASSERT_LE(distance(d[i], want.*kParts[i].second), 5e-6 * (magnitude(want.*kParts[i].second) + extra))
+              << kParts[i].first;
       }
   });
 }
@@ -386,7 +388,8 @@ TEST(DplrKernel, GradientsAreOfTheKeptStates) {
   run(s);
   const std::vector<Fenced> right = gradients(s, s.keeping(), dy, nullptr);
   for (float& x : s.kept) x += 1;
-  EXPECT_GE(distance(gradients(s, s.keeping(), dy, nullptr)[5], right[5].doubles()), 1e-2 * magnitude(right[5].doubles()));
+  EXPECT_GE(distance(gradients(s, s.keeping(), dy, nullptr)[5], right[5].doubles()),
+            1e-2 * magnitude(right[5].doubles()));
 }
 
 TEST(DplrKernel, GradientsAdd) {
@@ -396,7 +399,8 @@ TEST(DplrKernel, GradientsAdd) {
     Sample s(rng, p, Gates::mild);
     const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), zeros(s.s0.size());
     run(s);
-    const std::vector<Fenced> once = gradients(s, s.keeping(), dy, nullptr), more = gradients(s, s.keeping(), dy, zeros.data(), 2);
+    const std::vector<Fenced> once = gradients(s, s.keeping(), dy, nullptr),
+                              more = gradients(s, s.keeping(), dy, zeros.data(), 2);
     for (size_t which = 0; which < once.size(); ++which)
       for (int64_t i = 0; i < once[which].size(); ++i)
         ASSERT_NEAR(more[which][i], 2 + once[which][i], 3e-6 * (1 + std::abs(once[which][i]))) << which;
