@@ -8,10 +8,12 @@
 #include "nn/naive.h"
 #include "sequence/recurrences.h"
 
-// The cores of recurrent mixers at shapes for which other engines' figures are known: one sequence of 512 tokens, or token by
-// token.
+// The cores of recurrent mixers at shapes for which other engines' figures are known: one sequence of 512 tokens, or of the n named,
+// or token by token.
 namespace sennit::bench {
 namespace {
+
+constexpr int64_t kScanned = 512;
 
 struct Core {
   std::string name;
@@ -22,9 +24,8 @@ struct Core {
   // Rows of y of one head in double, from a state of zeros.
   std::function<naive::Matrix(const std::vector<Var>&, int64_t head, int64_t rows)> naive;
   bool paired = false;  // by products of bf16 pairs
+  int64_t tokens = kScanned;
 };
-
-constexpr int64_t kScanned = 512;
 
 // y_t = S_t^T q_t with S_t = f(S_{t-1}, t): update(S, t) for one head.
 naive::Matrix scan(const Var& q, int64_t head, int64_t key_dim, int64_t value_dim, int64_t rows,
@@ -43,9 +44,9 @@ Var leaf(int64_t rows, int64_t columns, const char* name, double from = -0.5, do
 }
 
 // Queries or keys of length 1.
-Var keys(int64_t heads, int64_t dim, const char* name) {
-  Tensor k = random_rows(kScanned, heads * dim, name, -1, 1);
-  for (int64_t i = 0; i < kScanned * heads; ++i) {
+Var keys(int64_t heads, int64_t dim, const char* name, int64_t tokens = kScanned) {
+  Tensor k = random_rows(tokens, heads * dim, name, -1, 1);
+  for (int64_t i = 0; i < tokens * heads; ++i) {
     double squares = 0;
     for (int64_t p = 0; p < dim; ++p) squares += double{k.data()[i * dim + p]} * k.data()[i * dim + p];
     for (int64_t p = 0; p < dim; ++p) k.data()[i * dim + p] /= static_cast<float>(std::sqrt(squares));
@@ -116,15 +117,15 @@ Core mamba_core(int64_t channels, int64_t states) {
 }
 
 // RWKV-7: diagonal decays plus a rank-one part a b^T, as short as its keys.
-Core dplr_core(int64_t heads, int64_t dim) {
-  return {.name = fmt::format("rwkv7 {}x{}x{}", heads, dim, dim),
+Core dplr_core(int64_t heads, int64_t dim, int64_t tokens = kScanned) {
+  return {.name = fmt::format("rwkv7 {}x{}x{}{}", heads, dim, dim, tokens == kScanned ? "" : fmt::format(" n={}", tokens)),
           .heads = heads, .key_dim = dim, .value_dim = dim, .flops = 9,
           .run = [heads](const std::vector<Var>& in, const Batch& b) {
             return dplr({.q = in[0], .k = in[1], .v = in[2], .a = in[3], .b = in[4], .g = in[5]}, b, {.heads = heads});
           },
           .inputs = [=] {
-            return std::vector<Var>{keys(heads, dim, "q"), keys(heads, dim, "k"), leaf(kScanned, heads * dim, "v"), keys(heads, dim, "a"),
-                                    leaf(kScanned, heads * dim, "b", -0.05, 0.05), leaf(kScanned, heads * dim, "g", -0.6, 0)};
+            return std::vector<Var>{keys(heads, dim, "q", tokens), keys(heads, dim, "k", tokens), leaf(tokens, heads * dim, "v"), keys(heads, dim, "a", tokens),
+                                    leaf(tokens, heads * dim, "b", -0.05, 0.05), leaf(tokens, heads * dim, "g", -0.6, 0)};
           },
           .naive = [=](const std::vector<Var>& in, int64_t head, int64_t rows) {
             return scan(in[0], head, dim, dim, rows, [&](naive::Matrix& s, int64_t t) {
@@ -136,7 +137,8 @@ Core dplr_core(int64_t heads, int64_t dim) {
                             at(in[1], t, head * dim + p) * at(in[2], t, head * dim + j);
               }
             });
-          }};
+          },
+          .tokens = tokens};
 }
 
 enum class Pass { forward, backward, steps, decode };
@@ -150,10 +152,10 @@ std::vector<Var> token(const std::vector<Var>& inputs, int64_t t) {
 
 // Of the first and the last head, by the path that is timed.
 double core_error(const Core& core, const std::vector<Var>& inputs, bool by_steps) {
-  const int64_t rows = by_steps ? 64 : kScanned;
+  const int64_t rows = by_steps ? 64 : core.tokens;
   const Context context;
   SequenceState state;
-  const Segment whole[] = {{0, kScanned, 0, nullptr}};
+  const Segment whole[] = {{0, core.tokens, 0, nullptr}};
   std::vector<Var> y;
   for (int64_t t = 0; by_steps && t < rows; ++t) {
     const Segment step[] = {{0, 1, t, &state}};
@@ -179,7 +181,7 @@ int64_t decoded_layers(const Core& core) { return (kDecodedBytes + state_bytes(c
 void run_whole(const Core& core, const std::vector<Var>& inputs, bool with_backward) {
   const Recording on(with_backward);
   const Context context;
-  const Segment whole[] = {{0, kScanned, 0, nullptr}};
+  const Segment whole[] = {{0, core.tokens, 0, nullptr}};
   for (Var x : inputs) x.clear_grad();
   const Var y = core.run(inputs, {whole, &context});
   if (with_backward) backward(y, y.value());
@@ -206,7 +208,7 @@ Work work(const Core& core, Pass kind) {
 
 Case core_case(const Core& core, Pass kind) {
   const double elements = static_cast<double>(core.heads * core.key_dim * core.value_dim),
-               layers = static_cast<double>(decoded_layers(core)), tokens = kind == Pass::decode ? layers : static_cast<double>(kScanned);
+               layers = static_cast<double>(decoded_layers(core)), tokens = kind == Pass::decode ? layers : static_cast<double>(core.tokens);
   constexpr std::string_view kNames[] = {"forward", "forward+backward", "steps", "decode"};
   return {.name = fmt::format("{} {}{}", core.name, kNames[static_cast<int>(kind)], core.paired ? " bf16" : ""),
           .flops = core.flops * elements * tokens * (kind == Pass::backward ? 3 : 1),
@@ -221,9 +223,9 @@ Case core_case(const Core& core, Pass kind) {
 
 void add_recurrences(std::vector<Case>& cases) {
   for (const Core& core : {gla_core(32, 64, 64, true), gla_core(48, 128, 64, false), gla_core(32, 64, 64, true, true), gla_core(48, 128, 64, false, true),
-                           delta_core(16, 64), delta_core(32, 128), dplr_core(32, 64), mamba_core(4096, 16)})
+                           delta_core(16, 64), delta_core(32, 128), dplr_core(32, 64), dplr_core(32, 64, 2048), mamba_core(4096, 16)})
     for (const Pass kind : {Pass::forward, Pass::backward, Pass::steps, Pass::decode})
-      if (!core.paired || kind == Pass::forward || kind == Pass::backward) cases.push_back(core_case(core, kind));
+      if ((!core.paired && core.tokens == kScanned) || kind == Pass::forward || kind == Pass::backward) cases.push_back(core_case(core, kind));
 }
 
 }  // namespace sennit::bench

@@ -16,12 +16,13 @@ struct Vectors {
   static constexpr int count = J;
 };
 
-// Calls body(Vectors<J>, l, lanes) for runs of columns that cover [0, n), J vectors from column l; the last vector has
-// `lanes` lanes (all, if J > 1).
-template <class Body>
+// Calls body(Vectors<J>, l, lanes) for runs of columns that cover [0, n), J <= Most vectors from column l; the last
+// vector has `lanes` lanes (all, if J > 1).
+template <int Most = 8, class Body>
 SENNIT_INLINE void for_columns(int64_t n, Body&& body) {
   int64_t l = 0;
-  for (; l + 8 * kLanes <= n; l += 8 * kLanes) body(Vectors<8>{}, l, int64_t{kLanes});
+  if constexpr (Most == 8)
+    for (; l + 8 * kLanes <= n; l += 8 * kLanes) body(Vectors<8>{}, l, int64_t{kLanes});
   for (; l + 4 * kLanes <= n; l += 4 * kLanes) body(Vectors<4>{}, l, int64_t{kLanes});
   for (; l + kLanes <= n; l += kLanes) body(Vectors<1>{}, l, int64_t{kLanes});
   if (l < n) body(Vectors<1>{}, l, n - l);
@@ -58,12 +59,12 @@ namespace {
     for_lanes(dim, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from[i] + l, k), k); });
 }
 
-// A chunk of n tokens of a task, from token `first`.
+// A chunk of n tokens of a task, at most `chunk`, from token `first`.
 struct Tokens {
   int64_t first, n;
   template <class Task>
-  SENNIT_INLINE Tokens(const Task& t, int64_t begin)
-      : first(begin), n(t.length - begin < kChunk ? t.length - begin : kChunk) {}
+  SENNIT_INLINE Tokens(const Task& t, int64_t begin, int64_t chunk = kChunk)
+      : first(begin), n(t.length - begin < chunk ? t.length - begin : chunk) {}
 };
 template <class Task>
 SENNIT_INLINE bool is_token(const Task& t, int64_t i) {

@@ -1,11 +1,11 @@
 #include "kernels/dplr.h"
 
-#include "kernels/chunk.h"
+#include "kernels/dplr_chunk.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-constexpr int64_t kReplay = 16;  // tokens between the states that the backward pass keeps
+constexpr int64_t kAskedAhead = 6;  // tokens
 
 // The rows of one token, and its decays [key_dim].
 struct Token {
@@ -76,102 +76,269 @@ void step(const DplrTask& t, int64_t i, float* decays, const float* from, float*
   if (l < t.value_dim) step_columns<1>(t, x, from, to, y, l, t.value_dim - l);
 }
 
+// Where the state before token i is kept, if it is.
+SENNIT_INLINE float* kept_at(const DplrTask& t, int64_t i) {
+  return t.kept && i > 0 && i % DplrTask::kKept == 0 ? t.kept + (i / DplrTask::kKept - 1) * t.key_dim * t.value_dim
+                                                     : nullptr;
+}
+
+// The rows of a token lie far from those of the one before: what the processor does not foresee is asked for.
+SENNIT_INLINE void ask_for(const DplrTask& t, int64_t i, const float* y) {
+  if (i >= t.length) return;
+  for (const float* x : {t.a, t.b, t.g, t.k, t.q}) fetch_row(x + i * t.stride, t.key_dim);
+  fetch_row(t.v + i * t.v_stride, t.value_dim);
+  fetch_row(y, t.value_dim);
+}
+
 void forward(const DplrTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
-  if (!s0 || t.length == 0) copy(s0, s_end, t.key_dim * t.value_dim);
+  const int64_t size = t.key_dim * t.value_dim;
+  if (!s0 || t.length == 0) copy(s0, s_end, size);
   const float* from = s0 ? s0 : s_end;
-  for (int64_t i = 0; i < t.length; ++i, from = s_end) step(t, i, scratch, from, s_end, y + i * y_stride);
+  for (int64_t i = 0; i < t.length; ++i, from = s_end, y += y_stride) {
+    if (float* kept = kept_at(t, i)) copy(from, kept, size);
+    ask_for(t, i + kAskedAhead, y + kAskedAhead * y_stride);
+    step(t, i, scratch, from, s_end, y);
+  }
 }
 
 int64_t scratch_floats(const DplrTask& t) {
   return t.key_dim;
 }
 
+constexpr int64_t kReplayed = DplrTask::kKept / kChunkTokens;
+
+// Buffers of the backward pass. The rows of a task lie far apart: those of a run of kReplayed chunks are read once.
 struct Backward {
-  float *e, *z, *dz, *y;  // [K], [V], [V], [V]
-  float* ds;              // [K, V]
-  float* starts;          // [runs, K, V]: the state before each run of kReplay tokens
-  float* states;          // [kReplay + 1, K, V]: those within the run
-  SENNIT_INLINE Backward(const DplrTask& t, Scratch& pieces) {
-    const int64_t size = t.key_dim * t.value_dim;
-    e = pieces.take(t.key_dim);
-    for (float** p : {&z, &dz, &y}) *p = pieces.take(t.value_dim);
-    ds = pieces.take(size);
-    starts = pieces.take((t.length + kReplay - 1) / kReplay * size);
-    states = pieces.take((kReplay + 1) * size);
+  Chunk* chunks;       // [kReplayed]
+  float* states;       // [kReplayed, K, V] at the start of each chunk, rows state_stride(V) apart, as those of ds
+  float* ds;           // [K, V] gradient of the state at the chunk's end
+  float *d_o, *du;     // [2 n, V] gradients of o (those of z are of u too) and u
+  float *d_o_t, *u_t;  // [V, 2 n] transposes of d_o and u
+  float *dr, *dw;      // [2 n, K]; at first through the state, before the decay from the chunk's start and to its end
+  float* dg;           // [n, K]
+  float* dp;           // [2 n, kChunk]; where p is 0, of no account
+  float* through;      // [K] sums of the states' product at the chunk's start and end
+  float* turned;       // [K, 2 n]
+  SENNIT_INLINE Backward(const DplrTask& t, Chunk* run, Scratch& pieces) : chunks(run) {
+    const int64_t K = t.key_dim, V = t.value_dim;
+    for (int64_t i = 0; i < kReplayed; ++i) chunks[i] = Chunk(t, pieces);
+    states = pieces.take(kReplayed * K * state_stride(V));
+    ds = pieces.take(K * state_stride(V));
+    for (float** x : {&d_o, &du, &d_o_t, &u_t}) *x = pieces.take(kChunk * V);
+    for (float** x : {&dr, &dw, &turned}) *x = pieces.take(kChunk * K);
+    dg = pieces.take(kChunkTokens * K);
+    dp = pieces.take(kChunk * kChunk);
+    through = pieces.take(K);
   }
 };
 
-// Token i: from the gradient of the state after it to that of the state before it, in w.ds.
-void step_back(const DplrTask& t, int64_t i, const Backward& w, const float* before, const float* after,
-               const float* dy, const Dplr::Gradients& into) {
-  const int64_t V = t.value_dim, row = i * t.stride;
-  const Token x(t, i, w.e);
-  for_lanes(V, [&](int64_t l, int64_t lanes) {
-    vf old[1];
-    read_old(t, x, before, l, lanes, old);
-    store_n(w.z + l, old[0], lanes);
+// The chunks of the n tokens from `first`, which begin with the state s0, and their states.
+void replay(const DplrTask& t, int64_t first, int64_t n, const float* s0, const Backward& b) {
+  const int64_t K = t.key_dim, V = t.value_dim, size = K * state_stride(V), end = first + n;
+  float* s = b.states;
+  copy_state(s0, V, K, V, s, state_stride(V));
+  for (const Chunk* c = b.chunks; first < end; first += kChunkTokens, s += size, ++c) {
+    const int64_t next = first + kChunkTokens;
+    const Tokens x = chunk_at(t, first);
+    Ahead ahead;
+    if (next < end) ahead = chunk_ahead(t, next);
+    load_keys(t, x, *c);
+    faded_products(t, *c, x.n);
+    solve(t, x, *c, s, ahead);
+    if (next < end) advance_state(t, x.n, *c, s, s + size, ahead);
+  }
+}
+
+// The transposed system, J vectors from column l: dz_j += sum_{i>j} p_2i,2j dz_i, and so the rows of v; adds those.
+template <int J>
+SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t n, int64_t V, float* dv,
+                                      int64_t v_stride, int64_t l, int64_t lanes) {
+  for (int64_t i = n - 1; i >= 0; --i) {
+    const int64_t row = 2 * i, later = row + 2;
+    vf sums[2][J];
+    for_tile<2, J>([&](int r, int j) { sums[r][j] = load_n(b.du + (row + r) * V + l + j * kLanes, lanes); });
+    add_rows_times(sums, n - 1 - i, {b.d_o + later * V, 2 * V}, l, lanes,
+                   [&](int64_t m, int r) { return set(c.p[(later + 2 * m) * kChunk + row + r]); });
+    for (int j = 0; j < J; ++j) {
+      store_n(b.d_o + row * V + l + j * kLanes, sums[0][j], lanes);
+      add_n(dv + i * v_stride + l + j * kLanes, sums[1][j], lanes);
+    }
+  }
+}
+
+// d_o, and adds dv.
+void solve_back(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c, const Backward& b, float* dv,
+                Ahead& ahead) {
+  const int64_t K = t.key_dim, V = t.value_dim;
+  gather_odd({dy[x.first], dy.stride}, x.n, V, b.d_o);
+  const Product du[] = {{{c.wd, K, 1}, {b.ds, state_stride(V)}, K},
+                        {{c.p + kChunk, 1, 2 * kChunk}, {b.d_o + V, 2 * V}, x.n}};
+  multiply(2 * x.n, V, du, {.p = b.du, .stride = V, .ahead = &ahead});
+  for_columns(V, [&](auto vectors, int64_t l, int64_t lanes) {
+    solve_back_columns<decltype(vectors)::count>(c, b, x.n, V, dv, t.v_stride, l, lanes);
   });
-  copy(nullptr, w.dz, V);
-  const float* z = w.z;
-  float *dz = w.dz, *dv = into.v + i * t.v_stride;
-  for (int64_t p = 0; p < t.key_dim; ++p) {
-    float* ds = w.ds + p * V;
-    const float* s = after + p * V;
-    const vf query = set(t.scale * x.q[p]), key = set(x.k[p]), weight = set(x.b[p]);
-    vf dq = zero(), dk = zero(), db = zero();
-    for_lanes(V, [&](int64_t l, int64_t lanes) {
-      const vf g = load_n(dy + l, lanes), d = fma(query, g, load_n(ds + l, lanes));
-      store_n(ds + l, d, lanes);
-      dq = fma(load_n(s + l, lanes), g, dq);
-      dk = fma(load_n(x.v + l, lanes), d, dk);
-      db = fma(load_n(z + l, lanes), d, db);
-      store_n(dv + l, fma(key, d, load_n(dv + l, lanes)), lanes);
-      store_n(dz + l, fma(weight, d, load_n(dz + l, lanes)), lanes);
+}
+
+// to [rows, K] = x [rows, V] times the transpose of a state. The turned product reads the state as it lies.
+void times_state(const float* x, int64_t rows, const float* s, int64_t K, int64_t V, float* x_t, float* turned,
+                 float* to, Ahead& ahead) {
+  transpose(x, V, rows, V, x_t, rows);
+  multiply({K, rows, V}, {s, state_stride(V), 1}, {x_t, rows}, {.p = turned, .stride = rows, .ahead = &ahead});
+  transpose(turned, rows, K, rows, to, K);
+}
+
+// to [rows] = the sums of a b over each row of states [rows, dim], four rows at a time.
+void row_dots(const float* a, const float* b, int64_t stride, int64_t rows, int64_t dim, float* to) {
+  copy(nullptr, to, rows);
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    vf s[4] = {zero(), zero(), zero(), zero()};
+    for_lanes(dim, [&](int64_t l, int64_t lanes) {
+      for (int r = 0; r < 4; ++r)
+        s[r] = fma(load_n(a + (i + r) * stride + l, lanes), load_n(b + (i + r) * stride + l, lanes), s[r]);
     });
-    into.q[row + p] += t.scale * sum(dq);
-    into.k[row + p] += sum(dk);
-    into.b[row + p] += sum(db);
+    add_sums(s, to + i);
   }
-  for (int64_t p = 0; p < t.key_dim; ++p) {
-    float* ds = w.ds + p * V;
-    const float* s = before + p * V;
-    const vf read = set(x.a[p]), decay = set(x.e[p]);
-    vf da = zero(), dg = zero();
-    for_lanes(V, [&](int64_t l, int64_t lanes) {
-      const vf d = decay * load_n(ds + l, lanes), through = load_n(dz + l, lanes), old = load_n(s + l, lanes);
-      da = fma(old, through, da);
-      dg = fma(old, d, dg);
-      store_n(ds + l, fma(read, through, d), lanes);
-    });
-    into.a[row + p] += sum(da);
-    into.g[row + p] += sum(dg);
+  for (; i < rows; ++i) to[i] = dot(a + i * stride, b + i * stride, dim);
+}
+
+// dg_t gathers every path from a write (or the state) before token t to a read (or the state) behind its decay. Each
+// path is a sum of its own, so that nothing cancels: after a violent gate the little that passes keeps its precision.
+
+// Of the lanes of key channels from l: the paths through the state, from the chunk's start to its end, from its start
+// to a read, from a write to its end.
+SENNIT_INLINE void state_paths(const Chunk& c, const Backward& b, int64_t K, int64_t n, int64_t l, int64_t lanes,
+                               vf (&dg)[kChunkTokens]) {
+  const auto product = [&](const float* x, const float* y, int64_t row, vf sum) {
+    return fma(load_n(x + row * K + l, lanes), load_n(y + row * K + l, lanes), sum);
+  };
+  vf later = load_n(c.total + l, lanes) * load_n(b.through + l, lanes), earlier = zero();
+  for (int64_t i = n - 1; i >= 0; --i) {
+    dg[i] = later = product(c.rd, b.dr, 2 * i + 1, later);
+    later = product(c.rd, b.dr, 2 * i, later);
   }
+  for (int64_t j = 0; j < n; ++j) {
+    dg[j] = dg[j] + earlier;
+    earlier = product(c.wd, b.dw, 2 * j + 1, product(c.wd, b.dw, 2 * j, earlier));
+  }
+}
+
+// Those within the chunk: their dr and dw, and adds to dg.
+SENNIT_INLINE void inner_paths(const Chunk& c, const float* dp, int64_t K, int64_t n, int64_t l, int64_t lanes,
+                               vf (&dr)[kChunk], vf (&dw)[kChunk], vf (&dg)[kChunkTokens]) {
+  for (int64_t i = 0; i < 2 * n; ++i) dr[i] = zero();
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t at_b = 2 * j, at_k = at_b + 1;
+    vf b = load_n(c.w + at_b * K + l, lanes), k = load_n(c.w + at_k * K + l, lanes), fade = set(1);
+    vf db = zero(), dk = zero(), crossing = zero();
+    const auto read = [&](int64_t row, bool crosses) {
+      const vf r = load_n(c.r + row * K + l, lanes), faded = r * fade;
+      const vf of_b = set(dp[row * kChunk + at_b]), of_k = set(dp[row * kChunk + at_k]);
+      dr[row] = fma(of_b, b, fma(of_k, k, dr[row]));
+      db = fma(of_b, faded, db);
+      dk = fma(of_k, faded, dk);
+      if (crosses) crossing = fma(r, dr[row], crossing);  // from all writes of tokens up to j
+    };
+    read(2 * j + 1, false);
+    for (int64_t i = j + 1; i < n; ++i) {
+      read(2 * i, i > j + 1);
+      const vf decay = load_n(c.e + i * K + l, lanes);
+      fade = fade * decay, b = b * decay, k = k * decay;
+      read(2 * i + 1, true);
+    }
+    dw[at_b] = db, dw[at_k] = dk;
+    if (j + 1 < n) dg[j + 1] = dg[j + 1] + crossing;
+  }
+}
+
+// dr and dw, from those through the state, and dg.
+SENNIT_INLINE void channel_gradients(const Chunk& c, const Backward& b, int64_t K, int64_t n, int64_t l,
+                                     int64_t lanes) {
+  vf dr[kChunk], dw[kChunk], dg[kChunkTokens], before = set(1), after = set(1);
+  state_paths(c, b, K, n, l, lanes, dg);
+  inner_paths(c, b.dp, K, n, l, lanes, dr, dw, dg);
+  const auto add_inner = [&](float* d, int64_t row, vf fade, vf inner) {
+    float* to = d + row * K + l;
+    store_n(to, fma(fade, load_n(to, lanes), inner), lanes);
+  };
+  for (int64_t i = 0; i < n; ++i) {
+    add_inner(b.dr, 2 * i, before, dr[2 * i]);
+    before = before * load_n(c.e + i * K + l, lanes);
+    add_inner(b.dr, 2 * i + 1, before, dr[2 * i + 1]);
+    store_n(b.dg + i * K + l, dg[i], lanes);
+  }
+  for (int64_t j = n - 1; j >= 0; --j) {
+    add_inner(b.dw, 2 * j, after, dw[2 * j]);
+    add_inner(b.dw, 2 * j + 1, after, dw[2 * j + 1]);
+    after = after * load_n(c.e + j * K + l, lanes);
+  }
+}
+
+// Adds dq, dk, da, db and dg.
+void key_gradients(const DplrTask& t, int64_t n, const Chunk& c, const Backward& b, const Dplr::Gradients& to) {
+  const int64_t K = t.key_dim;
+  for_lanes(K, [&](int64_t l, int64_t lanes) { channel_gradients(c, b, K, n, l, lanes); });
+  for (int64_t i = 0; i < n; ++i) add_scaled(t.scale, b.dr + (2 * i + 1) * K, to.q + i * t.stride, K);
+  add_rows({b.dr, 2 * K}, n, K, to.a, t.stride);
+  add_rows({b.dw, 2 * K}, n, K, to.b, t.stride);
+  add_rows({b.dw + K, 2 * K}, n, K, to.k, t.stride);
+  add_rows({b.dg, K}, n, K, to.g, t.stride);
+}
+
+// The next chunk to be done is that before this one, but after the first of a run the first of the run before.
+SENNIT_INLINE Ahead gradients_ahead(const DplrTask& t, const Tokens& x, Rows dy, const Dplr::Gradients& to) {
+  Ahead ahead;
+  for (const float* d : {to.q, to.a, to.g, to.b, to.k}) ahead.add({d, t.stride}, x.n, t.key_dim);
+  if (x.first > 0) ahead.add({dy[x.first - kChunkTokens], dy.stride}, kChunkTokens, t.value_dim);
+  if (x.first > 0) ahead.add({to.v - kChunkTokens * t.v_stride, t.v_stride}, kChunkTokens, t.value_dim);
+  if (x.first % DplrTask::kKept == 0) ahead.add(chunk_ahead(t, x.first - DplrTask::kKept));
+  return ahead;
+}
+
+// `to` is at the chunk's first token.
+void backward_chunk(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c, const Backward& b, const float* s,
+                    const Dplr::Gradients& to) {
+  const int64_t K = t.key_dim, V = t.value_dim, rows = 2 * x.n;
+  Ahead ahead = gradients_ahead(t, x, dy, to);
+  solve_back(t, x, dy, c, b, to.v, ahead);
+  lower_products({b.d_o, V}, {c.u, V}, V, rows, b.dp);
+  times_state(b.d_o, rows, s, K, V, b.d_o_t, b.turned, b.dr, ahead);
+  times_state(c.u, rows, b.ds, K, V, b.u_t, b.turned, b.dw, ahead);
+  row_dots(s, b.ds, state_stride(V), K, V, b.through);
+  key_gradients(t, x.n, c, b, to);
+  multiply({K, V, rows}, {c.rd, 1, K}, {b.d_o, V},
+           {.p = b.ds, .stride = state_stride(V), .start = b.ds, .row_scale = c.total, .ahead = &ahead});
 }
 
 void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
               const Dplr::Gradients& into, float* ds0, float* scratch) {
-  const int64_t size = t.key_dim * t.value_dim;
+  const int64_t K = t.key_dim, V = t.value_dim, stride = state_stride(V);
   Scratch pieces(scratch);
-  const Backward w(t, pieces);
-  copy(ds_end, w.ds, size);
-  copy(s0, w.states, size);
-  for (int64_t i = 0; i < t.length; ++i) {
-    if (i % kReplay == 0) copy(w.states, w.starts + i / kReplay * size, size);
-    step(t, i, w.e, w.states, w.states, w.y);
+  Chunk chunks[kReplayed];
+  const Backward b(t, chunks, pieces);
+  copy_state(ds_end, V, K, V, b.ds, stride);
+  for (int64_t run = (t.length + DplrTask::kKept - 1) / DplrTask::kKept - 1; run >= 0; --run) {
+    const int64_t begin = run * DplrTask::kKept;
+    const int64_t n = t.length - begin < DplrTask::kKept ? t.length - begin : DplrTask::kKept;
+    replay(t, begin, n, run > 0 ? kept_at(t, begin) : s0, b);
+    for (int64_t i = (n + kChunkTokens - 1) / kChunkTokens - 1; i >= 0; --i) {
+      const int64_t first = begin + i * kChunkTokens, at = first * t.stride;
+      backward_chunk(t, chunk_at(t, first), {dy, dy_stride}, chunks[i], b, b.states + i * K * stride,
+                     {.q = into.q + at,
+                      .k = into.k + at,
+                      .v = into.v + first * t.v_stride,
+                      .a = into.a + at,
+                      .b = into.b + at,
+                      .g = into.g + at});
+    }
   }
-  for (int64_t run = (t.length + kReplay - 1) / kReplay - 1; run >= 0; --run) {
-    const int64_t first = run * kReplay, n = t.length - first < kReplay ? t.length - first : kReplay;
-    copy(w.starts + run * size, w.states, size);
-    for (int64_t i = 0; i < n; ++i) step(t, first + i, w.e, w.states + i * size, w.states + (i + 1) * size, w.y);
-    for (int64_t i = n - 1; i >= 0; --i)
-      step_back(t, first + i, w, w.states + i * size, w.states + (i + 1) * size, dy + (first + i) * dy_stride, into);
-  }
-  if (ds0) for_lanes(size, [&](int64_t l, int64_t k) { add_n(ds0 + l, load_n(w.ds + l, k), k); });
+  if (ds0) add_rows({b.ds, stride}, K, V, ds0, V);
 }
 
 int64_t backward_scratch_floats(const DplrTask& t) {
   Scratch pieces(nullptr);
-  Backward(t, pieces);
+  Chunk chunks[kReplayed];
+  Backward(t, chunks, pieces);
   return pieces.needed();
 }
 

@@ -16,16 +16,22 @@ struct DplrTask {
   int64_t length, key_dim, value_dim;
   float scale;
   const float* next = nullptr;  // a state as large that the next task begins with: the forward pass fetches it
+  // The states before tokens kKept, 2 kKept, ..., that the forward pass leaves for the backward pass, which goes
+  // through the tokens anew from there; nullptr when none follows.
+  float* kept = nullptr;
+
+  static constexpr int64_t kKept = 64;
+  int64_t kept_floats() const { return length > 0 ? (length - 1) / kKept * key_dim * value_dim : 0; }
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0. `scratch` has scratch_floats(task) floats.
 struct Dplr {
   int64_t (*scratch_floats)(const DplrTask&);
-  int64_t (*backward_scratch_floats)(const DplrTask&);  // grows with length
+  int64_t (*backward_scratch_floats)(const DplrTask&);
   // Token by token, in the order of the definition.
   void (*forward)(const DplrTask&, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch);
-  // Adds into the gradients, which have their inputs' strides, and into ds0. ds_end == nullptr stands for zeros; ds0
-  // may be nullptr when not wanted, and may not be ds_end.
+  // In chunks, by matrix products and a triangular solve. Adds into the gradients, which have their inputs' strides,
+  // and into ds0. ds_end == nullptr stands for zeros; ds0 may be nullptr when not wanted, and may not be ds_end.
   struct Gradients {
     float *q, *k, *v, *a, *b, *g;
   };

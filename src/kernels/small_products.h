@@ -40,6 +40,9 @@ class Ahead {
   SENNIT_INLINE void add(Rows rows, int64_t n, int64_t dim) {
     if (n > 0) parts_[count_++] = {rows, n, dim};
   }
+  SENNIT_INLINE void add(const Ahead& other) {
+    for (int64_t i = other.part_; i < other.count_; ++i) parts_[count_++] = other.parts_[i];
+  }
   // After so many multiplications and additions.
   SENNIT_INLINE void next(int64_t operations) {
     for (due_ += operations; due_ >= kOperations && part_ < count_; due_ -= kOperations) {
@@ -61,7 +64,7 @@ class Ahead {
     Rows rows;
     int64_t n, dim;
   };
-  Piece parts_[10];
+  Piece parts_[13];
   int64_t count_ = 0, part_ = 0, row_ = 0, at_ = 0, due_ = 0;
 };
 
@@ -129,7 +132,8 @@ SENNIT_INLINE void product_tile(const Product (&products)[N], const Result& c, i
 template <int J, int N>
 SENNIT_INLINE void product_columns(int64_t m, const Product (&products)[N], const Result& c, int64_t l, int64_t lanes) {
   int64_t i = 0;
-  for (; i + kTileRows <= m; i += kTileRows) product_tile<kTileRows, J>(products, c, i, l, lanes);
+  for (; i + kTileRows <= m && m - i != 8; i += kTileRows)  // 8 rows are twice 4
+    product_tile<kTileRows, J>(products, c, i, l, lanes);
   for (; i + 4 <= m; i += 4) product_tile<4, J>(products, c, i, l, lanes);
   for (; i < m; ++i) product_tile<1, J>(products, c, i, l, lanes);
 }
