@@ -7,7 +7,8 @@
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-constexpr int kGroups = 8;  // of four columns in a block
+constexpr int kGroups = 8;                  // of four columns in a block
+constexpr int kStreams = kQuantizedPanels;  // of panels that a single row of x meets side by side
 
 #if defined(SENNIT_LEVEL_avx512)
 
@@ -59,6 +60,10 @@ SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
 }
 SENNIT_INLINE void put(Floats s, float* y) {
   _mm512_storeu_ps(y, s.v);
+}
+// Whole numbers of 8 bits.
+SENNIT_INLINE void put_whole(vf a, int8_t* q) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 // The codes of one of four columns.
 SENNIT_INLINE Floats column(Codes c, int j) {
@@ -146,6 +151,11 @@ SENNIT_INLINE void put(Floats s, float* y) {
   _mm256_storeu_ps(y, s.v[0]);
   _mm256_storeu_ps(y + 8, s.v[1]);
 }
+SENNIT_INLINE void put_whole(vf a, int8_t* q) {
+  const __m256i whole = _mm256_cvtps_epi32(a.v);
+  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(halves, halves));
+}
 SENNIT_INLINE Floats column(Codes c, int j) {
   Floats f;
   for (int h = 0; h < 2; ++h) {
@@ -232,6 +242,9 @@ SENNIT_INLINE Floats subtract_product(Floats s, const Floats& a, float b) {
 SENNIT_INLINE void put(const Floats& s, float* y) {
   __builtin_memcpy(y, s.v, sizeof s.v);
 }
+SENNIT_INLINE void put_whole(vf a, int8_t* q) {
+  *q = static_cast<int8_t>(a.v);
+}
 SENNIT_INLINE Floats column(const Codes& c, int j) {
   Floats f;
   for (int r = 0; r < kQuantizedRows; ++r) f.v[r] = c.v[4 * r + j];
@@ -296,8 +309,8 @@ SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floa
   return subtract_product(add_product(sums, whole, times(steps.scale, by)), steps.minimum, by * total);
 }
 
-// Asks for a block before it is read: few rows of x wait for memory alone. Blocks of 4 bits are done so soon that they
-// are fetched from further ahead, past the first cache.
+// Asks for a block before it is read, where some rows of x share a panel: few of them wait for memory alone. Blocks of
+// 4 bits are done so soon that they are fetched from further ahead, past the first cache.
 template <QuantizedLayout kLayout>
 SENNIT_INLINE void ask_ahead(const uint8_t* block) {
   constexpr int64_t kBytes = kLayout.block_bytes(), kAhead = kLayout.bits == 4 ? 32 : 4;
@@ -305,70 +318,95 @@ SENNIT_INLINE void ask_ahead(const uint8_t* block) {
     __builtin_prefetch(block + kAhead * kBytes + line, 0, kLayout.bits == 4 ? 2 : 3);
 }
 
-// The sums of one panel with R rows of x that start at row i.
-template <QuantizedLayout kLayout, int R>
-SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, float (*y)[kQuantizedRows]) {
+// The sums of R rows of x from row i on with P panels, `apart` bytes from one to the next: streams that the processor
+// foresees by itself. To ask for what it fetches anyway would hold it up.
+template <QuantizedLayout kLayout, int R, int P>
+SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t apart, int64_t i,
+                              float (*y)[kQuantizedRows]) {
   constexpr int64_t kBytes = kLayout.block_bytes();
-  constexpr int kBits = kLayout.bits, kParts = kLayout.parts;
+  constexpr int kBits = kLayout.bits, kParts = kLayout.parts, kRun = kGroups / kParts;
   const auto zero = static_cast<float>(t.layout.zero);
-  constexpr int kRun = kGroups / kParts;
-  Floats sums[R];
-  for (int r = 0; r < R; ++r) sums[r] = no_floats();
-  for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
-    ask_ahead<kLayout>(panel);
+  const int64_t blocks = t.blocks;
+  Floats sums[R][P];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) sums[r][p] = no_floats();
+  for (int64_t b = 0; b < blocks; ++b, panel += kBytes) {
+    if constexpr (P == 1) ask_ahead<kLayout>(panel);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
-      Sums whole[R];
+      Sums whole[R][P];
 #pragma GCC unroll 2
       for (int pass = 0; pass < kPasses<kBits>; ++pass) {
-        Sums some[R];
+        Sums some[R][P];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) some[r] = no_sums();
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int g = part * kRun; g < (part + 1) * kRun; ++g) {
-          const Codes codes = codes_of<kBits>(panel, g, pass);
+          for (int p = 0; p < P; ++p) some[r][p] = no_sums();
 #pragma GCC unroll 8
-          for (int r = 0; r < R; ++r)
-            some[r] = add_group(some[r], codes, t.x.q + ((i + r) * t.blocks + b) * kQuantizedColumns + 4 * g);
-        }
+        for (int g = part * kRun; g < (part + 1) * kRun; ++g)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          whole[r] = pass == 0 ? whole_of(some[r]) : add_high(whole[r], some[r]);
-          if (kPasses<kBits> == 2 && R > 2) put_away(whole[r]);
-        }
+          for (int p = 0; p < P; ++p) {
+            const Codes codes = codes_of<kBits>(panel + p * apart, g, pass);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+              some[r][p] = add_group(some[r][p], codes, t.x.q + ((i + r) * blocks + b) * kQuantizedColumns + 4 * g);
+          }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+          for (int p = 0; p < P; ++p) {
+            whole[r][p] = pass == 0 ? whole_of(some[r][p]) : add_high(whole[r][p], some[r][p]);
+            if (kPasses<kBits> == 2 && R * P > 2) put_away(whole[r][p]);
+          }
       }
-      const Steps steps = steps_of<kLayout>(panel, part, zero);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-        sums[r] = add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], to_floats(whole[r]), steps);
+      for (int p = 0; p < P; ++p) {
+        const Steps steps = steps_of<kLayout>(panel + p * apart, part, zero);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+          sums[r][p] = add_part<kParts>(t, (i + r) * blocks + b, part, sums[r][p], to_floats(whole[r][p]), steps);
+      }
     }
   }
-  for (int r = 0; r < R; ++r) put(sums[r], y[r]);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) put(sums[r][p], y[r * P + p]);
 }
 
-template <QuantizedLayout kLayout, int R>
-[[gnu::noinline]] void panel_tile(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
-  float y[R][kQuantizedRows];
-  panel_rows<kLayout, R>(t, panel, i, y);
-  const int64_t width = t.n - j < kQuantizedRows ? t.n - j : kQuantizedRows;
-  for (int r = 0; r < R; ++r)
-    for (int64_t c = 0; c < width; ++c) t.y[(i + r) * t.y_stride + j + c] = y[r][c] + (t.bias ? t.bias[j + c] : 0);
+// Of y, the R rows from row i on, 16 columns from column j on and as many every `apart` panels further.
+template <QuantizedLayout kLayout, int R, int P = 1>
+[[gnu::noinline]] void panel_tile(const QuantizedTask& t, int64_t i, int64_t j, int64_t apart = 0) {
+  const int64_t panel_bytes = t.blocks * kLayout.block_bytes();
+  float y[R * P][kQuantizedRows];
+  panel_rows<kLayout, R, P>(t, t.panels + j / kQuantizedRows * panel_bytes, apart * panel_bytes, i, y);
+  for (int p = 0; p < P; ++p, j += apart * kQuantizedRows) {
+    const int64_t width = t.n - j < kQuantizedRows ? t.n - j : kQuantizedRows;
+    for (int r = 0; r < R; ++r)
+      for (int64_t c = 0; c < width; ++c)
+        t.y[(i + r) * t.y_stride + j + c] = y[r * P + p][c] + (t.bias ? t.bias[j + c] : 0);
+  }
 }
 
 // At most R rows of x, those that are left.
 template <QuantizedLayout kLayout, int R>
-SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
-  if (t.m - i >= R) return panel_tile<kLayout, R>(t, panel, i, j);
-  if constexpr (R > 1) tile_of_rows<kLayout, R - 1>(t, panel, i, j);
+SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, int64_t i, int64_t j) {
+  if (t.m - i >= R) return panel_tile<kLayout, R>(t, i, j);
+  if constexpr (R > 1) tile_of_rows<kLayout, R - 1>(t, i, j);
 }
 
 template <QuantizedLayout kLayout>
 void multiply_all(const QuantizedTask& t) {
-  constexpr int64_t kBytes = kLayout.block_bytes();
-  for (int64_t j = 0; j < t.n; j += kQuantizedRows) {
-    const uint8_t* panel = t.panels + j / kQuantizedRows * t.blocks * kBytes;
-    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile>(t, panel, i, j);
+  int64_t j = 0;
+  if (t.m == 1) {  // as few and long streams as the panels allow
+    const int64_t each = (t.n + kQuantizedRows - 1) / kQuantizedRows / kStreams;
+    for (; j < each * kQuantizedRows; j += kQuantizedRows) panel_tile<kLayout, 1, kStreams>(t, 0, j, each);
+    j = kStreams * each * kQuantizedRows;
   }
+  for (; j < t.n; j += kQuantizedRows)
+    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile>(t, i, j);
 }
 
 // One panel of W as 16 of the 32 columns of a panel of pairs.
@@ -404,25 +442,22 @@ void unpack(QuantizedLayout layout, const uint8_t* panel, int64_t blocks, float*
 }
 
 void round_block(const float* x, int64_t n, int8_t* q, float* scale, float* sums) {
-  float whole[kQuantizedColumns];
-  vf largest = zero();
-  for (int64_t i = 0; i < kQuantizedColumns; i += kLanes) {
-    const vf v = n - i >= kLanes ? load(x + i) : n > i ? load_part(x + i, n - i) : zero();
-    store(whole + i, v);
-    largest = max(largest, abs(v));
+  constexpr int kVectors = kQuantizedColumns / kLanes, kHalf = kVectors / 2;
+  vf v[kVectors], largest = zero();
+  for (int i = 0; i < kVectors; ++i) {
+    const int64_t left = n - i * kLanes;
+    v[i] = left >= kLanes ? load(x + i * kLanes) : left > 0 ? load_part(x + i * kLanes, left) : zero();
+    largest = max(largest, abs(v[i]));
   }
   const float most = highest(largest);
   const vf by = set(most > 1e-30f ? 127 / most : 0);
-  for (int half = 0; half < 2; ++half) {
-    vf total = zero();
-    for (int64_t i = 16 * half; i < 16 * (half + 1); i += kLanes) {
-      const vf v = round(load(whole + i) * by);
-      store(whole + i, v);
-      total = total + v;
-    }
-    sums[half] = sum(total);
+  vf totals[2] = {zero(), zero()};
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = round(v[i] * by);
+    put_whole(v[i], q + i * kLanes);
+    totals[i / kHalf] = totals[i / kHalf] + v[i];
   }
-  for (int64_t i = 0; i < kQuantizedColumns; ++i) q[i] = static_cast<int8_t>(whole[i]);
+  for (int half = 0; half < 2; ++half) sums[half] = sum(totals[half]);
   *scale = most > 1e-30f ? most / 127 : 0;
 }
 

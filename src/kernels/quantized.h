@@ -15,6 +15,8 @@ namespace sennit::kernels {
 // added in order, so that an element of y depends on its row of x and of W alone, to the bit, at every level alike.
 inline constexpr int64_t kQuantizedRows = 16;
 inline constexpr int64_t kQuantizedColumns = 32;
+// As many panels are read side by side, at most, where x is a single row: tasks of a multiple of it waste nothing.
+inline constexpr int64_t kQuantizedPanels = 4;
 
 struct QuantizedLayout {
   int bits;      // 4 or 8

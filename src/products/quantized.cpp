@@ -53,6 +53,25 @@ Place place_of(int bits, int64_t row, int64_t column) {
   return {64 * (group % 4) + 4 * row + column % 4, group < 4 ? 0 : 4};
 }
 
+// Deals out a product's groups of panels: the threads get half of them in equal pieces, then half of what is left, and
+// so on. Long pieces are read fast, and short ones at the end leave little to wait for.
+class Deal {
+ public:
+  Deal(int64_t groups, int64_t threads, int64_t least) : groups_(groups), threads_(threads) {
+    while (threads > 1 && rounds_ < kMostRounds && (groups >> (rounds_ + 1)) / threads >= least) ++rounds_;
+  }
+  int64_t pieces() const { return (rounds_ + 1) * threads_; }
+  int64_t begin(int64_t piece) const {
+    const int64_t round = std::min(piece / threads_, rounds_), left = groups_ >> round,
+                  of_round = round < rounds_ ? left - (left >> 1) : left;
+    return groups_ - left + of_round * (piece - round * threads_) / threads_;
+  }
+
+ private:
+  static constexpr int64_t kMostRounds = 4;  // after the first
+  int64_t groups_, threads_, rounds_ = 0;
+};
+
 // The 32 codes of a row in its block, which starts at the row's first place.
 void put_codes(const uint8_t* q, int bits, uint8_t* row) {
   uint8_t both[16];
@@ -123,13 +142,18 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
     for (int64_t i = b; i < e; ++i)
       kernel.round_row(x + i * k, k, rounded.q + i * k, rounded.scale + i * blocks, rounded.sums + 2 * i * blocks);
   });
-  const int64_t panels = (w.out() + kQuantizedRows - 1) / kQuantizedRows,
-                work = std::max<int64_t>(1, m * k * kQuantizedRows);
-  parallel_for(panels, (kQuantizedThreadWork + work - 1) / work, [&](int64_t b, int64_t e) {
-    const int64_t first = b * kQuantizedRows;
+  constexpr int64_t kGroup = kernels::kQuantizedPanels * kQuantizedRows;
+  const int64_t groups = (w.out() + kGroup - 1) / kGroup, work = std::max<int64_t>(1, m * k * kGroup),
+                least = (kQuantizedThreadWork + work - 1) / work,
+                group_bytes = kernels::kQuantizedPanels * blocks * w.layout().block_bytes();
+  const Deal deal(groups, std::clamp<int64_t>(groups / least, 1, thread_count()), least);
+  parallel_for(deal.pieces(), 1, [&](int64_t piece, int64_t end_piece) {
+    const int64_t b = deal.begin(piece), e = deal.begin(end_piece);
+    if (b == e) return;
+    const int64_t first = b * kGroup;
     kernel.multiply({.layout = w.layout(),
-                     .panels = w.panels() + b * blocks * w.layout().block_bytes(),
-                     .n = std::min(w.out(), e * kQuantizedRows) - first,
+                     .panels = w.panels() + b * group_bytes,
+                     .n = std::min(w.out(), e * kGroup) - first,
                      .blocks = blocks,
                      .x = rounded,
                      .m = m,

@@ -43,7 +43,7 @@ TEST_P(Products, AreThoseOfTheDecodedWeightAndTheRoundedRows) {
   const BlockFormat format = GetParam();
   const bool two_scales = io::layout_of(format).numbers == 256;  // rounded once more when packed
   for_each_level([&](IsaLevel) {
-    for (const int64_t out : {1, 15, 16, 17, 50})
+    for (const int64_t out : {1, 15, 16, 17, 50, 200})  // 200: streams of several panels, and some left over
       for (const int64_t in : {256, 768})
         for (const int64_t m : {1, 2, 6, 7, 13}) {
           const io::StoredTensor w = weight(format, out, in);
@@ -70,7 +70,7 @@ TEST_P(Products, AreThoseOfTheDecodedWeightAndTheRoundedRows) {
 }
 
 TEST_P(Products, BitsAreThoseOfTheRowAloneAtEveryLevelAndThreadCount) {
-  const int64_t out = 37, in = 512, m = 15;
+  const int64_t out = 211, in = 512, m = 15;
   const QuantizedMatrix packed(weight(GetParam(), out, in));
   const auto x = normals(m * in, 8);
   std::vector<float> first;
