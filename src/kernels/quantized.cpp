@@ -37,6 +37,14 @@ SENNIT_INLINE Codes low_half(Codes c) {
 SENNIT_INLINE Codes high_half(Codes c) {
   return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(15))};
 }
+// Of each byte, the bits of `mask` once it has moved by so many to the left or, below 0, to the right.
+SENNIT_INLINE Codes moved_bits(Codes c, int left, int mask) {
+  const __m512i moved = left > 0 ? _mm512_slli_epi16(c.v, left) : _mm512_srli_epi16(c.v, -left);
+  return {_mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(mask)))};
+}
+SENNIT_INLINE Codes joined(Codes a, Codes b) {
+  return {_mm512_or_si512(a.v, b.v)};
+}
 // Adds four products a row.
 SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
   int four;
@@ -81,7 +89,7 @@ constexpr int kTile = 6;  // rows of x at a time
 #elif defined(SENNIT_LEVEL_avx2)
 
 // Rows 0-7 and 8-15: of pairs of columns, in 16 bits, where those of a whole block fit if codes have 4 bits (8 * 2 * 15
-// * 127 < 2^15), and then in 32. Codes of 8 bits are read as their low and their high half in two passes.
+// * 127 < 2^15), and then in 32. Codes of more bits are read as their low half and what is above it in two passes.
 struct Sums {
   __m256i v[2];
 };
@@ -108,6 +116,15 @@ SENNIT_INLINE Codes low_half(Codes c) {
 }
 SENNIT_INLINE Codes high_half(Codes c) {
   return low_half({{_mm256_srli_epi16(c.v[0], 4), _mm256_srli_epi16(c.v[1], 4)}});
+}
+SENNIT_INLINE Codes moved_bits(Codes c, int left, int mask) {
+  for (__m256i& v : c.v)
+    v = _mm256_and_si256(left > 0 ? _mm256_slli_epi16(v, left) : _mm256_srli_epi16(v, -left),
+                         _mm256_set1_epi8(static_cast<char>(mask)));
+  return c;
+}
+SENNIT_INLINE Codes joined(Codes a, Codes b) {
+  return {{_mm256_or_si256(a.v[0], b.v[0]), _mm256_or_si256(a.v[1], b.v[1])}};
 }
 // Ends an addition here: g++ would else gather the products of a whole tile first, and registers are too few for that.
 SENNIT_INLINE void settle(__m256i& sum) {
@@ -208,6 +225,14 @@ SENNIT_INLINE Codes high_half(Codes c) {
   for (uint8_t& b : c.v) b = static_cast<uint8_t>(b >> 4);
   return c;
 }
+SENNIT_INLINE Codes moved_bits(Codes c, int left, int mask) {
+  for (uint8_t& b : c.v) b = static_cast<uint8_t>((left > 0 ? b << left : b >> -left) & mask);
+  return c;
+}
+SENNIT_INLINE Codes joined(Codes a, const Codes& b) {
+  for (int i = 0; i < 4 * kQuantizedRows; ++i) a.v[i] = static_cast<uint8_t>(a.v[i] | b.v[i]);
+  return a;
+}
 SENNIT_INLINE Sums add_group(Sums s, const Codes& c, const int8_t* x) {
   for (int r = 0; r < kQuantizedRows; ++r)
     for (int j = 0; j < 4; ++j) s.v[r] += c.v[4 * r + j] * x[j];
@@ -272,20 +297,38 @@ SENNIT_INLINE Sums add_high(const Sums& whole, const Sums&) {
 SENNIT_INLINE void put_away(Sums&) {}
 #endif
 
-template <int kBits>
-SENNIT_INLINE Codes group_codes(const uint8_t* block, int g) {
-  if constexpr (kBits == 8) return load_codes(block + 64 * g);
+SENNIT_INLINE Codes low_halves(const uint8_t* block, int g) {
   const Codes both = load_codes(block + 64 * (g % 4));
   return g < 4 ? low_half(both) : high_half(both);
 }
+// What codes of 5 and 6 bits have above their low halves, at bit `to` of a byte and those after it.
+template <int kBits>
+SENNIT_INLINE Codes bits_above(const uint8_t* block, int g, int to) {
+  constexpr int kAbove = kBits - 4, kLine = 8 / kAbove;  // groups whose bits share bytes
+  return moved_bits(load_codes(block + 64 * (4 + g / kLine)), to - g % kLine * kAbove, ((1 << kAbove) - 1) << to);
+}
+template <int kBits>
+SENNIT_INLINE Codes group_codes(const uint8_t* block, int g) {
+  if constexpr (kBits == 8)
+    return load_codes(block + 64 * g);
+  else if constexpr (kBits == 4)
+    return low_halves(block, g);
+  else
+    return joined(low_halves(block, g), bits_above<kBits>(block, g, 4));
+}
 // How often the codes of a block are read, and what is seen of them.
 template <int kBits>
-constexpr int kPasses = kHalves&& kBits == 8 ? 2 : 1;
+constexpr int kPasses = kHalves&& kBits > 4 ? 2 : 1;
 template <int kBits>
 SENNIT_INLINE Codes codes_of(const uint8_t* block, int g, int pass) {
-  const Codes codes = group_codes<kBits>(block, g);
-  if constexpr (kPasses<kBits> == 1) return codes;
-  return pass == 0 ? low_half(codes) : high_half(codes);
+  if constexpr (kPasses<kBits> == 1) {
+    return group_codes<kBits>(block, g);
+  } else if constexpr (kBits == 8) {
+    const Codes codes = load_codes(block + 64 * g);
+    return pass == 0 ? low_half(codes) : high_half(codes);
+  } else {
+    return pass == 0 ? low_halves(block, g) : bits_above<kBits>(block, g, 0);
+  }
 }
 
 // What a part of a block multiplies its codes by, and what it then takes away.
@@ -427,8 +470,9 @@ void with_layout(QuantizedLayout layout, const Body& body) {
   constexpr int kSome = 1;
   if (layout.bits == 4 && layout.minima()) return body.template operator()<QuantizedLayout{4, 1}>();
   if (layout.bits == 4) return body.template operator()<QuantizedLayout{4, 1, kSome}>();
-  if (layout.parts == 2) return body.template operator()<QuantizedLayout{8, 2, kSome}>();
-  if (layout.minima()) return body.template operator()<QuantizedLayout{8, 1}>();
+  if (layout.bits == 6) return body.template operator()<QuantizedLayout{6, 2, kSome}>();
+  if (layout.bits == 5 && layout.minima()) return body.template operator()<QuantizedLayout{5, 1}>();
+  if (layout.bits == 5) return body.template operator()<QuantizedLayout{5, 1, kSome}>();
   body.template operator()<QuantizedLayout{8, 1, kSome}>();
 }
 

@@ -25,10 +25,13 @@ kernels::QuantizedLayout layout_for(io::BlockFormat format) {
     case io::BlockFormat::q4_0: return {4, 1, 8};
     case io::BlockFormat::q4_1:
     case io::BlockFormat::q4_k: return {4, 1};
-    case io::BlockFormat::q5_0: return {8, 1, 16};
-    case io::BlockFormat::q6_k: return {8, 2, 32};
+    case io::BlockFormat::q5_0:
+      return {5, 1, 16};
+    case io::BlockFormat::q6_k:
+      return {6, 2, 32};
     case io::BlockFormat::q8_0: return {8, 1, 128};
-    default: return {8, 1};
+    default:
+      return {5, 1};
   }
 }
 
@@ -42,15 +45,15 @@ float half_at(const uint8_t* p) {
   return to_float(h);
 }
 
-// Where the code of a column of a row stands in its block, and which half of the byte (of 4 bits).
-struct Place {
-  int64_t byte;
-  int shift;
-};
-Place place_of(int bits, int64_t row, int64_t column) {
-  const int64_t group = column / 4;
-  if (bits == 8) return {64 * group + 4 * row + column % 4, 0};
-  return {64 * (group % 4) + 4 * row + column % 4, group < 4 ? 0 : 4};
+// The code of a column of a row in its block.
+int code_at(const uint8_t* block, int bits, int64_t row, int64_t column) {
+  const int64_t group = column / 4, place = 4 * row + column % 4;
+  if (bits == 8) return block[64 * group + place];
+  const int low = block[64 * (group % 4) + place] >> (group < 4 ? 0 : 4) & 15;
+  if (bits == 4) return low;
+  const int64_t line = 8 / (bits - 4);
+  const int above = block[64 * (4 + group / line) + place] >> group % line * (bits - 4) & ((1 << (bits - 4)) - 1);
+  return low | above << 4;
 }
 
 // Deals out a product's groups of panels: the threads get half of them in equal pieces, then half of what is left, and
@@ -74,10 +77,18 @@ class Deal {
 
 // The 32 codes of a row in its block, which starts at the row's first place.
 void put_codes(const uint8_t* q, int bits, uint8_t* row) {
-  uint8_t both[16];
-  for (int i = 0; i < 16; ++i) both[i] = static_cast<uint8_t>(q[i] | q[16 + i] << 4);
-  const uint8_t* from = bits == 4 ? both : q;
-  for (int group = 0; group < bits; ++group) std::memcpy(row + 64 * group, from + 4 * group, 4);
+  uint8_t lines[32] = {};  // four bytes of each
+  if (bits == 8) {
+    std::memcpy(lines, q, 32);
+  } else {
+    const int above = bits - 4;
+    for (int i = 0; i < 16; ++i) lines[i] = static_cast<uint8_t>((q[i] & 15) | q[16 + i] << 4);
+    for (int i = 0; above > 0 && i < 32; ++i) {
+      const int bit = i / 4 * above;  // of the byte's column in all lines
+      lines[16 + bit / 8 * 4 + i % 4] |= static_cast<uint8_t>(q[i] >> 4 << bit % 8);
+    }
+  }
+  for (int line = 0; line < bits; ++line) std::memcpy(row + 64 * line, lines + 4 * line, 4);
 }
 
 }  // namespace
@@ -118,8 +129,7 @@ void QuantizedMatrix::row(int64_t i, float* x) const {
   const uint8_t* block = panels() + i / kQuantizedRows * blocks() * layout_.block_bytes();
   for (int64_t b = 0; b < blocks(); ++b, block += layout_.block_bytes())
     for (int64_t c = 0; c < kQuantizedColumns; ++c) {
-      const Place at = place_of(layout_.bits, r, c);
-      const int q = block[at.byte] >> at.shift & ((1 << layout_.bits) - 1);
+      const int q = code_at(block, layout_.bits, r, c);
       const int64_t part = c * layout_.parts / kQuantizedColumns;
       const uint8_t* scale = block + 64 * layout_.bits + 32 * part + 2 * r;
       const float minimum = layout_.zero == 0 ? half_at(scale + 32 * layout_.parts) : half_at(scale) * static_cast<float>(layout_.zero);

@@ -154,8 +154,8 @@ TEST_P(Products, ExtremeRows) {
 // Codes, f16 scales, and minima where no code stands for zero.
 TEST_P(Products, TakeAboutTheBytesOfTheFile) {
   const std::map<BlockFormat, double> bits = {
-      {BlockFormat::q8_0, 8.5}, {BlockFormat::q4_0, 4.5}, {BlockFormat::q4_1, 5}, {BlockFormat::q5_0, 8.5},
-      {BlockFormat::q5_1, 9},   {BlockFormat::q4_k, 5},   {BlockFormat::q5_k, 9}, {BlockFormat::q6_k, 9}};
+      {BlockFormat::q8_0, 8.5}, {BlockFormat::q4_0, 4.5}, {BlockFormat::q4_1, 5}, {BlockFormat::q5_0, 5.5},
+      {BlockFormat::q5_1, 6},   {BlockFormat::q4_k, 5},   {BlockFormat::q5_k, 6}, {BlockFormat::q6_k, 7}};
   const io::StoredTensor w = weight(GetParam(), 64, 512);
   EXPECT_EQ(8.0 * static_cast<double>(QuantizedMatrix(w).bytes()) / (64 * 512), bits.at(GetParam()));
 }
