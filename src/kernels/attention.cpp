@@ -1,7 +1,7 @@
 #include "kernels/attention.h"
 
 #include "kernels/attention_tile.h"
-#include "kernels/cached_rows.h"
+#include "kernels/cached_units.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -183,44 +183,72 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
   }
 }
 
-// The same for so few rows that a panel of keys and widened values would cost more than what they save.
+// Heads whose tasks differ in what they read and in their slopes alone, and where their rows go.
+struct Heads {
+  const AttentionTask* tasks;
+  int64_t count;
+  float* const* o;  // of each head's first row
+  int64_t o_stride;
+  Running* running;  // [heads, rows]
+};
+
+// The same for so few rows that a panel of keys and widened values would cost more than what they save: first + rows of
+// `all`. The heads take turns at each step, as their keys and values stand side by side.
 constexpr int64_t kFewRows = 8;
-void forward_few(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, int64_t first_key, float* o,
-                 int64_t o_stride, float* weights, Running* running) {
-  const int64_t keys = smaller(kKeys, t.keys - first_key);
-  dot_cached(t.q + first * t.q_stride, t.q_stride, rows, {t.k, t.k_stride, t.format, first_key}, keys, t.key_dim,
-             weights, kKeys);
-  for (int64_t r = 0; r < rows; ++r) {
-    const Scores scores = scores_of(t, first + r, first_key);
-    float *const row = weights + r * kKeys, *const sums = o + r * o_stride;
-    weigh(t, pass, first + r, scores, row, running[r], sums);
-    if (pass != Pass::measuring)
-      add_cached(row, {t.v, t.v_stride, t.format, first_key}, scores.range.begin, scores.range.end, t.value_dim, sums);
+void forward_few(const Heads& h, Pass pass, int64_t first, int64_t from, int64_t rows, int64_t all, int64_t first_key,
+                 float* weights) {
+  const int64_t keys = smaller(kKeys, h.tasks[0].keys - first_key);
+  const auto of_head = [&](int64_t i) { return weights + i * rows * kKeys; };
+  for (int64_t i = 0; i < h.count; ++i) {
+    const AttentionTask& t = h.tasks[i];
+    dot_rows({t.q + (first + from) * t.q_stride, t.q_stride, rows}, {t.k, t.k_stride, t.format, first_key}, keys,
+             t.key_dim, of_head(i), kKeys);
+  }
+  for (int64_t i = 0; i < h.count; ++i) {
+    const AttentionTask& t = h.tasks[i];
+    const CachedRows values{t.v, t.v_stride, t.format, first_key};
+    float* const o = h.o[i] + from * h.o_stride;
+    Range ranges[kFewRows];
+    for (int64_t r = 0; r < rows; ++r) {
+      const Scores scores = scores_of(t, first + from + r, first_key);
+      ranges[r] = scores.range;
+      weigh(t, pass, first + from + r, scores, of_head(i) + r * kKeys, h.running[i * all + from + r],
+            o + r * h.o_stride);
+    }
+    if (pass == Pass::measuring) continue;
+    for (int64_t r = 0, next; r < rows; r = next) {  // rows that see the same keys go together
+      for (next = r + 1; next < rows && ranges[next] == ranges[r];) ++next;
+      add_rows({of_head(i) + r * kKeys, kKeys, next - r}, values, ranges[r].begin, ranges[r].end, t.value_dim,
+               o + r * h.o_stride, h.o_stride);
+    }
   }
 }
 
 // All keys, or those of a span, which begins and ends with a block.
-void walk_keys(const AttentionTask& t, Pass pass, int64_t first, int64_t rows, Range span, float* o, int64_t o_stride,
-               Running* running, const ForwardScratch& s) {
-  const int64_t end = smaller(span.end, seen(t, first + rows - 1).end);
-  for (int64_t j = larger(span.begin, seen(t, first).begin / kKeys * kKeys); j < end; j += kKeys) {
+void walk_keys(const Heads& h, Pass pass, int64_t first, int64_t rows, Range span, const ForwardScratch& s) {
+  const AttentionTask& all = h.tasks[0];  // in what they see
+  const int64_t end = smaller(span.end, seen(all, first + rows - 1).end);
+  for (int64_t j = larger(span.begin, seen(all, first).begin / kKeys * kKeys); j < end; j += kKeys) {
     int64_t from = 0, to = rows;  // the rows that see something of the block
-    while (from < to && seen(t, first + from).end <= j) ++from;
-    while (from < to && seen(t, first + to - 1).begin >= j + kKeys) --to;
+    while (from < to && seen(all, first + from).end <= j) ++from;
+    while (from < to && seen(all, first + to - 1).begin >= j + kKeys) --to;
     if (from == to) continue;
-    float* const sums = o + from * o_stride;
     if (to - from <= kFewRows) {
-      forward_few(t, pass, first + from, to - from, j, sums, o_stride, s.weights, running + from);
+      forward_few(h, pass, first, from, to - from, rows, j, s.weights);
       continue;
     }
-    const int64_t keys = smaller(kKeys, t.keys - j);
-    pack_cached({t.k, t.k_stride, t.format, j}, keys, t.key_dim, s.keys, kKeys);
-    Values values{static_cast<const float*>(t.v) + j * t.v_stride, t.v_stride};
-    if (t.format != CacheFormat::f32) {
-      if (pass != Pass::measuring) widen_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values);
-      values = {s.values, t.value_dim};
+    const int64_t keys = smaller(kKeys, all.keys - j);
+    for (int64_t i = 0; i < h.count; ++i) {
+      const AttentionTask& t = h.tasks[i];
+      pack_cached({t.k, t.k_stride, t.format, j}, keys, t.key_dim, s.keys, kKeys);
+      Values values{static_cast<const float*>(t.v) + j * t.v_stride, t.v_stride};
+      if (t.format != CacheFormat::f32) {
+        if (pass != Pass::measuring) widen_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values);
+        values = {s.values, t.value_dim};
+      }
+      forward_block(t, pass, first + from, to - from, j, values, h.o[i] + from * h.o_stride, h.o_stride, s.keys,
+                    s.weights, h.running + i * rows + from);
     }
-    forward_block(t, pass, first + from, to - from, j, values, sums, o_stride, s.keys, s.weights, running + from);
   }
 }
 
@@ -234,11 +262,11 @@ int64_t spans(const AttentionTask& t) {
 }
 
 // Rows [first, first + rows) of one span, from nothing.
-void walk_span(const AttentionTask& t, int64_t first, int64_t rows, int64_t span, float* o, int64_t o_stride,
-               Running* running, const ForwardScratch& s) {
-  for (int64_t r = 0; r < rows; ++r) start_row(running[r], o + r * o_stride, t.value_dim);
-  walk_keys(t, Pass::running, first, rows, {span * kAttentionSpan, (span + 1) * kAttentionSpan}, o, o_stride, running,
-            s);
+void walk_span(const Heads& h, int64_t first, int64_t rows, int64_t span, const ForwardScratch& s) {
+  for (int64_t i = 0; i < h.count; ++i)
+    for (int64_t r = 0; r < rows; ++r)
+      start_row(h.running[i * rows + r], h.o[i] + r * h.o_stride, h.tasks[0].value_dim);
+  walk_keys(h, Pass::running, first, rows, {span * kAttentionSpan, (span + 1) * kAttentionSpan}, s);
 }
 
 float finish_softmax(const AttentionTask& t, Running r, float* o) {
@@ -248,24 +276,29 @@ float finish_softmax(const AttentionTask& t, Running r, float* o) {
 
 void forward_softmax(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
                      const ForwardScratch& s) {
-  walk_span(t, first, rows, 0, o, o_stride, s.running, s);
+  walk_span({&t, 1, &o, o_stride, s.running}, first, rows, 0, s);
   const int64_t end = seen(t, first + rows - 1).end;
   for (int64_t span = 1; span * kAttentionSpan < end; ++span) {
-    walk_span(t, first, rows, span, s.sums, t.value_dim, s.of_span, s);
+    walk_span({&t, 1, &s.sums, t.value_dim, s.of_span}, first, rows, span, s);
     for (int64_t r = 0; r < rows; ++r)
       merge(s.running[r], o + r * o_stride, s.of_span[r], s.sums + r * t.value_dim, t.value_dim);
   }
   for (int64_t r = 0; r < rows; ++r) stat[r] = finish_softmax(t, s.running[r], o + r * o_stride);
 }
 
-void forward_span(const AttentionTask& t, int64_t begin, int64_t end, int64_t span, float* sums, float* scratch) {
-  const ForwardScratch s(t, scratch);
-  const int64_t row = t.value_dim + 2;
-  walk_span(t, begin, end - begin, span, sums, row, s.of_span, s);
-  for (int64_t r = 0; r < end - begin; ++r) {
-    sums[r * row + t.value_dim] = s.of_span[r].top;
-    sums[r * row + t.value_dim + 1] = s.of_span[r].total;
+void forward_heads(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
+                   float* const* sums, float* scratch) {
+  const ForwardScratch s(tasks[0], scratch);
+  const int64_t value_dim = tasks[0].value_dim, row = value_dim + 2, rows = end - begin;
+  walk_span({tasks, heads, sums, row, s.of_span}, begin, rows, span, s);
+  for (int64_t i = 0; i < heads * rows; ++i) {
+    float* const last = sums[i / rows] + i % rows * row + value_dim;
+    last[0] = s.of_span[i].top, last[1] = s.of_span[i].total;
   }
+}
+
+void forward_span(const AttentionTask& t, int64_t begin, int64_t end, int64_t span, float* sums, float* scratch) {
+  forward_heads(&t, 1, begin, end, span, &sums, scratch);
 }
 
 void fold_spans(const AttentionTask& t, int64_t begin, int64_t end, const float* sums, float* o, int64_t o_stride,
@@ -295,18 +328,19 @@ float finish_powers(const AttentionTask& t, Running r, float* o) {
 void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
                   const ForwardScratch& s) {
   const Range all{0, t.keys};
+  const Heads head{&t, 1, &o, o_stride, s.running};
   for (int64_t r = 0; r < rows; ++r) {
     start_row(s.running[r], o + r * o_stride, t.value_dim);
     if (t.map == ScoreMap::power) s.running[r].top = 0;
   }
   if (t.map == ScoreMap::clipped) {
-    walk_keys(t, Pass::measuring, first, rows, all, o, o_stride, s.running, s);
+    walk_keys(head, Pass::measuring, first, rows, all, s);
     for (int64_t r = 0; r < rows; ++r) s.running[r].top = log_sum(s.running[r]);
   }
   if (t.map == ScoreMap::sigmoid)
     for (int64_t r = 0; r < rows; ++r) s.running[r].top = t.count_bias * log_of(keys_seen(t, first + r));
   const bool mapped = t.map == ScoreMap::clipped || t.map == ScoreMap::sigmoid;
-  walk_keys(t, mapped ? Pass::mapping : Pass::running, first, rows, all, o, o_stride, s.running, s);
+  walk_keys(head, mapped ? Pass::mapping : Pass::running, first, rows, all, s);
   for (int64_t r = 0; r < rows; ++r) {
     float* const row = o + r * o_stride;
     stat[r] = mapped                     ? s.running[r].top
@@ -420,6 +454,7 @@ const Attention attention_table = {.scratch_floats = scratch_floats,
                                    .forward = forward,
                                    .spans = spans,
                                    .forward_span = forward_span,
+                                   .forward_heads = forward_heads,
                                    .fold_spans = fold_spans,
                                    .backward = backward};
 

@@ -69,6 +69,11 @@ struct Attention {
   // forward returns, to the bit, from those of all spans: sums[spans][end - begin][value_dim + 2].
   void (*forward_span)(const AttentionTask& task, int64_t begin, int64_t end, int64_t span, float* sums,
                        float* scratch);
+  // forward_span of some heads, sums of each to its own place, to the same bits: where their keys and values stand side
+  // by side, memory is read in order. The tasks differ in q, k, v and alibi alone; heads * (end - begin) is up to
+  // kAttentionRows.
+  void (*forward_heads)(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
+                        float* const* sums, float* scratch);
   void (*fold_spans)(const AttentionTask& task, int64_t begin, int64_t end, const float* sums, float* o,
                      int64_t o_stride, float* stat);
 

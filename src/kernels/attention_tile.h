@@ -86,6 +86,7 @@ inline void multiply(const Product& t) {
 
 struct Range {
   int64_t begin, end;
+  bool operator==(const Range&) const = default;
 };
 
 // How far a query stands behind query 0.

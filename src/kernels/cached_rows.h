@@ -67,6 +67,9 @@ struct CachedRows {
       : first(static_cast<const uint8_t*>(x) + row * stride * cached_unit_bytes(f)),
         bytes(stride * cached_unit_bytes(f)),
         format(f) {}
+  CachedRows(const uint8_t* first_row, int64_t row_bytes, CacheFormat f)
+      : first(first_row), bytes(row_bytes), format(f) {}
+  CachedRows from(int64_t row) const { return {first + row * bytes, bytes, format}; }
 };
 
 // panel[dim][width]: `count` rows as columns, zeros in the others; asks for the rows `width` further on early.

@@ -7,17 +7,21 @@ namespace sennit::kernels {
 
 // Products with a weight W [n, k] kept as small integers: y = x W^T. W lies in panels of 16 rows, a panel as its blocks
 // of 32 columns in order, a block as
-//   codes    [8][16][4] bytes: group g of four columns, row, column; or, of 4 bits, [4][16][4] bytes whose low halves
-//            are groups 0 to 3 and whose high halves are groups 4 to 7
+//   codes    [8][16][4] bytes: group g of four columns, row, column; or, of 4 to 6 bits, [4][16][4] bytes whose low
+//            halves are the low halves of groups 0 to 3 and whose high halves are those of groups 4 to 7
+//   above    [bits - 4][16][4] bytes of codes of 5 and 6 bits: what is above their low halves, from bit 0 of byte 0 on
+//            those of groups 0, 1, ...
 //   scales   [parts][16] f16; parts = 2: one for each 16 columns
 //   minima   [parts][16] f16: w = scale q - minimum; left out where one code stands for zero: w = scale (q - zero)
 // Rows of x are rounded to 8 bits, each block of 32 by its own scale. Sums within a block are whole numbers; blocks are
 // added in order, so that an element of y depends on its row of x and of W alone, to the bit, at every level alike.
 inline constexpr int64_t kQuantizedRows = 16;
 inline constexpr int64_t kQuantizedColumns = 32;
+// As many panels are read side by side, at most, where x is a single row: tasks of a multiple of it waste nothing.
+inline constexpr int64_t kQuantizedPanels = 4;
 
 struct QuantizedLayout {
-  int bits;      // 4 or 8
+  int bits;      // 4, 5, 6 or 8
   int parts;     // 1 or 2
   int zero = 0;  // the code of zero; 0: minima are stored
   constexpr bool minima() const { return zero == 0; }

@@ -25,10 +25,13 @@ kernels::QuantizedLayout layout_for(io::BlockFormat format) {
     case io::BlockFormat::q4_0: return {4, 1, 8};
     case io::BlockFormat::q4_1:
     case io::BlockFormat::q4_k: return {4, 1};
-    case io::BlockFormat::q5_0: return {8, 1, 16};
-    case io::BlockFormat::q6_k: return {8, 2, 32};
+    case io::BlockFormat::q5_0:
+      return {5, 1, 16};
+    case io::BlockFormat::q6_k:
+      return {6, 2, 32};
     case io::BlockFormat::q8_0: return {8, 1, 128};
-    default: return {8, 1};
+    default:
+      return {5, 1};
   }
 }
 
@@ -42,23 +45,50 @@ float half_at(const uint8_t* p) {
   return to_float(h);
 }
 
-// Where the code of a column of a row stands in its block, and which half of the byte (of 4 bits).
-struct Place {
-  int64_t byte;
-  int shift;
-};
-Place place_of(int bits, int64_t row, int64_t column) {
-  const int64_t group = column / 4;
-  if (bits == 8) return {64 * group + 4 * row + column % 4, 0};
-  return {64 * (group % 4) + 4 * row + column % 4, group < 4 ? 0 : 4};
+// The code of a column of a row in its block.
+int code_at(const uint8_t* block, int bits, int64_t row, int64_t column) {
+  const int64_t group = column / 4, place = 4 * row + column % 4;
+  if (bits == 8) return block[64 * group + place];
+  const int low = block[64 * (group % 4) + place] >> (group < 4 ? 0 : 4) & 15;
+  if (bits == 4) return low;
+  const int64_t line = 8 / (bits - 4);
+  const int above = block[64 * (4 + group / line) + place] >> group % line * (bits - 4) & ((1 << (bits - 4)) - 1);
+  return low | above << 4;
 }
+
+// Deals out a product's groups of panels: the threads get half of them in equal pieces, then half of what is left, and
+// so on. Long pieces are read fast, and short ones at the end leave little to wait for.
+class Deal {
+ public:
+  Deal(int64_t groups, int64_t threads, int64_t least) : groups_(groups), threads_(threads) {
+    while (threads > 1 && rounds_ < kMostRounds && (groups >> (rounds_ + 1)) / threads >= least) ++rounds_;
+  }
+  int64_t pieces() const { return (rounds_ + 1) * threads_; }
+  int64_t begin(int64_t piece) const {
+    const int64_t round = std::min(piece / threads_, rounds_), left = groups_ >> round,
+                  of_round = round < rounds_ ? left - (left >> 1) : left;
+    return groups_ - left + of_round * (piece - round * threads_) / threads_;
+  }
+
+ private:
+  static constexpr int64_t kMostRounds = 4;  // after the first
+  int64_t groups_, threads_, rounds_ = 0;
+};
 
 // The 32 codes of a row in its block, which starts at the row's first place.
 void put_codes(const uint8_t* q, int bits, uint8_t* row) {
-  uint8_t both[16];
-  for (int i = 0; i < 16; ++i) both[i] = static_cast<uint8_t>(q[i] | q[16 + i] << 4);
-  const uint8_t* from = bits == 4 ? both : q;
-  for (int group = 0; group < bits; ++group) std::memcpy(row + 64 * group, from + 4 * group, 4);
+  uint8_t lines[32] = {};  // four bytes of each
+  if (bits == 8) {
+    std::memcpy(lines, q, 32);
+  } else {
+    const int above = bits - 4;
+    for (int i = 0; i < 16; ++i) lines[i] = static_cast<uint8_t>((q[i] & 15) | q[16 + i] << 4);
+    for (int i = 0; above > 0 && i < 32; ++i) {
+      const int bit = i / 4 * above;  // of the byte's column in all lines
+      lines[16 + bit / 8 * 4 + i % 4] |= static_cast<uint8_t>(q[i] >> 4 << bit % 8);
+    }
+  }
+  for (int line = 0; line < bits; ++line) std::memcpy(row + 64 * line, lines + 4 * line, 4);
 }
 
 }  // namespace
@@ -99,8 +129,7 @@ void QuantizedMatrix::row(int64_t i, float* x) const {
   const uint8_t* block = panels() + i / kQuantizedRows * blocks() * layout_.block_bytes();
   for (int64_t b = 0; b < blocks(); ++b, block += layout_.block_bytes())
     for (int64_t c = 0; c < kQuantizedColumns; ++c) {
-      const Place at = place_of(layout_.bits, r, c);
-      const int q = block[at.byte] >> at.shift & ((1 << layout_.bits) - 1);
+      const int q = code_at(block, layout_.bits, r, c);
       const int64_t part = c * layout_.parts / kQuantizedColumns;
       const uint8_t* scale = block + 64 * layout_.bits + 32 * part + 2 * r;
       const float minimum = layout_.zero == 0 ? half_at(scale + 32 * layout_.parts) : half_at(scale) * static_cast<float>(layout_.zero);
@@ -123,13 +152,18 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
     for (int64_t i = b; i < e; ++i)
       kernel.round_row(x + i * k, k, rounded.q + i * k, rounded.scale + i * blocks, rounded.sums + 2 * i * blocks);
   });
-  const int64_t panels = (w.out() + kQuantizedRows - 1) / kQuantizedRows,
-                work = std::max<int64_t>(1, m * k * kQuantizedRows);
-  parallel_for(panels, (kQuantizedThreadWork + work - 1) / work, [&](int64_t b, int64_t e) {
-    const int64_t first = b * kQuantizedRows;
+  constexpr int64_t kGroup = kernels::kQuantizedPanels * kQuantizedRows;
+  const int64_t groups = (w.out() + kGroup - 1) / kGroup, work = std::max<int64_t>(1, m * k * kGroup),
+                least = (kQuantizedThreadWork + work - 1) / work,
+                group_bytes = kernels::kQuantizedPanels * blocks * w.layout().block_bytes();
+  const Deal deal(groups, std::clamp<int64_t>(groups / least, 1, thread_count()), least);
+  parallel_for(deal.pieces(), 1, [&](int64_t piece, int64_t end_piece) {
+    const int64_t b = deal.begin(piece), e = deal.begin(end_piece);
+    if (b == e) return;
+    const int64_t first = b * kGroup;
     kernel.multiply({.layout = w.layout(),
-                     .panels = w.panels() + b * blocks * w.layout().block_bytes(),
-                     .n = std::min(w.out(), e * kQuantizedRows) - first,
+                     .panels = w.panels() + b * group_bytes,
+                     .n = std::min(w.out(), e * kGroup) - first,
                      .blocks = blocks,
                      .x = rounded,
                      .m = m,

@@ -5,9 +5,9 @@
 
 namespace sennit {
 
-// A weight [out, in] that stays quantized in memory, packed once for reading in order: the bytes of its file for q8_0, q4_0
-// and q4_1 (8.5, 4.5 and 5 bits a number), 5 bits for q4_k, 8.5 for q5_0, 9 for q5_1, q5_k and q6_k. Scales are f16; the
-// formats of 256 combine two levels of scales, which rounds each to 11 bits.
+// A weight [out, in] that stays quantized in memory, packed once for reading in order: the bytes of its file for q8_0,
+// q4_0, q4_1, q5_0 and q5_1 (8.5, 4.5, 5, 5.5 and 6 bits a number), 5 bits for q4_k, 6 for q5_k, 7 for q6_k. Scales are
+// f16; the formats of 256 combine two levels of scales, which rounds each to 11 bits.
 class QuantizedMatrix : public WeightForm {
  public:
   explicit QuantizedMatrix(const io::StoredTensor& weight);  // a matrix in a quantized format

@@ -164,8 +164,8 @@ class Forward {
     int64_t sums;  // where those of its spans begin
   };
   struct Item {
-    Rows rows;
-    int64_t span, sums;  // -1: all keys
+    Rows rows;                                 // all keys of them, or
+    int64_t span = -1, first = 0, splits = 0;  // one span of some neighbours among split_
   };
   struct Output {
     int64_t begin, end;
@@ -189,18 +189,36 @@ class Forward {
         heads = queries == 1 ? std::min(together, plan_.s.firsts[plan_.s.kv_of(h) + 1] - h) : 1;
         for (int64_t b = 0; b < queries; b += kQueryTile) add({i, h, heads, b, std::min(b + kQueryTile, queries)}, parts);
       }
-      // Heads side by side: their keys and values stand in the same rows.
-      for (int64_t span = 0; span < parts; ++span)
-        for (int64_t k = first; k < std::ssize(split_); ++k)
-          items_.push_back({split_[k].rows, span, split_[k].sums + span * sums_of(split_[k].rows)});
+      deal_spans(first, parts);
     }
+  }
+  // One item for each span of the rows from split_[first] on, or for those of neighbours that are alike: their heads'
+  // keys and values stand in the same rows of memory, of which a thread then reads a good piece at a time.
+  void deal_spans(int64_t first, int64_t spans) {
+    const int64_t end = std::ssize(split_),
+                  abreast = first < end ? heads_abreast(end - first, spans, split_[first].rows) : 1;
+    for (int64_t span = 0; span < spans; ++span)
+      for (int64_t k = first, next; k < end; k = next) {
+        for (next = k + 1; next < std::min(end, k + abreast) && split_[next].rows.heads == split_[k].rows.heads;)
+          ++next;
+        items_.push_back({split_[k].rows, span, k, next - k});
+      }
+  }
+  // So few that every thread has some items.
+  int64_t heads_abreast(int64_t splits, int64_t spans, const Rows& rows) const {
+    constexpr int64_t kRowBytes = 1024, kItemsEach = 4;
+    const Tensor& k = keys_[plan_.segments[rows.segment].source];
+    const int64_t near = splits * kRowBytes * k.rows() / std::max<int64_t>(1, k.bytes()),
+                  enough = splits * spans / (kItemsEach * thread_count()),
+                  most = kernels::kAttentionRows / std::max(rows.heads, rows.end - rows.begin);
+    return std::max<int64_t>(1, std::min({near, enough, most}));
   }
   int64_t sums_of(const Rows& rows) const { return std::max(rows.heads, rows.end - rows.begin) * (plan_.s.dv + 2); }
   void add(const Rows& rows, int64_t spans) {
     const auto t = task(rows);
     scratch_ = std::max(scratch_, 2 * plan_.s.largest() + (plan_.paired(plan_.segments[rows.segment]) ? kernels::paired_attention().forward_floats(t)
                                                                                                      : kernels::attention().scratch_floats(t)));
-    if (spans == 1) return items_.push_back({rows, -1, 0});
+    if (spans == 1) return items_.push_back({rows});
     split_.push_back({rows, sums_});
     sums_ += spans * sums_of(rows);
   }
@@ -212,11 +230,22 @@ class Forward {
     if (rows.heads > 1) return {0, rows.heads, o, unused, plan_.s.dv};
     return {rows.begin, rows.end, o, lse_.data() + rows.head * lse_.row_size() + a.query_begin, o_.row_size()};
   }
+  void run_span(const Item& item, float* sums, float* scratch) const {
+    Pooled<kernels::AttentionTask> tasks;
+    Pooled<float*> places;
+    for (int64_t k = item.first; k < item.first + item.splits; ++k) {
+      tasks.push_back(task(split_[k].rows));
+      places.push_back(sums + split_[k].sums + item.span * sums_of(split_[k].rows));
+    }
+    const Rows& rows = item.rows;
+    const int64_t begin = rows.heads > 1 ? 0 : rows.begin, end = rows.heads > 1 ? rows.heads : rows.end;
+    kernels::attention().forward_heads(tasks.data(), item.splits, begin, end, item.span, places.data(), scratch);
+  }
   void run(const Item& item, float* sums, float* scratch) const {
+    if (item.span >= 0) return run_span(item, sums, scratch);
     const Rows& rows = item.rows;
     const auto t = task(rows);
     const auto to = output(rows, scratch + scratch_ - 2 * plan_.s.largest());
-    if (item.span >= 0) return kernels::attention().forward_span(t, to.begin, to.end, item.span, sums + item.sums, scratch);
     if (!plan_.paired(plan_.segments[rows.segment]))
       return kernels::attention().forward(t, to.begin, to.end, to.o, to.o_stride, to.stat, scratch);
     kernels::paired_attention().forward(t, panel_kernels(Precision::bf16), packed_.of(rows.segment, plan_.s.kv_of(rows.head)), to.begin,

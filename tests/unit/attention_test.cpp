@@ -182,20 +182,61 @@ TEST(Attention, ARowHasTheSameBitsHoweverTheWorkIsCut) {
 // Decoding: the last query alone against the keys so far.
 TEST(Attention, ATokenAtATimeGivesTheBitsOfTheWhole) {
   for_each_level([](IsaLevel) {
-    for (const Mask& mask : kMasks) {
-      if (!mask.causal) continue;
-      const Inputs x{{140, 140, 16, 20}, mask, 0};
-      const Output whole = forward(x, 140);
-      std::vector<float> scratch(kernels::attention().scratch_floats(x.task()), NAN);
-      for (int64_t i = 0; i < 140; ++i) {
-        AttentionTask t = x.task();
-        t.q += i * t.q_stride, t.queries = 1, t.keys = i + 1, t.offset = i;
-        std::vector<float> o(20), lse(1);
-        kernels::attention().forward(t, 0, 1, o.data(), 20, lse.data(), scratch.data());
-        ASSERT_EQ(std::memcmp(o.data(), &whole.o[i * whole.stride], 80), 0) << mask.name << " at " << i;
-        ASSERT_EQ(lse[0], whole.lse[i]);
+    for (const Mask& mask : kMasks)
+      for (const Shape4& shape : {Shape4{140, 140, 16, 20}, Shape4{140, 140, 64, 80}}) {
+        if (!mask.causal) continue;
+        const Inputs x{shape, mask, 0};
+        const Output whole = forward(x, 140);
+        std::vector<float> scratch(kernels::attention().scratch_floats(x.task()), NAN);
+        for (int64_t i = 0; i < 140; ++i) {
+          AttentionTask t = x.task();
+          t.q += i * t.q_stride, t.queries = 1, t.keys = i + 1, t.offset = i;
+          std::vector<float> o(shape.value_dim), lse(1);
+          kernels::attention().forward(t, 0, 1, o.data(), shape.value_dim, lse.data(), scratch.data());
+          ASSERT_EQ(std::memcmp(o.data(), &whole.o[i * whole.stride], 4 * o.size()), 0) << mask.name << " at " << i;
+          ASSERT_EQ(lse[0], whole.lse[i]);
+        }
       }
-    }
+  });
+}
+
+// Heads in turns, with slopes of their own, and as many rows as one head would pack keys for or fewer.
+TEST(Attention, HeadsSideBySideGiveTheBitsOfEachAlone) {
+  constexpr int64_t kHeads = 3, kKeys = 1130, kDim = 64, kRow = kHeads * kDim + 1;
+  const auto k = random_floats(kKeys * kRow, 5), v = random_floats(kKeys * kRow, 6);
+  for_each_level([&](IsaLevel) {
+    for (const int64_t rows : {1, 4, 7, 20})
+      for (const bool causal : {false, true}) {
+        const auto q = random_floats(kHeads * rows * kDim, 7);
+        std::vector<AttentionTask> tasks;
+        for (int64_t h = 0; h < kHeads; ++h)
+          tasks.push_back({.q = q.data() + h * rows * kDim,
+                           .k = k.data() + h * kDim,
+                           .v = v.data() + h * kDim,
+                           .q_stride = kDim,
+                           .k_stride = kRow,
+                           .v_stride = kRow,
+                           .queries = rows,
+                           .keys = kKeys,
+                           .key_dim = kDim,
+                           .value_dim = kDim,
+                           .offset = kKeys - rows,
+                           .causal = causal,
+                           .scale = 0.125f,
+                           .alibi = 0.01f * static_cast<float>(h)});
+        const int64_t each = rows * (kDim + 2);
+        for (int64_t span = 0; span < kernels::attention().spans(tasks[0]); ++span) {
+          std::vector<float> together(kHeads * each, NAN), alone(each, NAN),
+              scratch(kernels::attention().scratch_floats(tasks[0]), NAN);
+          std::vector<float*> places;
+          for (int64_t h = 0; h < kHeads; ++h) places.push_back(together.data() + h * each);
+          kernels::attention().forward_heads(tasks.data(), kHeads, 0, rows, span, places.data(), scratch.data());
+          for (int64_t h = 0; h < kHeads; ++h) {
+            kernels::attention().forward_span(tasks[h], 0, rows, span, alone.data(), scratch.data());
+            ASSERT_EQ(std::memcmp(alone.data(), places[h], 4 * alone.size()), 0) << rows << " rows, head " << h;
+          }
+        }
+      }
   });
 }
 

@@ -155,9 +155,10 @@ TEST(Cache, WhatIsNotFiniteIsNotHidden) {
 struct AttentionCase {
   int64_t queries, keys, heads, kv_heads, key_dim, value_dim;
 };
-constexpr AttentionCase kCases[] = {{1, 1, 1, 1, 1, 1},      {1, 63, 4, 2, 64, 64}, {1, 64, 2, 2, 33, 20},
-                                    {1, 300, 8, 1, 80, 48},  {7, 65, 2, 1, 16, 40}, {100, 130, 4, 4, 32, 32},
-                                    {97, 200, 2, 1, 20, 100}};
+constexpr AttentionCase kCases[] = {{1, 1, 1, 1, 1, 1},       {1, 63, 4, 2, 64, 64},   {1, 64, 2, 2, 33, 20},
+                                    {1, 300, 8, 1, 80, 48},   {7, 65, 2, 1, 16, 40},   {100, 130, 4, 4, 32, 32},
+                                    {97, 200, 2, 1, 20, 100}, {1, 1300, 8, 2, 64, 64}, {1, 700, 3, 3, 128, 64},
+                                    {5, 200, 4, 2, 64, 192},  {1, 129, 12, 1, 32, 96}};
 
 // Law: attention reads a cache as it is: the bits of attention over the rounded rows as floats.
 TEST(Cache, AttentionReadsWhatWasKeptToTheBit) {
