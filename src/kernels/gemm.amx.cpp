@@ -63,6 +63,7 @@ void multiply_timed(const PanelProduct& t) {
 template <class Unit, void (*kMultiply)(const PanelProduct&)>
 constexpr PanelKernels kKernels{panel_rows,
                                 2 * kTileRows,
+                                32 * kPanelColumns,
                                 pack_a<Unit::kPaired>,
                                 pack_b<Unit::kPaired>,
                                 kMultiply,
