@@ -45,6 +45,9 @@ SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
 SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+SENNIT_INLINE Sums less(Sums s, int32_t n) {
+  return {_mm512_sub_epi32(s.v, _mm512_set1_epi32(n))};
+}
 SENNIT_INLINE Floats to_floats(Sums s) {
   return {_mm512_cvtepi32_ps(s.v)};
 }
@@ -71,7 +74,7 @@ SENNIT_INLINE Floats decoded(Floats q, Floats scale, Floats minimum) {
 SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
   store(units, pair({even.v}, {odd.v}));
 }
-constexpr int kTile = 6;  // rows of x at a time
+constexpr int kTile = 6, kPanels = 2;  // rows of x and panels of W at a time
 
 #elif defined(SENNIT_LEVEL_avx2)
 
@@ -130,6 +133,9 @@ SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)))}};
 }
+SENNIT_INLINE Sums less(Sums s, int32_t n) {
+  return {{_mm256_sub_epi32(s.v[0], _mm256_set1_epi32(n)), _mm256_sub_epi32(s.v[1], _mm256_set1_epi32(n))}};
+}
 SENNIT_INLINE Floats to_floats(Sums s) {
   return {{_mm256_cvtepi32_ps(s.v[0]), _mm256_cvtepi32_ps(s.v[1])}};
 }
@@ -165,7 +171,7 @@ SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
 SENNIT_INLINE void put_away(Sums& whole) {
   asm volatile("" : "+m"(whole));
 }
-constexpr int kTile = 6;  // rows of x at a time
+constexpr int kTile = 6, kPanels = 1;  // rows of x and panels of W at a time
 constexpr bool kHalves = true;
 
 #else
@@ -212,6 +218,10 @@ SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   }
   return f;
 }
+SENNIT_INLINE Sums less(Sums s, int32_t n) {
+  for (int32_t& v : s.v) v -= n;
+  return s;
+}
 SENNIT_INLINE Floats to_floats(const Sums& s) {
   Floats f;
   for (int r = 0; r < kQuantizedRows; ++r) f.v[r] = static_cast<float>(s.v[r]);
@@ -244,7 +254,7 @@ SENNIT_INLINE Floats decoded(Floats q, const Floats& scale, const Floats& minimu
 SENNIT_INLINE void put_pairs(const Floats& even, const Floats& odd, float* units) {
   for (int r = 0; r < kQuantizedRows; ++r) store(units + r, pair({even.v[r]}, {odd.v[r]}));
 }
-constexpr int kTile = 1;
+constexpr int kTile = 1, kPanels = 1;
 
 #endif
 
@@ -287,13 +297,13 @@ SENNIT_INLINE Steps steps_of(const uint8_t* block, int part, float zero) {
   return {scale, load_halves(scales + 32 * (kLayout.parts + part))};
 }
 
-// Adds to `sums` what the whole-number sums of one part of a block amount to; `at` is the row's block.
-template <int kParts>
-SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floats sums, Floats whole,
-                              const Steps& steps) {
-  const float by = t.x.scale[at],
-              total = kParts == 2 ? t.x.sums[2 * at + part] : t.x.sums[2 * at] + t.x.sums[2 * at + 1];
-  return subtract_product(add_product(sums, whole, times(steps.scale, by)), steps.minimum, by * total);
+// Adds to `sums` what the whole-number sums of one part of a block amount to.
+template <QuantizedLayout kLayout>
+SENNIT_INLINE Floats add_part(const RoundedBlock& x, int part, int zero, Floats sums, Sums whole, const Steps& steps) {
+  const int32_t total = kLayout.parts == 2 ? x.sums[part] : x.sums[0] + x.sums[1];
+  if constexpr (!kLayout.minima()) whole = less(whole, zero * total);
+  sums = add_product(sums, to_floats(whole), times(steps.scale, x.scale));
+  return kLayout.minima() ? subtract_product(sums, steps.minimum, x.scale * static_cast<float>(total)) : sums;
 }
 
 // Asks for a block before it is read: few rows of x wait for memory alone. Blocks of 4 bits are done so soon that they
@@ -305,70 +315,99 @@ SENNIT_INLINE void ask_ahead(const uint8_t* block) {
     __builtin_prefetch(block + kAhead * kBytes + line, 0, kLayout.bits == 4 ? 2 : 3);
 }
 
-// The sums of one panel with R rows of x that start at row i.
-template <QuantizedLayout kLayout, int R>
-SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, float (*y)[kQuantizedRows]) {
+// The sums of P panels, a panel's bytes apart, with R rows of x that start at row i.
+template <QuantizedLayout kLayout, int R, int P>
+SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panels, int64_t i, float (*y)[P * kQuantizedRows]) {
   constexpr int64_t kBytes = kLayout.block_bytes();
   constexpr int kBits = kLayout.bits, kParts = kLayout.parts;
-  const auto zero = static_cast<float>(t.layout.zero);
   constexpr int kRun = kGroups / kParts;
-  Floats sums[R];
-  for (int r = 0; r < R; ++r) sums[r] = no_floats();
-  for (int64_t b = 0; b < t.blocks; ++b, panel += kBytes) {
-    ask_ahead<kLayout>(panel);
+  const auto zero = static_cast<float>(t.layout.zero);
+  const int64_t apart = t.blocks * kBytes;
+  Floats sums[R][P];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) sums[r][p] = no_floats();
+  const RoundedBlock* x = t.x + i * t.blocks;
+  for (int64_t b = 0; b < t.blocks; ++b, ++x, panels += kBytes) {
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) ask_ahead<kLayout>(panels + p * apart);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
-      Sums whole[R];
+      Sums whole[R][P];
 #pragma GCC unroll 2
       for (int pass = 0; pass < kPasses<kBits>; ++pass) {
-        Sums some[R];
+        Sums some[R][P];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) some[r] = no_sums();
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+          for (int p = 0; p < P; ++p) some[r][p] = no_sums();
 #pragma GCC unroll 8
         for (int g = part * kRun; g < (part + 1) * kRun; ++g) {
-          const Codes codes = codes_of<kBits>(panel, g, pass);
+          Codes codes[P];
+#pragma GCC unroll 2
+          for (int p = 0; p < P; ++p) codes[p] = codes_of<kBits>(panels + p * apart, g, pass);
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r)
-            some[r] = add_group(some[r], codes, t.x.q + ((i + r) * t.blocks + b) * kQuantizedColumns + 4 * g);
+#pragma GCC unroll 2
+            for (int p = 0; p < P; ++p)
+              some[r][p] = add_group(some[r][p], codes[p], x[r * t.blocks].q + 4 * g);
         }
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          whole[r] = pass == 0 ? whole_of(some[r]) : add_high(whole[r], some[r]);
-          if (kPasses<kBits> == 2 && R > 2) put_away(whole[r]);
-        }
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+          for (int p = 0; p < P; ++p) {
+            whole[r][p] = pass == 0 ? whole_of(some[r][p]) : add_high(whole[r][p], some[r][p]);
+            if (kPasses<kBits> == 2 && R > 2) put_away(whole[r][p]);
+          }
       }
-      const Steps steps = steps_of<kLayout>(panel, part, zero);
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) {
+        const Steps steps = steps_of<kLayout>(panels + p * apart, part, zero);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-        sums[r] = add_part<kParts>(t, (i + r) * t.blocks + b, part, sums[r], to_floats(whole[r]), steps);
+        for (int r = 0; r < R; ++r)
+          sums[r][p] = add_part<kLayout>(x[r * t.blocks], part, t.layout.zero, sums[r][p], whole[r][p], steps);
+      }
     }
   }
-  for (int r = 0; r < R; ++r) put(sums[r], y[r]);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) put(sums[r][p], y[r] + p * kQuantizedRows);
 }
 
-template <QuantizedLayout kLayout, int R>
-[[gnu::noinline]] void panel_tile(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
-  float y[R][kQuantizedRows];
-  panel_rows<kLayout, R>(t, panel, i, y);
-  const int64_t width = t.n - j < kQuantizedRows ? t.n - j : kQuantizedRows;
+template <QuantizedLayout kLayout, int R, int P>
+[[gnu::noinline]] void panel_tile(const QuantizedTask& t, const uint8_t* panels, int64_t i, int64_t j) {
+  constexpr int64_t kWidth = P * kQuantizedRows;
+  float y[R][kWidth];
+  panel_rows<kLayout, R, P>(t, panels, i, y);
+  const int64_t width = t.n - j < kWidth ? t.n - j : kWidth;
   for (int r = 0; r < R; ++r)
     for (int64_t c = 0; c < width; ++c) t.y[(i + r) * t.y_stride + j + c] = y[r][c] + (t.bias ? t.bias[j + c] : 0);
 }
 
 // At most R rows of x, those that are left.
-template <QuantizedLayout kLayout, int R>
-SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, const uint8_t* panel, int64_t i, int64_t j) {
-  if (t.m - i >= R) return panel_tile<kLayout, R>(t, panel, i, j);
-  if constexpr (R > 1) tile_of_rows<kLayout, R - 1>(t, panel, i, j);
+template <QuantizedLayout kLayout, int R, int P>
+SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, const uint8_t* panels, int64_t i, int64_t j) {
+  if (t.m - i >= R) return panel_tile<kLayout, R, P>(t, panels, i, j);
+  if constexpr (R > 1) tile_of_rows<kLayout, R - 1, P>(t, panels, i, j);
+}
+
+// All rows of x by P panels at a time, while so many are left; what is left starts at the row of W that is returned.
+template <QuantizedLayout kLayout, int P>
+int64_t multiply_panels(const QuantizedTask& t, int64_t j) {
+  constexpr int64_t kBytes = kLayout.block_bytes();
+  for (; t.n - j > (P - 1) * kQuantizedRows; j += P * kQuantizedRows) {
+    const uint8_t* panels = t.panels + j / kQuantizedRows * t.blocks * kBytes;
+    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile, P>(t, panels, i, j);
+  }
+  return j;
 }
 
 template <QuantizedLayout kLayout>
 void multiply_all(const QuantizedTask& t) {
-  constexpr int64_t kBytes = kLayout.block_bytes();
-  for (int64_t j = 0; j < t.n; j += kQuantizedRows) {
-    const uint8_t* panel = t.panels + j / kQuantizedRows * t.blocks * kBytes;
-    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile>(t, panel, i, j);
-  }
+  const int64_t left = t.m < kTile ? 0 : multiply_panels<kLayout, kPanels>(t, 0);
+  multiply_panels<kLayout, 1>(t, left);
 }
 
 // One panel of W as 16 of the 32 columns of a panel of pairs.
@@ -403,7 +442,7 @@ void unpack(QuantizedLayout layout, const uint8_t* panel, int64_t blocks, float*
   with_layout(layout, [&]<QuantizedLayout kLayout>() { unpack_panel<kLayout>(panel, blocks, zero, units); });
 }
 
-void round_block(const float* x, int64_t n, int8_t* q, float* scale, float* sums) {
+void round_block(const float* x, int64_t n, RoundedBlock& block) {
   float whole[kQuantizedColumns];
   vf largest = zero();
   for (int64_t i = 0; i < kQuantizedColumns; i += kLanes) {
@@ -420,16 +459,16 @@ void round_block(const float* x, int64_t n, int8_t* q, float* scale, float* sums
       store(whole + i, v);
       total = total + v;
     }
-    sums[half] = sum(total);
+    block.sums[half] = static_cast<int32_t>(sum(total));
   }
-  for (int64_t i = 0; i < kQuantizedColumns; ++i) q[i] = static_cast<int8_t>(whole[i]);
-  *scale = most > 1e-30f ? most / 127 : 0;
+  for (int64_t i = 0; i < kQuantizedColumns; ++i) block.q[i] = static_cast<int8_t>(whole[i]);
+  block.scale = most > 1e-30f ? most / 127 : 0;
 }
 
-void round_row(const float* x, int64_t k, int8_t* q, float* scale, float* sums) {
-  for (int64_t b = 0; b * kQuantizedColumns < k; ++b) {
-    const int64_t at = b * kQuantizedColumns, left = k - at;
-    round_block(x + at, left < kQuantizedColumns ? left : kQuantizedColumns, q + at, scale + b, sums + 2 * b);
+void round_row(const float* x, int64_t k, RoundedBlock* rounded) {
+  for (int64_t at = 0; at < k; at += kQuantizedColumns, ++rounded) {
+    const int64_t left = k - at;
+    round_block(x + at, left < kQuantizedColumns ? left : kQuantizedColumns, *rounded);
   }
 }
 
