@@ -46,7 +46,6 @@ struct Quads {
   }
 };
 
-constexpr int64_t kLine = 16;                   // units in a line of the caches
 constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
 constexpr int64_t kStepsAhead = 32;             // the same of a, in steps along k
 constexpr int64_t kFar = 256 * kPanelColumns;   // units of a panel of b to ask for where it is read from memory alone
@@ -76,10 +75,7 @@ template <class Unit, int R, int V, int P, bool kFull>
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int v = 0; v < P * V; ++v) {
-      if (v * kLanes % kLine == 0) __builtin_prefetch(c + r * pass.stride + column(v));
-      sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
-    }
+    for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
       [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r)
@@ -91,7 +87,7 @@ template <class Unit, int R, int V, int P, bool kFull>
           },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
         const float* place = b + v / V * distance + p * kPanelColumns + v % V * kLanes;
-        if (v * kLanes % kLine == 0) __builtin_prefetch(place + kAhead);
+        if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);
         return load(place);
       });
   if (pass.ends) {
@@ -137,8 +133,8 @@ SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* 
 // ask for the slice that comes next, a line of it at each step; where there is but one, for what it will read later on.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
-  constexpr int64_t kSlice = Unit::kVectors * kLanes;       // columns
-  constexpr int64_t kLines = (kSlice + kLine - 1) / kLine;  // at a step
+  constexpr int64_t kSlice = Unit::kVectors * kLanes, kLine = 16;  // columns
+  constexpr int64_t kLines = (kSlice + kLine - 1) / kLine;         // at a step
   const int64_t height = t.a_rows;
   const bool again = t.m > height;  // a slice is wanted more than once
   int64_t from = 0;
@@ -219,8 +215,13 @@ void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
 void nothing_kept() {}
 
 template <class Unit>
-constexpr PanelKernels kKernels{panel_rows<Unit>, 224, 4 * kPanelColumns, pack_a<Unit>,
-                                pack_b<Unit>,     multiply<Unit>,         nothing_kept};
+constexpr PanelKernels kKernels{.panel_rows = panel_rows<Unit>,
+                                .block_rows = 224,
+                                .tile_columns = 4 * kPanelColumns,
+                                .pack_a = pack_a<Unit>,
+                                .pack_b = pack_b<Unit>,
+                                .multiply = multiply<Unit>,
+                                .done = nothing_kept};
 
 }  // namespace
 

@@ -317,7 +317,8 @@ SENNIT_INLINE void ask_ahead(const uint8_t* block) {
 
 // The sums of P panels, a panel's bytes apart, with R rows of x that start at row i.
 template <QuantizedLayout kLayout, int R, int P>
-SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panels, int64_t i, float (*y)[P * kQuantizedRows]) {
+SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panels, int64_t i,
+                              float (*y)[P * kQuantizedRows]) {
   constexpr int64_t kBytes = kLayout.block_bytes();
   constexpr int kBits = kLayout.bits, kParts = kLayout.parts;
   constexpr int kRun = kGroups / kParts;
@@ -350,8 +351,7 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panels, int
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-            for (int p = 0; p < P; ++p)
-              some[r][p] = add_group(some[r][p], codes[p], x[r * t.blocks].q + 4 * g);
+            for (int p = 0; p < P; ++p) some[r][p] = add_group(some[r][p], codes[p], x[r * t.blocks].q + 4 * g);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
