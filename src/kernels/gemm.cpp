@@ -47,10 +47,12 @@ struct Quads {
 };
 
 constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
-constexpr int64_t kStepsAhead = 32;             // the same of a, in steps along k
+constexpr int64_t kAheadOfA = 32 * 14;          // the same of a
 constexpr int64_t kStepsEach = 32;              // along k for a row of c, asked for before its sums are there
 constexpr int64_t kFar = 256 * kPanelColumns;   // units of a panel of b to ask for where it is read from memory alone
-constexpr int64_t kDepth = 2048;  // units along k of one pass over c: the panels of a tile stay in the second cache
+// Units along k of one pass over c. A wide tile takes its time, so that its panels may come from the third cache and
+// most chains end in one pass; a narrow one wants those of 224 rows in the second.
+constexpr int64_t kDepth = kLanes == 16 ? 2048 : 512;
 
 constexpr int64_t kLine = 16;  // units
 constexpr int64_t lines_of(int64_t columns) {
@@ -88,10 +90,10 @@ template <class Unit, int R, int V, int P, bool kFull>
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
       [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r)
           __attribute__((always_inline)) {
-            if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
+            if (R > 2 && r == 0) __builtin_prefetch(a + p * R + kAheadOfA);
             if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
             if (P == 1 && r == 2) __builtin_prefetch(ask_too + p * kPanelColumns, 0, 2);
-            if (P == 1 && r == 3)
+            if (P == 1 && r == 7)  // of high tiles: to short ones its price shows
               __builtin_prefetch(c + smaller(p / kStepsEach, R - 1) * stride + p % kLines * kLine, 0, 2);
             return set(a[p * R + r]);
           },
