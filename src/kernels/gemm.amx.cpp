@@ -61,12 +61,13 @@ void multiply_timed(const PanelProduct& t) {
 }
 
 template <class Unit, void (*kMultiply)(const PanelProduct&)>
-constexpr PanelKernels kKernels{panel_rows,
-                                2 * kTileRows,
-                                pack_a<Unit::kPaired>,
-                                pack_b<Unit::kPaired>,
-                                kMultiply,
-                                ProcessorTiles::release};
+constexpr PanelKernels kKernels{.panel_rows = panel_rows,
+                                .block_rows = 2 * kTileRows,
+                                .tile_columns = 32 * kPanelColumns,
+                                .pack_a = pack_a<Unit::kPaired>,
+                                .pack_b = pack_b<Unit::kPaired>,
+                                .multiply = kMultiply,
+                                .done = ProcessorTiles::release};
 
 template <class Unit>
 constexpr TileKernels kTiles{&kKernels<Unit, multiply_timed<Unit>>, &kKernels<Unit, multiply<Unit, true>>,

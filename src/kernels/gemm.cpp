@@ -47,9 +47,17 @@ struct Quads {
 };
 
 constexpr int64_t kAhead = 16 * kPanelColumns;  // units of a panel of b to prefetch beyond the one in use
-constexpr int64_t kStepsAhead = 32;             // the same of a, in steps along k
+constexpr int64_t kAheadOfA = 32 * 14;          // the same of a
+constexpr int64_t kStepsEach = 32;              // along k for a row of c, asked for before its sums are there
 constexpr int64_t kFar = 256 * kPanelColumns;   // units of a panel of b to ask for where it is read from memory alone
-constexpr int64_t kDepth = 512;  // units along k of one pass over c: the panels of a tile stay in the second cache
+// Units along k of one pass over c. A wide tile takes its time, so that its panels may come from the third cache and
+// most chains end in one pass; a narrow one wants those of 224 rows in the second.
+constexpr int64_t kDepth = kLanes == 16 ? 2048 : 512;
+
+constexpr int64_t kLine = 16;  // units
+constexpr int64_t lines_of(int64_t columns) {
+  return (columns + kLine - 1) / kLine;
+}
 
 // What the register tile that starts at c needs to know of the product.
 struct Pass {
@@ -65,29 +73,33 @@ struct Pass {
 // R rows of P panels, V vectors of each; kFull when all their columns are in c.
 template <class Unit, int R, int V, int P, bool kFull>
 [[gnu::noinline]] void tile(const float* a, const float* b, float* c, const Pass& pass) {
+  constexpr int64_t kLines = lines_of(V * kLanes);
   const auto column = [](int v) __attribute__((always_inline)) {
     return v / V * kPanelColumns + v % V * kLanes;
   };
   const auto get = [&](const float* row, int v) __attribute__((always_inline)) {
     return kFull ? load(row + column(v)) : load_some(row + column(v), pass.n - column(v));
   };
+  const int64_t stride = pass.stride;
   vf sums[R][P * V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * pass.stride, v) : zero();
+    for (int v = 0; v < P * V; ++v) sums[r][v] = pass.accumulate ? get(c + r * stride, v) : zero();
   add_products(
       sums, pass.units, [](vf x, vf y, vf s) __attribute__((always_inline)) { return Unit::term(x, y, s); },
       [ =, ask = pass.ask ? pass.ask : b, ask_too = pass.ask_too ? pass.ask_too : b ](int64_t p, int r)
           __attribute__((always_inline)) {
-            if (R > 2 && r == 0) __builtin_prefetch(a + (p + kStepsAhead) * R);
+            if (R > 2 && r == 0) __builtin_prefetch(a + p * R + kAheadOfA);
             if (P == 1 && r == 1) __builtin_prefetch(ask + p * kPanelColumns, 0, 2);
             if (P == 1 && r == 2) __builtin_prefetch(ask_too + p * kPanelColumns, 0, 2);
+            if (P == 1 && r == 7)  // of high tiles: to short ones its price shows
+              __builtin_prefetch(c + smaller(p / kStepsEach, R - 1) * stride + p % kLines * kLine, 0, 2);
             return set(a[p * R + r]);
           },
       [ =, distance = pass.b_panel ](int64_t p, int v) __attribute__((always_inline)) {
         const float* place = b + v / V * distance + p * kPanelColumns + v % V * kLanes;
-        if (v * kLanes % 16 == 0) __builtin_prefetch(place + kAhead);
+        if (v * kLanes % kLine == 0) __builtin_prefetch(place + kAhead);
         return load(place);
       });
   if (pass.ends) {
@@ -109,7 +121,7 @@ template <class Unit, int R, int V, int P, bool kFull>
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
     for (int v = 0; v < P * V; ++v) {
-      float* place = c + r * pass.stride + column(v);
+      float* place = c + r * stride + column(v);
       if constexpr (kFull)
         store(place, sums[r][v]);
       else
@@ -133,8 +145,8 @@ SENNIT_INLINE void tile_of(int64_t rows, const float* a, const float* b, float* 
 // ask for the slice that comes next, a line of it at each step; where there is but one, for what it will read later on.
 template <class Unit>
 void multiply_blocks(const PanelProduct& t) {
-  constexpr int64_t kSlice = Unit::kVectors * kLanes, kLine = 16;  // columns
-  constexpr int64_t kLines = (kSlice + kLine - 1) / kLine;         // at a step
+  constexpr int64_t kSlice = Unit::kVectors * kLanes;  // columns
+  constexpr int64_t kLines = lines_of(kSlice);         // at a step
   const int64_t height = t.a_rows;
   const bool again = t.m > height;  // a slice is wanted more than once
   int64_t from = 0;
@@ -215,7 +227,13 @@ void pack_b(const float* x, int64_t stride, bool k_major, int64_t width, int64_t
 void nothing_kept() {}
 
 template <class Unit>
-constexpr PanelKernels kKernels{panel_rows<Unit>, 224, pack_a<Unit>, pack_b<Unit>, multiply<Unit>, nothing_kept};
+constexpr PanelKernels kKernels{.panel_rows = panel_rows<Unit>,
+                                .block_rows = 224,
+                                .tile_columns = 4 * kPanelColumns,
+                                .pack_a = pack_a<Unit>,
+                                .pack_b = pack_b<Unit>,
+                                .multiply = multiply<Unit>,
+                                .done = nothing_kept};
 
 }  // namespace
 

@@ -36,6 +36,7 @@ struct PanelProduct {
 struct PanelKernels {
   int64_t (*panel_rows)(int64_t m);  // rows of a full panel of a, when a has m; the last panel may have fewer
   int64_t block_rows;                // of a that best go together against panels of b in the second cache
+  int64_t tile_columns;              // of c that a thread takes at a time where many are to be shared out
   // Packs one panel of `width` rows of a (or columns of b): element (i, k) is x[i * stride + k], or x[k * stride + i]
   // when k_major. At int8, x is units of four numbers each, and k counts those.
   void (*pack_a)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);

@@ -56,13 +56,13 @@ SENNIT_INLINE Steps steps_of(const uint8_t* block, int part, float zero) {
   return {scale, load_halves(scales + 32 * (kLayout.parts + part))};
 }
 
-// Adds to `sums` what the whole-number sums of one part of a block amount to; `at` is the row's block.
-template <int kParts>
-SENNIT_INLINE Floats add_part(const QuantizedTask& t, int64_t at, int part, Floats sums, Floats whole,
-                              const Steps& steps) {
-  const float by = t.x.scale[at],
-              total = kParts == 2 ? t.x.sums[2 * at + part] : t.x.sums[2 * at] + t.x.sums[2 * at + 1];
-  return subtract_product(add_product(sums, whole, times(steps.scale, by)), steps.minimum, by * total);
+// Adds to `sums` what the whole-number sums of one part of a block amount to.
+template <QuantizedLayout kLayout>
+SENNIT_INLINE Floats add_part(const RoundedBlock& x, int part, int zero, Floats sums, Sums whole, const Steps& steps) {
+  const int32_t total = kLayout.parts == 2 ? x.sums[part] : x.sums[0] + x.sums[1];
+  if constexpr (!kLayout.minima()) whole = less(whole, zero * total);
+  sums = add_product(sums, to_floats(whole), times(steps.scale, x.scale));
+  return kLayout.minima() ? subtract_product(sums, steps.minimum, x.scale * static_cast<float>(total)) : sums;
 }
 
 // Asks for a block before it is read, where some rows of x share a panel: few of them wait for memory alone. Blocks of
@@ -74,8 +74,8 @@ SENNIT_INLINE void ask_ahead(const uint8_t* block) {
     __builtin_prefetch(block + kAhead * kBytes + line, 0, kLayout.bits == 4 ? 2 : 3);
 }
 
-// The sums of R rows of x from row i on with P panels, `apart` bytes from one to the next: streams that the processor
-// foresees by itself. To ask for what it fetches anyway would hold it up.
+// The sums of R rows of x from row i on with P panels, `apart` bytes from one to the next. For a single row these are
+// streams that the processor foresees by itself: to ask for what it fetches anyway would hold it up.
 template <QuantizedLayout kLayout, int R, int P>
 SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int64_t apart, int64_t i,
                               float (*y)[kQuantizedRows]) {
@@ -88,8 +88,11 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) sums[r][p] = no_floats();
-  for (int64_t b = 0; b < blocks; ++b, panel += kBytes) {
-    if constexpr (P == 1) ask_ahead<kLayout>(panel);
+  const RoundedBlock* x = t.x + i * blocks;
+  for (int64_t b = 0; b < blocks; ++b, ++x, panel += kBytes) {
+    if constexpr (R > 1 || P == 1)
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) ask_ahead<kLayout>(panel + p * apart);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       Sums whole[R][P];
@@ -101,14 +104,15 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
 #pragma GCC unroll 8
           for (int p = 0; p < P; ++p) some[r][p] = no_sums();
 #pragma GCC unroll 8
-        for (int g = part * kRun; g < (part + 1) * kRun; ++g)
+        for (int g = part * kRun; g < (part + 1) * kRun; ++g) {
+          Codes codes[P];
 #pragma GCC unroll 8
-          for (int p = 0; p < P; ++p) {
-            const Codes codes = codes_of<kBits>(panel + p * apart, g, pass);
+          for (int p = 0; p < P; ++p) codes[p] = codes_of<kBits>(panel + p * apart, g, pass);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r)
-              some[r][p] = add_group(some[r][p], codes, t.x.q + ((i + r) * blocks + b) * kQuantizedColumns + 4 * g);
-          }
+          for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+            for (int p = 0; p < P; ++p) some[r][p] = add_group(some[r][p], codes[p], x[r * blocks].q + 4 * g);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -122,7 +126,7 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
         const Steps steps = steps_of<kLayout>(panel + p * apart, part, zero);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
-          sums[r][p] = add_part<kParts>(t, (i + r) * blocks + b, part, sums[r][p], to_floats(whole[r][p]), steps);
+          sums[r][p] = add_part<kLayout>(x[r * blocks], part, t.layout.zero, sums[r][p], whole[r][p], steps);
       }
     }
   }
@@ -133,8 +137,8 @@ SENNIT_INLINE void panel_rows(const QuantizedTask& t, const uint8_t* panel, int6
 }
 
 // Of y, the R rows from row i on, 16 columns from column j on and as many every `apart` panels further.
-template <QuantizedLayout kLayout, int R, int P = 1>
-[[gnu::noinline]] void panel_tile(const QuantizedTask& t, int64_t i, int64_t j, int64_t apart = 0) {
+template <QuantizedLayout kLayout, int R, int P>
+[[gnu::noinline]] void panel_tile(const QuantizedTask& t, int64_t i, int64_t j, int64_t apart) {
   const int64_t panel_bytes = t.blocks * kLayout.block_bytes();
   float y[R * P][kQuantizedRows];
   panel_rows<kLayout, R, P>(t, t.panels + j / kQuantizedRows * panel_bytes, apart * panel_bytes, i, y);
@@ -146,23 +150,33 @@ template <QuantizedLayout kLayout, int R, int P = 1>
   }
 }
 
-// At most R rows of x, those that are left.
-template <QuantizedLayout kLayout, int R>
+// At most R rows of x, those that are left, by P neighbouring panels.
+template <QuantizedLayout kLayout, int R, int P>
 SENNIT_INLINE void tile_of_rows(const QuantizedTask& t, int64_t i, int64_t j) {
-  if (t.m - i >= R) return panel_tile<kLayout, R>(t, i, j);
-  if constexpr (R > 1) tile_of_rows<kLayout, R - 1>(t, i, j);
+  if (t.m - i >= R) return panel_tile<kLayout, R, P>(t, i, j, 1);
+  if constexpr (R > 1) tile_of_rows<kLayout, R - 1, P>(t, i, j);
+}
+
+// All rows of x by P panels at a time, while so many are left; what is left starts at the row of W that is returned.
+template <QuantizedLayout kLayout, int P>
+int64_t multiply_panels(const QuantizedTask& t, int64_t j) {
+  for (; t.n - j > (P - 1) * kQuantizedRows; j += P * kQuantizedRows)
+    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile, P>(t, i, j);
+  return j;
+}
+
+// A single row of x by as few and long streams as the panels allow; what is left starts at the row that is returned.
+template <QuantizedLayout kLayout>
+int64_t multiply_streams(const QuantizedTask& t) {
+  const int64_t each = (t.n + kQuantizedRows - 1) / kQuantizedRows / kStreams;
+  for (int64_t j = 0; j < each * kQuantizedRows; j += kQuantizedRows) panel_tile<kLayout, 1, kStreams>(t, 0, j, each);
+  return kStreams * each * kQuantizedRows;
 }
 
 template <QuantizedLayout kLayout>
 void multiply_all(const QuantizedTask& t) {
-  int64_t j = 0;
-  if (t.m == 1) {  // as few and long streams as the panels allow
-    const int64_t each = (t.n + kQuantizedRows - 1) / kQuantizedRows / kStreams;
-    for (; j < each * kQuantizedRows; j += kQuantizedRows) panel_tile<kLayout, 1, kStreams>(t, 0, j, each);
-    j = kStreams * each * kQuantizedRows;
-  }
-  for (; j < t.n; j += kQuantizedRows)
-    for (int64_t i = 0; i < t.m; i += kTile) tile_of_rows<kLayout, kTile>(t, i, j);
+  const int64_t left = t.m == 1 ? multiply_streams<kLayout>(t) : t.m < kTile ? 0 : multiply_panels<kLayout, kPanels>(t, 0);
+  multiply_panels<kLayout, 1>(t, left);
 }
 
 // One panel of W as 16 of the 32 columns of a panel of pairs.
@@ -198,7 +212,7 @@ void unpack(QuantizedLayout layout, const uint8_t* panel, int64_t blocks, float*
   with_layout(layout, [&]<QuantizedLayout kLayout>() { unpack_panel<kLayout>(panel, blocks, zero, units); });
 }
 
-void round_block(const float* x, int64_t n, int8_t* q, float* scale, float* sums) {
+void round_block(const float* x, int64_t n, RoundedBlock& block) {
   constexpr int kVectors = kQuantizedColumns / kLanes, kHalf = kVectors / 2;
   vf v[kVectors], largest = zero();
   for (int i = 0; i < kVectors; ++i) {
@@ -211,17 +225,17 @@ void round_block(const float* x, int64_t n, int8_t* q, float* scale, float* sums
   vf totals[2] = {zero(), zero()};
   for (int i = 0; i < kVectors; ++i) {
     v[i] = round(v[i] * by);
-    put_whole(v[i], q + i * kLanes);
+    put_whole(v[i], block.q + i * kLanes);
     totals[i / kHalf] = totals[i / kHalf] + v[i];
   }
-  for (int half = 0; half < 2; ++half) sums[half] = sum(totals[half]);
-  *scale = most > 1e-30f ? most / 127 : 0;
+  for (int half = 0; half < 2; ++half) block.sums[half] = static_cast<int32_t>(sum(totals[half]));
+  block.scale = most > 1e-30f ? most / 127 : 0;
 }
 
-void round_row(const float* x, int64_t k, int8_t* q, float* scale, float* sums) {
-  for (int64_t b = 0; b * kQuantizedColumns < k; ++b) {
-    const int64_t at = b * kQuantizedColumns, left = k - at;
-    round_block(x + at, left < kQuantizedColumns ? left : kQuantizedColumns, q + at, scale + b, sums + 2 * b);
+void round_row(const float* x, int64_t k, RoundedBlock* rounded) {
+  for (int64_t at = 0; at < k; at += kQuantizedColumns, ++rounded) {
+    const int64_t left = k - at;
+    round_block(x + at, left < kQuantizedColumns ? left : kQuantizedColumns, *rounded);
   }
 }
 

@@ -28,17 +28,18 @@ struct QuantizedLayout {
   constexpr int64_t block_bytes() const { return 64 * bits + 32 * parts * (minima() ? 2 : 1); }
 };
 
-struct RoundedRows {
-  int8_t* q;     // [m, blocks, 32]
-  float* scale;  // [m, blocks]
-  float* sums;   // [m, blocks, 2], of 16 columns each
+// 32 numbers of a row of x: scale * q.
+struct RoundedBlock {
+  int8_t q[kQuantizedColumns];
+  float scale;
+  int32_t sums[2];  // of 16 numbers each
 };
 
 struct QuantizedTask {
   QuantizedLayout layout;
   const uint8_t* panels;  // of the first row
   int64_t n, blocks;      // rows of W, blocks of a row
-  RoundedRows x;
+  const RoundedBlock* x;  // [m, blocks]
   int64_t m;
   float* y;  // [m, n]
   int64_t y_stride;
@@ -47,7 +48,7 @@ struct QuantizedTask {
 
 struct Quantized {
   // k numbers, zeros up to the end of the last block; they must be finite.
-  void (*round_row)(const float* x, int64_t k, int8_t* q, float* scale, float* sums);
+  void (*round_row)(const float* x, int64_t k, RoundedBlock* rounded);
   void (*multiply)(const QuantizedTask& task);
   // A panel of W rounded to bf16, as 16 neighbouring columns of a panel of gemm.h's b: unit [u][r] is columns 2u and
   // 2u + 1 of row r, at units[u * kPanelColumns + r].

@@ -52,6 +52,9 @@ SENNIT_INLINE Sums add_group(Sums s, Codes c, const int8_t* x) {
 SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+SENNIT_INLINE Sums less(Sums s, int32_t n) {
+  return {_mm512_sub_epi32(s.v, _mm512_set1_epi32(n))};
+}
 SENNIT_INLINE Floats to_floats(Sums s) {
   return {_mm512_cvtepi32_ps(s.v)};
 }
@@ -82,7 +85,7 @@ SENNIT_INLINE Floats decoded(Floats q, Floats scale, Floats minimum) {
 SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
   store(units, pair({even.v}, {odd.v}));
 }
-constexpr int kTile = 6;  // rows of x at a time
+constexpr int kTile = 6, kPanels = 2;  // rows of x and panels of W at a time
 
 #elif defined(SENNIT_LEVEL_avx2)
 
@@ -150,6 +153,9 @@ SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   return {{_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)))}};
 }
+SENNIT_INLINE Sums less(Sums s, int32_t n) {
+  return {{_mm256_sub_epi32(s.v[0], _mm256_set1_epi32(n)), _mm256_sub_epi32(s.v[1], _mm256_set1_epi32(n))}};
+}
 SENNIT_INLINE Floats to_floats(Sums s) {
   return {{_mm256_cvtepi32_ps(s.v[0]), _mm256_cvtepi32_ps(s.v[1])}};
 }
@@ -190,7 +196,7 @@ SENNIT_INLINE void put_pairs(Floats even, Floats odd, float* units) {
 SENNIT_INLINE void put_away(Sums& whole) {
   asm volatile("" : "+m"(whole));
 }
-constexpr int kTile = 6;  // rows of x at a time
+constexpr int kTile = 6, kPanels = 1;  // rows of x and panels of W at a time
 constexpr bool kHalves = true;
 
 #else
@@ -245,6 +251,10 @@ SENNIT_INLINE Floats load_halves(const uint8_t* p) {
   }
   return f;
 }
+SENNIT_INLINE Sums less(Sums s, int32_t n) {
+  for (int32_t& v : s.v) v -= n;
+  return s;
+}
 SENNIT_INLINE Floats to_floats(const Sums& s) {
   Floats f;
   for (int r = 0; r < kQuantizedRows; ++r) f.v[r] = static_cast<float>(s.v[r]);
@@ -280,7 +290,7 @@ SENNIT_INLINE Floats decoded(Floats q, const Floats& scale, const Floats& minimu
 SENNIT_INLINE void put_pairs(const Floats& even, const Floats& odd, float* units) {
   for (int r = 0; r < kQuantizedRows; ++r) store(units + r, pair({even.v[r]}, {odd.v[r]}));
 }
-constexpr int kTile = 1;
+constexpr int kTile = 1, kPanels = 1;
 
 #endif
 

@@ -48,9 +48,9 @@ struct TileGrid {
   int64_t rows, columns;  // of a tile
   int64_t row_tiles, column_tiles;
 
-  TileGrid(int64_t m, int64_t n, int64_t panel_rows) {
+  TileGrid(int64_t m, int64_t n, int64_t panel_rows, int64_t most_columns) {
     int64_t row_panels = std::min<int64_t>(panels_in(m, panel_rows), std::max<int64_t>(1, 224 / panel_rows));
-    int64_t column_panels = std::min<int64_t>(panels_in(n, kPanelColumns), 32);
+    int64_t column_panels = std::min<int64_t>(panels_in(n, kPanelColumns), most_columns / kPanelColumns);
     const auto tiles = [&] {
       return panels_in(m, row_panels * panel_rows) * panels_in(n, column_panels * kPanelColumns);
     };
@@ -147,16 +147,17 @@ const PanelKernels& int8_panel_kernels() {
 }
 
 void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& whole) {
-  const TileGrid grid(whole.m, whole.n, whole.a_rows);
+  const TileGrid grid(whole.m, whole.n, whole.a_rows, kernel.tile_columns);
   const int64_t work = std::max<int64_t>(1, grid.rows * grid.columns * whole.depth);
   parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
+    const int64_t run = grid.row_tiles == 1 ? end - begin : 1;  // tiles side by side are one
+    for (int64_t t = begin; t < end; t += run) {
       const int64_t i = t % grid.row_tiles * grid.rows, j = t / grid.row_tiles * grid.columns;
       kernels::PanelProduct tile = whole;
       tile.a += i * whole.depth;
       tile.b += j * whole.depth;
       tile.m = std::min(grid.rows, whole.m - i);
-      tile.n = std::min(grid.columns, whole.n - j);
+      tile.n = std::min(run * grid.columns, whole.n - j);
       tile.c += i * whole.c_stride + j;
       if (whole.bias) tile.bias += j;
       if (whole.a_scale) tile.a_scale += i, tile.b_scale += j, tile.b_sums += j;

@@ -145,12 +145,11 @@ void QuantizedMatrix::apply(const float* x, int64_t m, float* y, const float* bi
 void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, const float* bias) {
   if (m == 0 || w.out() == 0) return;
   const int64_t k = w.in(), blocks = k / kQuantizedColumns;
-  Tensor q({m, k}, DType::i8), scale({m, blocks}), sums({m, 2 * blocks});
-  const kernels::RoundedRows rounded{reinterpret_cast<int8_t*>(q.raw()), scale.data(), sums.data()};
+  Tensor memory({m * blocks, sizeof(kernels::RoundedBlock)}, DType::u8);
+  auto* const rounded = reinterpret_cast<kernels::RoundedBlock*>(memory.raw());
   const kernels::Quantized& kernel = kernels::quantized();
   parallel_for(m, std::max<int64_t>(1, kQuantizedThreadWork / 32 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i)
-      kernel.round_row(x + i * k, k, rounded.q + i * k, rounded.scale + i * blocks, rounded.sums + 2 * i * blocks);
+    for (int64_t i = b; i < e; ++i) kernel.round_row(x + i * k, k, rounded + i * blocks);
   });
   constexpr int64_t kGroup = kernels::kQuantizedPanels * kQuantizedRows;
   const int64_t groups = (w.out() + kGroup - 1) / kGroup, work = std::max<int64_t>(1, m * k * kGroup),
