@@ -56,23 +56,23 @@ int code_at(const uint8_t* block, int bits, int64_t row, int64_t column) {
   return low | above << 4;
 }
 
-// Deals out a product's groups of panels: the threads get half of them in equal pieces, then half of what is left, and
-// so on. Long pieces are read fast, and short ones at the end leave little to wait for.
+// Deals out a product's groups of panels: each thread has its share in pieces, half of it, half of what is left, and so
+// on. Long pieces are read fast, and whoever is done early finds short ones of others.
 class Deal {
  public:
   Deal(int64_t groups, int64_t threads, int64_t least) : groups_(groups), threads_(threads) {
-    while (threads > 1 && rounds_ < kMostRounds && (groups >> (rounds_ + 1)) / threads >= least) ++rounds_;
+    while (threads > 1 && halvings_ < kMostHalvings && (groups >> (halvings_ + 1)) / threads >= least) ++halvings_;
   }
-  int64_t pieces() const { return (rounds_ + 1) * threads_; }
+  int64_t pieces() const { return threads_ * (halvings_ + 1); }
   int64_t begin(int64_t piece) const {
-    const int64_t round = std::min(piece / threads_, rounds_), left = groups_ >> round,
-                  of_round = round < rounds_ ? left - (left >> 1) : left;
-    return groups_ - left + of_round * (piece - round * threads_) / threads_;
+    const int64_t thread = piece / (halvings_ + 1), end = groups_ * (thread + 1) / threads_,
+                  share = end - groups_ * thread / threads_;
+    return end - (share >> piece % (halvings_ + 1));
   }
 
  private:
-  static constexpr int64_t kMostRounds = 4;  // after the first
-  int64_t groups_, threads_, rounds_ = 0;
+  static constexpr int64_t kMostHalvings = 4;
+  int64_t groups_, threads_, halvings_ = 0;
 };
 
 // The 32 codes of a row in its block, which starts at the row's first place.
