@@ -25,13 +25,10 @@ kernels::QuantizedLayout layout_for(io::BlockFormat format) {
     case io::BlockFormat::q4_0: return {4, 1, 8};
     case io::BlockFormat::q4_1:
     case io::BlockFormat::q4_k: return {4, 1};
-    case io::BlockFormat::q5_0:
-      return {5, 1, 16};
-    case io::BlockFormat::q6_k:
-      return {6, 2, 32};
+    case io::BlockFormat::q5_0: return {5, 1, 16};
+    case io::BlockFormat::q6_k: return {6, 2, 32};
     case io::BlockFormat::q8_0: return {8, 1, 128};
-    default:
-      return {5, 1};
+    default: return {5, 1};
   }
 }
 
