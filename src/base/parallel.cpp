@@ -35,7 +35,7 @@ int initial_threads() {
   if (!text || !*text) return available_cpus();
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
-  if (*end || n < 1 || n > kMostThreads) fail({"SENNIT_THREADS", "a whole number from 1 to 1024", text, "environment"});
+  if (*end || n < 1 || n > kMostThreads) fail({"SENNIT_THREADS", fmt::format("a whole number from 1 to {}", kMostThreads), text, "environment"});
   return static_cast<int>(n);
 }
 

@@ -286,8 +286,8 @@ void forward_softmax(const AttentionTask& t, int64_t first, int64_t rows, float*
   for (int64_t r = 0; r < rows; ++r) stat[r] = finish_softmax(t, s.running[r], o + r * o_stride);
 }
 
-void forward_heads(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
-                   float* const* sums, float* scratch) {
+void forward_span(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
+                  float* const* sums, float* scratch) {
   const ForwardScratch s(tasks[0], scratch);
   const int64_t value_dim = tasks[0].value_dim, row = value_dim + 2, rows = end - begin;
   walk_span({tasks, heads, sums, row, s.of_span}, begin, rows, span, s);
@@ -295,10 +295,6 @@ void forward_heads(const AttentionTask* tasks, int64_t heads, int64_t begin, int
     float* const last = sums[i / rows] + i % rows * row + value_dim;
     last[0] = s.of_span[i].top, last[1] = s.of_span[i].total;
   }
-}
-
-void forward_span(const AttentionTask& t, int64_t begin, int64_t end, int64_t span, float* sums, float* scratch) {
-  forward_heads(&t, 1, begin, end, span, &sums, scratch);
 }
 
 void fold_spans(const AttentionTask& t, int64_t begin, int64_t end, const float* sums, float* o, int64_t o_stride,
@@ -454,7 +450,6 @@ const Attention attention_table = {.scratch_floats = scratch_floats,
                                    .forward = forward,
                                    .spans = spans,
                                    .forward_span = forward_span,
-                                   .forward_heads = forward_heads,
                                    .fold_spans = fold_spans,
                                    .backward = backward};
 

@@ -1,5 +1,5 @@
 #pragma once
-// Numbers of 16 bits widened to floats, for kernels only (see simd.h).
+// Numbers of 16 and 8 bits widened to floats, and floats rounded to 8 bits, for kernels only (see simd.h).
 #include "kernels/simd.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
@@ -23,6 +23,9 @@ SENNIT_INLINE vf set_f16(uint16_t h) {
 SENNIT_INLINE vf load_i8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
+SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
 #elif defined(SENNIT_LEVEL_avx2)
 SENNIT_INLINE vf load_f16(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
@@ -33,6 +36,11 @@ SENNIT_INLINE vf set_f16(uint16_t h) {
 SENNIT_INLINE vf load_i8(const int8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
 }
+SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
+  const __m256i w = _mm256_cvtps_epi32(a.v);
+  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(h, h));
+}
 #else
 SENNIT_INLINE vf load_f16(const uint16_t* p) {
   return {from_half(*p)};
@@ -42,6 +50,9 @@ SENNIT_INLINE vf set_f16(uint16_t h) {
 }
 SENNIT_INLINE vf load_i8(const int8_t* p) {
   return {static_cast<float>(*p)};
+}
+SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
+  *p = static_cast<int8_t>(round(a).v);
 }
 #endif
 

@@ -1,6 +1,6 @@
 #include "kernels/int8_rows.h"
 
-#include "kernels/quads.h"
+#include "kernels/halves.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {

@@ -21,9 +21,6 @@ SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
 SENNIT_INLINE vf float_sums(vf sum, vf b_sum) {
   return {_mm512_cvtepi32_ps(_mm512_sub_epi32(whole(sum), _mm512_slli_epi32(whole(b_sum), 7)))};
 }
-SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
-}
 
 #elif defined(SENNIT_LEVEL_avx2)
 
@@ -42,11 +39,6 @@ SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
 SENNIT_INLINE vf float_sums(vf sum, vf) {
   return {_mm256_cvtepi32_ps(whole(sum))};
 }
-SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
-  const __m256i w = _mm256_cvtps_epi32(a.v);
-  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(h, h));
-}
 
 #elif defined(SENNIT_LEVEL_scalar)
 
@@ -64,9 +56,6 @@ SENNIT_INLINE vf dot_quads(vf a, vf b, vf sum) {
 }
 SENNIT_INLINE vf float_sums(vf sum, vf) {
   return {static_cast<float>(static_cast<int32_t>(whole(sum)))};
-}
-SENNIT_INLINE void store_rounded(int8_t* p, vf a) {
-  *p = static_cast<int8_t>(round(a).v);
 }
 
 #endif

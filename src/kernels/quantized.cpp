@@ -225,7 +225,7 @@ void round_block(const float* x, int64_t n, RoundedBlock& block) {
   vf totals[2] = {zero(), zero()};
   for (int i = 0; i < kVectors; ++i) {
     v[i] = round(v[i] * by);
-    put_whole(v[i], block.q + i * kLanes);
+    store_rounded(block.q + i * kLanes, v[i]);
     totals[i / kHalf] = totals[i / kHalf] + v[i];
   }
   for (int half = 0; half < 2; ++half) block.sums[half] = static_cast<int32_t>(sum(totals[half]));

@@ -70,10 +70,6 @@ SENNIT_INLINE Floats subtract_product(Floats s, Floats a, float b) {
 SENNIT_INLINE void put(Floats s, float* y) {
   _mm512_storeu_ps(y, s.v);
 }
-// Whole numbers of 8 bits.
-SENNIT_INLINE void put_whole(vf a, int8_t* q) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
-}
 // The codes of one of four columns.
 SENNIT_INLINE Floats column(Codes c, int j) {
   const __m512i code = _mm512_srl_epi32(c.v, _mm_cvtsi32_si128(8 * j));
@@ -172,11 +168,6 @@ SENNIT_INLINE void put(Floats s, float* y) {
   _mm256_storeu_ps(y, s.v[0]);
   _mm256_storeu_ps(y + 8, s.v[1]);
 }
-SENNIT_INLINE void put_whole(vf a, int8_t* q) {
-  const __m256i whole = _mm256_cvtps_epi32(a.v);
-  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(halves, halves));
-}
 SENNIT_INLINE Floats column(Codes c, int j) {
   Floats f;
   for (int h = 0; h < 2; ++h) {
@@ -274,9 +265,6 @@ SENNIT_INLINE Floats subtract_product(Floats s, const Floats& a, float b) {
 }
 SENNIT_INLINE void put(const Floats& s, float* y) {
   __builtin_memcpy(y, s.v, sizeof s.v);
-}
-SENNIT_INLINE void put_whole(vf a, int8_t* q) {
-  *q = static_cast<int8_t>(a.v);
 }
 SENNIT_INLINE Floats column(const Codes& c, int j) {
   Floats f;

@@ -239,7 +239,7 @@ class Forward {
     }
     const Rows& rows = item.rows;
     const int64_t begin = rows.heads > 1 ? 0 : rows.begin, end = rows.heads > 1 ? rows.heads : rows.end;
-    kernels::attention().forward_heads(tasks.data(), item.splits, begin, end, item.span, places.data(), scratch);
+    kernels::attention().forward_span(tasks.data(), item.splits, begin, end, item.span, places.data(), scratch);
   }
   void run(const Item& item, float* sums, float* scratch) const {
     if (item.span >= 0) return run_span(item, sums, scratch);

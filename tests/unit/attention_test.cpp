@@ -230,9 +230,10 @@ TEST(Attention, HeadsSideBySideGiveTheBitsOfEachAlone) {
               scratch(kernels::attention().scratch_floats(tasks[0]), NAN);
           std::vector<float*> places;
           for (int64_t h = 0; h < kHeads; ++h) places.push_back(together.data() + h * each);
-          kernels::attention().forward_heads(tasks.data(), kHeads, 0, rows, span, places.data(), scratch.data());
+          kernels::attention().forward_span(tasks.data(), kHeads, 0, rows, span, places.data(), scratch.data());
           for (int64_t h = 0; h < kHeads; ++h) {
-            kernels::attention().forward_span(tasks[h], 0, rows, span, alone.data(), scratch.data());
+            float* const place = alone.data();
+            kernels::attention().forward_span(&tasks[h], 1, 0, rows, span, &place, scratch.data());
             ASSERT_EQ(std::memcmp(alone.data(), places[h], 4 * alone.size()), 0) << rows << " rows, head " << h;
           }
         }
