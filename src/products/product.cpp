@@ -15,6 +15,9 @@ using kernels::PanelKernels;
 
 constexpr int64_t kSliceUnits = 1024,
                   kGroupPanels = 8;  // of panels that are made: their length, a thread's number of them
+constexpr int64_t kRowsAcross = 32,  // of k that panels side by side are packed from at a time, where they lie across
+    kPanelsAcross = 16;              // and how many panels
+constexpr int64_t kLeastBand = 128;  // rows
 
 // 32-bit units along k of a packed panel.
 int64_t depth_of(int64_t k, Precision precision) {
@@ -22,31 +25,44 @@ int64_t depth_of(int64_t k, Precision precision) {
   return precision == Precision::f32 ? k : (k + kMultiple - 1) / kMultiple * kMultiple / 2;
 }
 
-// Calls make(p) for each of `panels` panels of `units` units.
-template <class Make>
-void make_panels(int64_t panels, int64_t units, const Make& make) {
-  const int64_t grain = std::max<int64_t>(1, kThreadWork / 8 / std::max<int64_t>(1, units));
+using PackPanel = void (*)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
+
+// Packs the rows of x, each as long as k, in panels of `width`; the last panel has the rows that are left, or with
+// `padded` room for as many as the others. Where x is transposed, panels side by side share lines of memory.
+void pack(PackPanel pack_panel, Precision precision, const MatrixView& x, int64_t width, bool padded, float* out) {
+  const int64_t k = x.cols, panels = panels_in(x.rows, width), depth = depth_of(k, precision);
+  const int64_t slice = x.transposed ? kRowsAcross : std::max<int64_t>(1, k);
+  const int64_t together = x.transposed ? std::min(kPanelsAcross, panels_in(panels, thread_count())) : 1;
+  const int64_t grain = std::max(together, kThreadWork / 8 / std::max<int64_t>(1, width * k));
+  const auto pack_part = [&](int64_t p, int64_t from) {
+    const int64_t first = p * width, rows = std::min(width, x.rows - first);
+    const float* begin = x.data + (x.transposed ? first + from * x.stride : first * x.stride + from);
+    pack_panel(begin, x.stride, x.transposed, rows, std::min(slice, k - from),
+               out + first * depth + depth_of(from, precision) * (padded ? width : rows));
+  };
   parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) make(p);
+    for (int64_t from = 0; from == 0 || from < k; from += slice)
+      for (int64_t p = begin; p < end; ++p) pack_part(p, from);
   });
 }
 
-using PackPanel = void (*)(const float* x, int64_t stride, bool k_major, int64_t width, int64_t k, float* panel);
-
-// Packs `length` rows of a (or columns of b) that start at x, in panels of `width`.
-void pack(PackPanel pack_panel, const float* x, int64_t stride, bool k_major, int64_t length, int64_t width, int64_t k,
-          int64_t depth, float* out) {
-  make_panels(panels_in(length, width), width * k, [&](int64_t p) {
-    const int64_t first = p * width;
-    pack_panel(x + first * (k_major ? 1 : stride), stride, k_major, std::min(width, length - first), k,
-               out + first * depth);
-  });
+// Into how many bands of rows c is cut, so that a thread reads the least of a and of b: each band has its own threads,
+// which share its columns. Of two numbers as good, the larger: a thread has packed rows of its band itself, and what
+// lies in another core's cache is far.
+int64_t bands_of(int64_t m, int64_t n) {
+  const int64_t threads = thread_count(), most = std::clamp<int64_t>(m / kLeastBand, 1, threads);
+  const auto read = [&](int64_t bands) { return m * threads / bands + n * bands; };
+  int64_t best = 1;
+  for (int64_t bands = 2; bands <= most; ++bands)
+    if (read(bands) <= read(best)) best = bands;
+  return best;
 }
 
 // c is cut into tiles of whole panels, small enough that each thread gets several.
 struct TileGrid {
   int64_t rows, columns;  // of a tile
   int64_t row_tiles, column_tiles;
+  int64_t band;  // tiles below each other that are a band's
 
   TileGrid(int64_t m, int64_t n, int64_t panel_rows, int64_t most_columns) {
     int64_t row_panels = std::min<int64_t>(panels_in(m, panel_rows), std::max<int64_t>(1, 224 / panel_rows));
@@ -66,6 +82,17 @@ struct TileGrid {
     columns = panels_in(panels_in(n, kPanelColumns), column_tiles) * kPanelColumns;
     row_tiles = panels_in(m, rows);
     column_tiles = panels_in(n, columns);
+    band = panels_in(row_tiles, bands_of(m, n));
+  }
+
+  struct Place {
+    int64_t i, j;  // first row and column
+  };
+  // Of tile t: bands one after another, in each the tiles below each other first.
+  Place place(int64_t t) const {
+    const int64_t first = t / (band * column_tiles) * band, height = std::min(band, row_tiles - first),
+                  inside = t - first * column_tiles;
+    return {(first + inside % height) * rows, inside / height * columns};
   }
 };
 
@@ -74,21 +101,23 @@ struct TileGrid {
 template <class Make>
 void multiply_slice(const PanelKernels& kernel, const kernels::PanelProduct& whole, const Make& make) {
   const int64_t panels = panels_in(whole.n, kPanelColumns), wanted = 2 * thread_count();
+  const int64_t blocks = std::max<int64_t>(1, panels_in(whole.m, kernel.block_rows));
+  int64_t parts = bands_of(whole.m, whole.n);
   int64_t group = std::min<int64_t>(panels, kGroupPanels);
-  while (group > 1 && panels_in(panels, group) < wanted) group = (group + 1) / 2;
-  const int64_t groups = panels_in(panels, group), blocks = panels_in(whole.m, kernel.block_rows),
-                parts = std::clamp<int64_t>(panels_in(wanted, groups), 1, std::max<int64_t>(1, blocks));
+  while (group > 1 && parts * panels_in(panels, group) < wanted) group = (group + 1) / 2;
+  const int64_t groups = panels_in(panels, group);
+  parts = std::clamp<int64_t>(panels_in(wanted, groups), parts, std::max(parts, blocks));
   const int64_t rows = panels_in(panels_in(whole.m, whole.a_rows), parts) * whole.a_rows,
                 block = std::max<int64_t>(1, kernel.block_rows / whole.a_rows) * whole.a_rows;
   const int64_t work = whole.m * whole.n * whole.depth;
   const auto multiply_item = [&](int64_t item, float* made) {
-    const int64_t first = item % groups * group, count = std::min(group, panels - first);
+    const int64_t first = item / parts * group, count = std::min(group, panels - first);
     for (int64_t p = 0; p < count; ++p) make(first + p, made + p * kPanelColumns * whole.depth);
     kernels::PanelProduct tile = whole;
     tile.b = made;
     tile.n = std::min(whole.n - first * kPanelColumns, count * kPanelColumns);
     if (whole.bias) tile.bias += first * kPanelColumns;
-    const int64_t top = item / groups * rows, bottom = std::min(whole.m, top + rows);
+    const int64_t top = item % parts * rows, bottom = std::min(whole.m, top + rows);
     for (int64_t i = top; i < bottom; i += block) {
       tile.a = whole.a + i * whole.depth;
       tile.m = std::min(block, bottom - i);
@@ -101,8 +130,14 @@ void multiply_slice(const PanelKernels& kernel, const kernels::PanelProduct& who
   each_with_scratch(groups * parts, group * kPanelColumns * whole.depth, multiply_item, 1 + work / kThreadWork);
 }
 
+MatrixView part_of(const MatrixView& x, int64_t row, int64_t rows, int64_t column, int64_t cols) {
+  return {x.data + (x.transposed ? column * x.stride + row : row * x.stride + column), rows, cols, x.stride,
+          x.transposed};
+}
+
 // The rows of a, packed a part at a time, by panels of b that start at column 0 of c.
-void multiply_rows(const PanelKernels& kernel, const MatrixView& a, kernels::PanelProduct product) {
+void multiply_rows(const PanelKernels& kernel, Precision precision, const MatrixView& a,
+                   kernels::PanelProduct product) {
   const int64_t height = kernel.panel_rows(a.rows);
   const int64_t part = std::max<int64_t>(1, kScratchUnits / std::max<int64_t>(1, height * product.depth)) * height;
   Tensor scratch({std::min(a.rows, part) * product.depth});
@@ -110,8 +145,7 @@ void multiply_rows(const PanelKernels& kernel, const MatrixView& a, kernels::Pan
   float* c = product.c;
   for (int64_t i = 0; i < a.rows; i += part) {
     product.m = std::min(part, a.rows - i);
-    pack(kernel.pack_a, a.data + i * (a.transposed ? 1 : a.stride), a.stride, a.transposed, product.m, height, a.cols,
-         product.depth, scratch.data());
+    pack(kernel.pack_a, precision, part_of(a, i, product.m, 0, a.cols), height, false, scratch.data());
     product.a = scratch.data();
     product.c = c + i * product.c_stride;
     multiply_panels(kernel, product);
@@ -152,7 +186,7 @@ void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& wh
   parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [&](int64_t begin, int64_t end) {
     const int64_t run = grid.row_tiles == 1 ? end - begin : 1;  // tiles side by side are one
     for (int64_t t = begin; t < end; t += run) {
-      const int64_t i = t % grid.row_tiles * grid.rows, j = t / grid.row_tiles * grid.columns;
+      const auto [i, j] = grid.place(t);
       kernels::PanelProduct tile = whole;
       tile.a += i * whole.depth;
       tile.b += j * whole.depth;
@@ -172,15 +206,15 @@ PackedMatrix::PackedMatrix(MatrixView b, Precision precision) : rows_(b.rows), c
   const int64_t depth = depth_of(b.rows, precision), panels = panels_in(b.cols, kPanelColumns);
   panels_ = precision == Precision::f32 ? Tensor({panels, depth, kPanelColumns})
                                         : Tensor({panels, depth, kPanelColumns, 2}, DType::bf16);
-  pack(panel_kernels(precision).pack_b, b.data, b.stride, !b.transposed, b.cols, kPanelColumns, b.rows, depth,
-       reinterpret_cast<float*>(panels_.raw()));
+  pack(panel_kernels(precision).pack_b, precision, {b.data, b.cols, b.rows, b.stride, !b.transposed}, kPanelColumns,
+       true, reinterpret_cast<float*>(panels_.raw()));
 }
 
 void multiply(MatrixView a, const PackedMatrix& b, float* c, int64_t c_stride, bool accumulate, const float* bias) {
   check_product(a, b.rows(), b.cols(), c_stride);
   if (a.rows == 0 || b.cols() == 0) return;
   const PanelKernels& kernel = panel_kernels(b.precision());
-  multiply_rows(kernel, a,
+  multiply_rows(kernel, b.precision(), a,
                 {.a = nullptr,
                  .b = b.panels(),
                  .m = a.rows,
@@ -217,8 +251,7 @@ void multiply_made(MatrixView a, int64_t n, float* c, int64_t c_stride, const Pr
     do {
       const int64_t rows = std::min(part, a.rows - i), k = std::min(slice, a.cols - from),
                     depth = depth_of(k, options.precision);
-      const float* x = a.data + (a.transposed ? from * a.stride + i : i * a.stride + from);
-      pack(kernel.pack_a, x, a.stride, a.transposed, rows, height, k, depth, scratch.data());
+      pack(kernel.pack_a, options.precision, part_of(a, i, rows, from, k), height, false, scratch.data());
       multiply_slice(kernel,
                      {.a = scratch.data(),
                       .b = nullptr,
