@@ -71,9 +71,9 @@ struct Job {
 
   uint32_t first_of(uint32_t worker) const { return static_cast<uint32_t>(uint64_t{pieces} * worker / workers); }
 
-  void run(uint32_t piece) {
+  void run(uint32_t piece, uint32_t worker) {
     try {
-      body(context, n * piece / pieces, n * (piece + 1) / pieces);
+      body(context, n * piece / pieces, n * (piece + 1) / pieces, static_cast<int>(worker));
     } catch (...) {
       std::lock_guard lock(failed);
       if (!failure) failure = std::current_exception();
@@ -115,21 +115,24 @@ class Pool {
     t_inside = true;
     const auto job = static_cast<uint32_t>(seats_[worker].claims.load(std::memory_order_acquire) >> 32);
     const uint32_t workers = workers_.load(std::memory_order_relaxed);
-    for (uint32_t i = 0; i < workers; ++i) work_at((worker + i) % workers, job);
+    for (uint32_t i = 0; i < workers; ++i) work_at((worker + i) % workers, job, worker);
     t_inside = false;
   }
 
   // What is left there of a job, and not of the next, which may have begun. job_ may be read by whoever has claimed a piece and
-  // not yet counted it as finished: until then the caller waits.
-  void work_at(uint32_t seat, uint32_t job) {
+  // not yet counted it as finished: until then the caller waits. Pieces are counted together, for that is news to every core.
+  void work_at(uint32_t seat, uint32_t job, uint32_t worker) {
     std::atomic<uint64_t>& claims = seats_[seat].claims;
+    uint32_t done = 0;
     for (uint64_t left = claims.load(std::memory_order_acquire); left >> 32 == job && static_cast<uint32_t>(left) > 0;) {
       if (!claims.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      const uint32_t pieces = job_->pieces;
-      job_->run(job_->first_of(seat + 1) - static_cast<uint32_t>(left));
-      if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) finished_.notify_one();
+      job_->run(job_->first_of(seat + 1) - static_cast<uint32_t>(left), worker);
+      ++done;
       left = claims.load(std::memory_order_acquire);
     }
+    if (done == 0) return;
+    const uint32_t pieces = job_->pieces;
+    if (finished_.fetch_add(done, std::memory_order_acq_rel) + done == pieces) finished_.notify_one();
   }
 
   void add_helper() {
@@ -183,16 +186,16 @@ FlushDenormals::FlushDenormals() : saved_(0) {}
 FlushDenormals::~FlushDenormals() { (void)saved_; }
 #endif
 
-void detail::parallel_ranges(int64_t n, int64_t grain, RangeBody body, void* context) {
+void detail::parallel_ranges(int64_t n, int64_t grain, int64_t most, RangeBody body, void* context) {
   if (n <= 0) return;
-  const int64_t most = n / std::max<int64_t>(grain, 1), workers = std::min<int64_t>(thread_count(), most);
+  const int64_t ranges = n / std::max<int64_t>(grain, 1), workers = std::min<int64_t>({thread_count(), most, ranges});
   if (workers <= 1 || t_inside) {
     FlushDenormals flush;
-    body(context, 0, n);
+    body(context, 0, n, 0);
     return;
   }
   Job job{.n = n,
-          .pieces = static_cast<uint32_t>(std::min(most, kPiecesEach * workers)),
+          .pieces = static_cast<uint32_t>(std::min(ranges, kPiecesEach * workers)),
           .workers = static_cast<uint32_t>(workers),
           .body = body,
           .context = context,

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 namespace sennit {
@@ -10,17 +11,26 @@ int thread_count();
 void set_thread_count(int n);
 
 namespace detail {
-using RangeBody = void (*)(void* context, int64_t begin, int64_t end);
-void parallel_ranges(int64_t n, int64_t grain, RangeBody body, void* context);
+using RangeBody = void (*)(void* context, int64_t begin, int64_t end, int worker);
+void parallel_ranges(int64_t n, int64_t grain, int64_t most, RangeBody body, void* context);
 }  // namespace detail
 
 // Calls body(begin, end) over disjoint ranges that cover [0, n), each at least `grain` long but for the last, on up to
-// thread_count() threads with denormals flushed to zero. How the ranges fall depends on the number of threads, so a
-// body must compute each index by itself: then the result does not depend on it. Nested calls run in place.
+// thread_count() threads, or `most`, with denormals flushed to zero. How the ranges fall depends on the number of threads, so a
+// body must compute each index by itself: then the result does not depend on it. Nested calls run in place. A body may
+// take a third argument, the number of the thread among those of this call.
 template <class Body>
-void parallel_for(int64_t n, int64_t grain, Body&& body) {
+void parallel_for(int64_t n, int64_t grain, Body&& body, int64_t most = std::numeric_limits<int64_t>::max()) {
+  using Called = std::remove_reference_t<Body>;
   detail::parallel_ranges(
-      n, grain, [](void* context, int64_t b, int64_t e) { (*static_cast<std::remove_reference_t<Body>*>(context))(b, e); },
+      n, grain, most,
+      [](void* context, int64_t b, int64_t e, [[maybe_unused]] int worker) {
+        Called& called = *static_cast<Called*>(context);
+        if constexpr (std::is_invocable_v<Called&, int64_t, int64_t, int>)
+          called(b, e, worker);
+        else
+          called(b, e);
+      },
       const_cast<void*>(static_cast<const void*>(&body)));
 }
 

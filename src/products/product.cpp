@@ -111,13 +111,13 @@ void multiply_slice(const PanelKernels& kernel, const kernels::PanelProduct& who
                 block = std::max<int64_t>(1, kernel.block_rows / whole.a_rows) * whole.a_rows;
   const int64_t work = whole.m * whole.n * whole.depth;
   const auto multiply_item = [&](int64_t item, float* made) {
-    const int64_t first = item / parts * group, count = std::min(group, panels - first);
+    const int64_t first = item % groups * group, count = std::min(group, panels - first);
     for (int64_t p = 0; p < count; ++p) make(first + p, made + p * kPanelColumns * whole.depth);
     kernels::PanelProduct tile = whole;
     tile.b = made;
     tile.n = std::min(whole.n - first * kPanelColumns, count * kPanelColumns);
     if (whole.bias) tile.bias += first * kPanelColumns;
-    const int64_t top = item % parts * rows, bottom = std::min(whole.m, top + rows);
+    const int64_t top = item / groups * rows, bottom = std::min(whole.m, top + rows);
     for (int64_t i = top; i < bottom; i += block) {
       tile.a = whole.a + i * whole.depth;
       tile.m = std::min(block, bottom - i);

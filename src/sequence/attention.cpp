@@ -148,9 +148,10 @@ class Forward {
   }
   void run() {
     Tensor sums({sums_});
-    each_with_scratch(std::ssize(items_), scratch_, [&](int64_t i, float* scratch) { run(items_[i], sums.data(), scratch); });
-    if (sums_ == 0) return;
-    each_with_scratch(std::ssize(split_), 2 * plan_.s.largest() + kFewQueries, [&](int64_t i, float* scratch) {
+    const auto run_item = [&](int64_t i, float* scratch) { run(items_[i], sums.data(), scratch); };
+    if (sums_ == 0) return each_with_scratch(std::ssize(items_), scratch_, run_item);
+    equal_runs_with_scratch(std::ssize(items_), scratch_, run_item);
+    equal_runs_with_scratch(std::ssize(split_), 2 * plan_.s.largest() + kFewQueries, [&](int64_t i, float* scratch) {
       const Split& s = split_[i];
       const auto to = output(s.rows, scratch);
       kernels::attention().fold_spans(task(s.rows), to.begin, to.end, sums.data() + s.sums, to.o, to.o_stride, to.stat);

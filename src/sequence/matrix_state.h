@@ -46,11 +46,12 @@ Task with_next(Task task, const float* next) {
 template <class Core, class Task, class KernelOf>
 Tensor run_heads(const Core& core, Carry& carry, int64_t (*scratch_floats)(const Task&), KernelOf&& kernel_of) {
   Tensor y(core.v.shape());
-  const int64_t row = heads_in_a_row(core.heads());
+  const int64_t all = std::ssize(core.segments) * core.heads();
   each_head(std::ssize(core.segments), core.heads(), [&](int64_t i, int64_t head) { return core.task(i, head); }, scratch_floats,
             [&](int64_t i, int64_t head, const Task& task, float* scratch) {
               const int64_t state = head * core.state_size();
-              const float* next = (head + 1) % row != 0 ? moved(carry.in(i), state + core.state_size()) : nullptr;
+              const bool fetch = head + 1 < core.heads() && goes_on(i * core.heads() + head, all);
+              const float* next = fetch ? moved(carry.in(i), state + core.state_size()) : nullptr;
               kernel_of(task)(with_next(task, next), moved(carry.in(i), state), carry.out(i) + state, y.data() + core.value_at(i, head), y.row_size(), scratch);
             });
   return y;

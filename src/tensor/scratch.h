@@ -6,16 +6,30 @@
 
 namespace sennit {
 
-// Calls body(i, scratch) for i in [0, n), dealt in turn to as many threads as there are, or as `most` says, so that
-// work that grows with i is shared evenly. Each thread has its own piece of scratch, made before any starts: what the
-// allocator must hold then does not hang on how threads overlap.
+// Calls body(i, scratch) for i in [0, n), on as many threads as there are, or as `most` says: each begins with its own
+// neighbours among them, and then takes what others left. Each thread has its own piece of scratch, made before any
+// starts: what the allocator must hold then does not hang on how threads overlap.
 template <class Body>
 void each_with_scratch(int64_t n, int64_t scratch_floats, Body&& body, int64_t most = 1 << 20) {
   const int64_t workers = std::min<int64_t>({thread_count(), n, most});
   Tensor scratch({workers, scratch_floats});
-  parallel_for(workers, 1, [&](int64_t b, int64_t e) {
-    for (int64_t w = b; w < e; ++w)
-      for (int64_t i = w; i < n; i += workers) body(i, scratch.data() + w * scratch_floats);
+  parallel_for(
+      n, 1,
+      [&](int64_t b, int64_t e, int worker) {
+        for (int64_t i = b; i < e; ++i) body(i, scratch.data() + worker * scratch_floats);
+      },
+      workers);
+}
+
+// The same in as many runs of equal length as there are threads, for what is alike or so short that to help another
+// thread costs more than it gains. Each run has its own piece of scratch.
+template <class Body>
+void equal_runs_with_scratch(int64_t n, int64_t scratch_floats, Body&& body) {
+  const int64_t runs = std::min<int64_t>(thread_count(), n);
+  Tensor scratch({runs, scratch_floats});
+  parallel_for(runs, 1, [&](int64_t b, int64_t e) {
+    for (int64_t run = b; run < e; ++run)
+      for (int64_t i = n * run / runs; i < n * (run + 1) / runs; ++i) body(i, scratch.data() + run * scratch_floats);
   });
 }
 

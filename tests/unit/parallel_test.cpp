@@ -110,6 +110,26 @@ TEST(Parallel, EveryThreadBeginsWithItsOwnPartOfEachJob) {
   }
 }
 
+TEST(Parallel, WorkersOfACallAreNumberedApartAndNoMoreThanItAllows) {
+  const Threads set(4);
+  for (const int64_t most : {1, 2, 3, 4, 100}) {
+    std::atomic<int64_t> total{0};
+    std::vector<std::atomic<bool>> busy(4);
+    parallel_for(
+        64, 1,
+        [&](int64_t b, int64_t e, int worker) {
+          ASSERT_LT(worker, std::min<int64_t>(4, most));
+          EXPECT_FALSE(busy[static_cast<size_t>(worker)].exchange(true));
+          parallel_for(2, 1, [&](int64_t, int64_t, int inner) { EXPECT_EQ(inner, 0); });
+          std::this_thread::yield();
+          total += e - b;
+          busy[static_cast<size_t>(worker)] = false;
+        },
+        most);
+    EXPECT_EQ(total, 64);
+  }
+}
+
 // A helper that is held up, here by a body that waits for the others, keeps nobody from the rest of the work.
 TEST(Parallel, ALateThreadLeavesItsShareToTheOthers) {
   const Threads set(2);

@@ -12,11 +12,11 @@
 #include "kernels/attention.h"
 #include "ops/layout.h"
 #include "sequence/attention.h"
-#include "sequence/per_head.h"
 #include "support/levels.h"
 #include "support/mixers.h"
 #include "support/models.h"
 #include "support/timing.h"
+#include "tensor/scratch.h"
 
 namespace sennit::systems_p150_test {
 
@@ -139,11 +139,14 @@ struct Decoding {
                            .causal = true,
                            .scale = options().scale};
     };
-    each_head(std::ssize(segments), heads, task, kernels::attention().scratch_floats,
-              [&](int64_t i, int64_t h, const AttentionTask& t, float* scratch) {
-                kernels::attention().forward(t, 0, 1, o.data() + i * heads * dim + h * dim, dim, unused.data() + i,
-                                             scratch);
-              });
+    int64_t need = 0;
+    for (int64_t i = 0; i < std::ssize(segments); ++i)
+      need = std::max(need, kernels::attention().scratch_floats(task(i, 0)));
+    each_with_scratch(std::ssize(segments) * heads, need, [&](int64_t at, float* scratch) {
+      const int64_t i = at / heads, h = at % heads;
+      kernels::attention().forward(task(i, h), 0, 1, o.data() + i * heads * dim + h * dim, dim, unused.data() + i,
+                                   scratch);
+    });
     return o;
   }
 };
@@ -182,7 +185,7 @@ TEST(SystemsP150, WorkersGetEqualCountsOfSpansOfRaggedContexts) {
     const int64_t items = 1 + rng.below(300);
     std::map<const float*, int64_t> of_worker;
     std::mutex mutex;
-    each_with_scratch(items, 16, [&](int64_t, const float* scratch) {
+    equal_runs_with_scratch(items, 16, [&](int64_t, const float* scratch) {
       const std::lock_guard lock(mutex);
       ++of_worker[scratch];
     });
