@@ -157,16 +157,17 @@ std::string threads_change_nothing(const MixerCase& c, Pattern pattern) {
 
 constexpr int64_t kMostFlops = int64_t{1} << 32;  // of one pass
 
-// Each thread has scratch of its own, and a short sequence has no work for many: with few, memory follows the sequence.
-struct FewThreads {
+// Each thread has memory of its own, a short sequence has no work for many, and which of their pieces meet is chance: of
+// one, memory follows the sequence.
+struct OneThread {
   const int before = thread_count();
-  FewThreads() { set_thread_count(std::min(before, 2)); }
-  ~FewThreads() { set_thread_count(before); }
+  OneThread() { set_thread_count(1); }
+  ~OneThread() { set_thread_count(before); }
 };
 
 std::string costs_as_declared(const MixerCase& c, Pattern pattern) {
   const NoGrad off;
-  const FewThreads few;
+  const OneThread one;
   auto mixer = c.make(Rng(41));
   for (const int64_t least : {64, 256, 512}) {
     const int64_t n = c.whole(pattern, least), m = pattern == Pattern::cross ? 3 * n / 4 : 0;
