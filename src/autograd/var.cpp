@@ -75,13 +75,25 @@ void Gradients::add(int input, Tensor gradient) {
   accumulate(to.node->grads[to.slot], std::move(gradient));
 }
 
-Tensor& Gradients::sum(int input) {
+Tensor& Gradients::place(int input) {
   const auto& to = node_.inputs[input];
   if (!to.node) spare_.resize(node_.inputs.size());
   Tensor& place = to.node ? to.node->grads[to.slot] : spare_[input];
-  if (!place) place = Tensor::zeros(to.shape);
-  else if (!place.unique()) place = place.clone();
+  if (place && !place.unique()) place = place.clone();
   return place;
+}
+
+Tensor& Gradients::sum(int input) {
+  Tensor& sum = place(input);
+  if (!sum) sum = Tensor::zeros(node_.inputs[input].shape);
+  return sum;
+}
+
+Tensor& Gradients::sum(int input, bool& holds) {
+  Tensor& sum = place(input);
+  holds = sum.defined();
+  if (!holds) sum = Tensor(node_.inputs[input].shape);
+  return sum;
 }
 
 bool recording() { return t_recording; }

@@ -80,8 +80,13 @@ class Gradients {
   void add(int input, Tensor gradient);  // takes the tensor when it is the first
   // The running sum itself, zero at first, to be added into; a spare tensor for an input that wants none.
   Tensor& sum(int input);
+  // The same, but where it `holds` nothing yet its memory is unset: every element is to be written, before the next sum
+  // is asked for.
+  Tensor& sum(int input, bool& holds);
 
  private:
+  Tensor& place(int input);
+
   Node& node_;
   std::vector<Tensor> spare_;
 };

@@ -27,6 +27,13 @@ void product(const Tensor& a, bool ta, const Tensor& b, bool tb, Tensor& out, bo
   multiply(va, vb, out.data(), vb.cols, {.precision = precision, .accumulate = accumulate, .bias = bias});
 }
 
+// The gradient of an input (+)= a b
+void product_into(Gradients& into, int input, const Tensor& a, bool ta, const Tensor& b, bool tb, Precision precision) {
+  bool holds;
+  Tensor& sum = into.sum(input, holds);
+  product(a, ta, b, tb, sum, holds, precision);
+}
+
 void add_row_sum(const Tensor& x, Tensor& into) {
   const int64_t d = x.row_size();
   count_flops(x.elements());
@@ -45,12 +52,12 @@ Var matmul(const Var& a, const Var& b, MatmulOptions o) {
   return record(std::move(y), {a, b}, [a = a.value(), b = b.value(), o](std::span<const Tensor> dys, Gradients& into) {
     const Tensor& dy = dys[0];
     if (into.wants(0)) {
-      if (o.transpose_a) product(b, o.transpose_b, dy, true, into.sum(0), true, o.precision);
-      else product(dy, false, b, !o.transpose_b, into.sum(0), true, o.precision);
+      if (o.transpose_a) product_into(into, 0, b, o.transpose_b, dy, true, o.precision);
+      else product_into(into, 0, dy, false, b, !o.transpose_b, o.precision);
     }
     if (into.wants(1)) {
-      if (o.transpose_b) product(dy, true, a, o.transpose_a, into.sum(1), true, o.precision);
-      else product(a, !o.transpose_a, dy, false, into.sum(1), true, o.precision);
+      if (o.transpose_b) product_into(into, 1, dy, true, a, o.transpose_a, o.precision);
+      else product_into(into, 1, a, !o.transpose_a, dy, false, o.precision);
     }
   });
 }
@@ -61,13 +68,19 @@ Var linear(const Var& x, const Var& weight, const Var& bias, Precision precision
   return record(std::move(y), {x, weight, bias},
                 [x = x.value(), w = weight.value(), precision](std::span<const Tensor> dys, Gradients& into) {
                   const Tensor& dy = dys[0];
-                  if (into.wants(0)) product(dy, false, w, false, into.sum(0), true, precision);
-                  if (into.wants(1)) product(dy, true, x, false, into.sum(1), true, precision);
+                  if (into.wants(0)) product_into(into, 0, dy, false, w, false, precision);
+                  if (into.wants(1)) product_into(into, 1, dy, true, x, false, precision);
                   if (into.wants(2)) add_row_sum(dy, into.sum(2));
                 });
 }
 
 namespace {
+
+// Rows whose logits are there at a time: the more, the less often the weight is laid out and its gradient gone through.
+int64_t rows_together(int64_t vocab) {
+  constexpr int64_t kLogits = 4 << 20, kFewest = 256, kMost = 2048;
+  return std::clamp(kLogits / vocab / kFewest * kFewest, kFewest, kMost);
+}
 
 // The losses of some rows; logits [n, V] become their gradients times `factor` when it is not zero.
 void row_losses(Tensor& logits, std::span<const int32_t> targets, float factor, float* losses) {
@@ -89,8 +102,7 @@ void row_losses(Tensor& logits, std::span<const int32_t> targets, float factor, 
 
 Var linear_cross_entropy(const Var& x, const Var& weight, std::span<const int32_t> targets, Precision precision,
                          Tensor* losses) {
-  constexpr int64_t kRows = 256;
-  const int64_t n = x.rows(), v = weight.rows();
+  const int64_t n = x.rows(), v = weight.rows(), together = rows_together(v);
   SENNIT_CHECK(static_cast<int64_t>(targets.size()) == n, "{} targets for {}", targets.size(), x.shape().str());
   const auto count = std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; });
   for (const int32_t t : targets)
@@ -100,8 +112,8 @@ Var linear_cross_entropy(const Var& x, const Var& weight, std::span<const int32_
   const float factor = wanted && count ? 1.0f / static_cast<float>(count) : 0;
   Tensor dx, dw, each({n});
   if (wanted) dx = Tensor(x.shape()), dw = Tensor::zeros(weight.shape());
-  for (int64_t at = 0; at < n; at += kRows) {
-    const int64_t rows = std::min(kRows, n - at);
+  for (int64_t at = 0; at < n; at += together) {
+    const int64_t rows = std::min(together, n - at);
     const Tensor part = x.value().slice(at, rows);
     Tensor logits({rows, v});
     product(part, false, weight.value(), true, logits, false, precision);
