@@ -70,6 +70,16 @@ TEST(Autograd, LeavesKeepAddingUp) {
   EXPECT_FALSE(x.grad());
 }
 
+// Of the two gradients of x the first is written to unset memory, the second added; of a second pass both are added.
+TEST(Autograd, TheFirstOfASumIsWrittenAndTheRestAdded) {
+  const HostileMemory hostile;
+  const Var x = Var::leaf(Tensor::of({2, 2}, {1, 2, 3, 4}));
+  for (const float passes : {1, 2}) {
+    backward(matmul(x, x), Tensor::of({2, 2}, {1, 0, 0, 0}));  // of x_00^2 + x_01 x_10
+    EXPECT_TRUE(same(x.grad(), Tensor::of({2, 2}, {2 * passes, 3 * passes, 2 * passes, 0})));
+  }
+}
+
 TEST(Autograd, ASeedIsNotChangedAndRootsMayBeSeveral) {
   const Var x = Var::leaf(Tensor::of({2}, {1, 2}));
   const Tensor seed = Tensor::of({2}, {1, 10});
