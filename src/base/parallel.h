@@ -16,9 +16,9 @@ void parallel_ranges(int64_t n, int64_t grain, int64_t most, RangeBody body, voi
 }  // namespace detail
 
 // Calls body(begin, end) over disjoint ranges that cover [0, n), each at least `grain` long but for the last, on up to
-// thread_count() threads, or `most`, with denormals flushed to zero. How the ranges fall depends on the number of threads, so a
-// body must compute each index by itself: then the result does not depend on it. Nested calls run in place. A body may
-// take a third argument, the number of the thread among those of this call.
+// thread_count() threads, or `most`, with denormals flushed to zero. How the ranges fall depends on the number of
+// threads, so a body must compute each index by itself: then the result does not depend on it. Nested calls run in
+// place. A body may take a third argument, the number of the thread among those of this call.
 template <class Body>
 void parallel_for(int64_t n, int64_t grain, Body&& body, int64_t most = std::numeric_limits<int64_t>::max()) {
   using Called = std::remove_reference_t<Body>;

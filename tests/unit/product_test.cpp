@@ -146,6 +146,25 @@ TEST(Product, ARowHasTheSameBitsInEveryCompany) {
   });
 }
 
+// More bands of rows than two, of uneven height, and rows that lie across packed a few at a time.
+TEST(Product, HowThreadsShareTheRowsChangesNoBit) {
+  for_each_level([](IsaLevel) {
+    for (const Precision precision : kPrecisions)
+      for (const bool across : {false, true}) {
+        const Problem3 p{1500, 130, 70, across};
+        const PackedMatrix matrix(p.view_b(), precision);
+        std::vector<float> of_one;
+        for (const int threads : {1, 2, 5, 16}) {
+          const Threads use(threads);
+          const auto got = p.plain(precision, true);
+          if (threads == 1) of_one = got, p.expect_close(got, precision, true);
+          ASSERT_TRUE(same_bits(of_one, got)) << threads << " threads";
+          ASSERT_TRUE(same_bits(of_one, p.packed(matrix, true))) << threads << " threads, packed";
+        }
+      }
+  });
+}
+
 TEST(Product, PartsOfALargeFactorAreTheWhole) {
   // Beyond what is packed at a time, both ways.
   const Problem3 wide{3, 40, 120000}, tall{300, 2, 30000};
