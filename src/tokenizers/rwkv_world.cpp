@@ -193,6 +193,9 @@ bool looks_like_rwkv_world(std::string_view text) {
 }
 
 std::unique_ptr<Tokenizer> read_rwkv_world(std::string_view text, const std::string& where) {
+  // A line takes some bytes, and half of the ids may be left out: a short file has no far ones.
+  constexpr int64_t kSomeIds = 4096, kLeastLine = 8;
+  const int64_t ids = std::min(Vocabulary::kMostIds, kSomeIds + 2 * std::ssize(text) / kLeastLine);
   std::vector<std::string> tokens(1);
   int64_t number = 0;
   while (!text.empty()) {
@@ -204,9 +207,9 @@ std::unique_ptr<Tokenizer> read_rwkv_world(std::string_view text, const std::str
     if (line.empty()) continue;
     const auto l = parse_line(line);
     const auto bytes = l ? literal(l->token) : std::nullopt;
-    if (!bytes || l->id < 1 || l->id >= Vocabulary::kMostIds || bytes->empty() || std::ssize(*bytes) != l->length)
+    if (!bytes || l->id < 1 || l->id >= ids || bytes->empty() || std::ssize(*bytes) != l->length)
       fail({"tokenizer",
-            fmt::format("an id from 1 to {}, a token as Python writes it, and its length", Vocabulary::kMostIds - 1),
+            fmt::format("an id from 1 to {}, a token as Python writes it, and its length", ids - 1),
             fmt::format("`{}`", line.substr(0, 60)), fmt::format("{}:{}", where, number)});
     if (l->id >= std::ssize(tokens)) tokens.resize(static_cast<size_t>(l->id) + 1);
     tokens[static_cast<size_t>(l->id)] = *bytes;
