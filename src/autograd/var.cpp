@@ -96,6 +96,18 @@ Tensor& Gradients::sum(int input, bool& holds) {
   return sum;
 }
 
+void Gradients::sums(std::span<kernels::Sum> of) {
+  std::vector<Tensor*> places;
+  for (size_t i = 0; i < of.size(); ++i) places.push_back(&place(static_cast<int>(i)));
+  for (size_t i = 0; i < of.size(); ++i) {
+    Tensor& sum = *places[i];
+    const bool shared = std::count(places.begin(), places.end(), &sum) > 1;
+    of[i].holds = sum || shared;
+    if (!sum) sum = shared ? Tensor::zeros(node_.inputs[i].shape) : Tensor(node_.inputs[i].shape);
+    of[i].at = sum.data();
+  }
+}
+
 bool recording() { return t_recording; }
 Recording::Recording(bool on) : before_(t_recording) { t_recording = on; }
 Recording::~Recording() { t_recording = before_; }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/sum.h"
 #include "tensor/tensor.h"
 
 // Reverse-mode differentiation. A Var is a tensor with, perhaps, a place on the tape; operations on Vars record how to
@@ -83,6 +84,8 @@ class Gradients {
   // The same, but where it `holds` nothing yet its memory is unset: every element is to be written, before the next sum
   // is asked for.
   Tensor& sum(int input, bool& holds);
+  // Those of the first inputs, of which some may be the same: unset only where no other input adds to the sum, too.
+  void sums(std::span<kernels::Sum> of);
 
  private:
   Tensor& place(int input);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/small_products.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 
@@ -53,10 +54,21 @@ namespace {
     for_lanes(dim, [&](int64_t l, int64_t k) { store_n(to + i * dim + l, load_n(x[i] + l, k) * set(factor[i]), k); });
 }
 
-// to's rows += from's [n, dim]
-[[maybe_unused]] void add_rows(Rows from, int64_t n, int64_t dim, float* to, int64_t stride) {
-  for (int64_t i = 0; i < n; ++i)
-    for_lanes(dim, [&](int64_t l, int64_t k) { add_n(to + i * stride + l, load_n(from[i] + l, k), k); });
+// Adds x to the lanes of a sum from `at`.
+SENNIT_INLINE void add_lanes(const Sum& to, int64_t at, vf x, int64_t lanes) {
+  store_n(to.at + at, to.holds ? load_n(to.at + at, lanes) + x : x, lanes);
+}
+
+// Adds from's rows [n, dim] to a sum's, `stride` apart.
+[[maybe_unused]] void add_rows(Rows from, int64_t n, int64_t dim, Sum to, int64_t stride) {
+  float* row = to.at;
+  for (int64_t i = 0; i < n; ++i, row += stride) {
+    const float* x = from[i];
+    if (to.holds)
+      for_lanes(dim, [&](int64_t l, int64_t k) { add_n(row + l, load_n(x + l, k), k); });
+    else
+      copy(x, row, dim);
+  }
 }
 
 // A chunk of n tokens of a task, at most `chunk`, from token `first`.
@@ -177,7 +189,7 @@ SENNIT_INLINE void pair_tile(Rows x, Rows y, int64_t dim, int64_t n, int64_t i, 
 
 // dg_t += the sum of weight [n, kChunk] over the pairs j < t <= i, for tokens 1 to n - 1: the gradient of log decays by
 // which token i sees token j. No difference of sums is taken, so that small weights keep their precision.
-[[maybe_unused]] void add_crossing(const float* weight, int64_t n, float* dg, int64_t stride) {
+[[maybe_unused]] void add_crossing(const float* weight, int64_t n, float* dg) {
   float to[kChunk] = {};
   for (int64_t j = 0; j + 1 < n; ++j) {
     float crossing = 0;
@@ -185,7 +197,7 @@ SENNIT_INLINE void pair_tile(Rows x, Rows y, int64_t dim, int64_t n, int64_t i, 
       to[i] += weight[i * kChunk + j];
       crossing += to[i];
     }
-    dg[(j + 1) * stride] += crossing;
+    dg[j + 1] += crossing;
   }
 }
 

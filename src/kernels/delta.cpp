@@ -17,6 +17,7 @@ SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, 
   const float* next = token + 1 == t.length ? t.next : nullptr;
   const int64_t key_dim = t.key_dim, stride = t.value_dim;
   const float *q = t.q + token * t.q_stride, *k = t.k + token * t.k_stride, *v = t.v + token * t.v_stride + l;
+  float* errors = t.errors ? t.errors + token * t.v_stride + l : nullptr;
   const vf decay = set(alpha), beta = set(t.beta[token * t.beta_stride]);
   vf u[J], odd[J], out[J];
   for (int j = 0; j < J; ++j) u[j] = odd[j] = out[j] = zero();
@@ -31,7 +32,9 @@ SENNIT_INLINE void step_columns(const DeltaTask& t, int64_t token, float alpha, 
   }
   for (int j = 0; j < J; ++j) {
     if (i < key_dim) u[j] = fma(set(k[i]), load_n(from + i * stride + j * kLanes, lanes), u[j]);
-    u[j] = beta * fnma(decay, u[j] + odd[j], load_n(v + j * kLanes, lanes));
+    const vf error = fnma(decay, u[j] + odd[j], load_n(v + j * kLanes, lanes));
+    if (errors) store_n(errors + j * kLanes, error, lanes);
+    u[j] = beta * error;
   }
   for (i = 0; i < key_dim; ++i, from += stride, to += stride) {
     const vf key = set(k[i]), query = set(q[i]);
@@ -59,24 +62,25 @@ void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int6
 }
 
 // A chunk of n tokens. Unrolled from its start, S_t = alpha_t S_{t-1} + k_t u_t^T reads
-//   z_i = v_i - before_i S_0^T k_i,   u_i + sum_{j<i} l_ij u_j = beta_i z_i   (a unit lower triangular system: the UT
+//   w_i = v_i - before_i S_0^T k_i - sum_{j<i} m_ij u_j,   u_i = beta_i w_i   (a unit lower triangular system: the UT
 //   form) y_i = scale before_i S_0^T q_i + sum_{j<=i} a_ij u_j,   S_n = total S_0 + sum_j k_j (after_j u_j)^T
-// with before_i = alpha_1 ... alpha_i, after_j = alpha_{j+1} ... alpha_n, total = alpha_1 ... alpha_n.
+// where w are the errors of the task, and before_i = alpha_1 ... alpha_i, after_j = alpha_{j+1} ... alpha_n, total =
+// alpha_1 ... alpha_n.
 struct Chunk {
   float *after, *beta;  // [n]
   float *read, *erase;  // [n] scale before_i, -before_i
   float* total;         // [K], all the same
   float* pair;          // [n, kChunk] alpha_{j+1} ... alpha_i for j <= i, else 0
   float *q, *k;         // [n, K] the chunk's rows
-  float* ud;            // [n, V] after_j u_j
+  float *w, *u, *ud;    // [n, V]; after_j u_j
   float* a;             // [n, kChunk] scale pair_ij q_i.k_j for j <= i, else 0
-  float* m;             // [n, kChunk] pair_ij k_i.k_j for j < i, else 0;  l_ij = beta_i m_ij
+  float* m;             // [n, kChunk] pair_ij k_i.k_j for j < i, else 0
   SENNIT_INLINE Chunk(const DeltaTask& t, Scratch& pieces) {
     for (float** p : {&after, &beta, &read, &erase}) *p = pieces.take(kChunk);
     total = pieces.take(t.key_dim);
     for (float** p : {&pair, &a, &m}) *p = pieces.take(kChunk * kChunk);
     for (float** p : {&q, &k}) *p = pieces.take(kChunk * t.key_dim);
-    ud = pieces.take(kChunk * t.value_dim);
+    for (float** p : {&w, &u, &ud}) *p = pieces.take(kChunk * t.value_dim);
   }
 };
 
@@ -84,7 +88,8 @@ SENNIT_INLINE void clear_diagonal(float* pairs) {
   for (int64_t i = 0; i < kChunk; ++i) pairs[i * kChunk + i] = 0;
 }
 
-void load_decays(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+// All of a chunk that hangs on its decays, its betas and its keys.
+void load_keys(const DeltaTask& t, const Tokens& x, const Chunk& c) {
   const int64_t n = x.n;
   float alpha[kChunk], product = 1;
   for (int64_t i = 0; i < n; ++i) {
@@ -97,9 +102,12 @@ void load_decays(const DeltaTask& t, const Tokens& x, const Chunk& c) {
   product = 1;
   for (int64_t j = n - 1; j >= 0; product *= alpha[j--]) c.after[j] = product;
   pair_decays(alpha, n, c.pair);
+  gather({t.k + x.first * t.k_stride, t.k_stride}, n, t.key_dim, c.k);
 }
 
-void decayed_pairs(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+// q, a and m of a chunk whose keys are loaded.
+void load_pairs(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+  gather({t.q + x.first * t.q_stride, t.q_stride}, x.n, t.key_dim, c.q);
   const Rows q{c.q, t.key_dim}, k{c.k, t.key_dim};
   lower_products(q, k, t.key_dim, x.n, c.a);
   lower_products(k, k, t.key_dim, x.n, c.m);
@@ -111,27 +119,23 @@ void decayed_pairs(const DeltaTask& t, const Tokens& x, const Chunk& c) {
   clear_diagonal(c.m);
 }
 
-void load_tokens(const DeltaTask& t, const Tokens& x, const Chunk& c) {
-  load_decays(t, x, c);
-  gather({t.q + x.first * t.q_stride, t.q_stride}, x.n, t.key_dim, c.q);
-  gather({t.k + x.first * t.k_stride, t.k_stride}, x.n, t.key_dim, c.k);
-}
-
-// u_i = beta_i z_i - sum_{j<i} l_ij u_j, J vectors from column l.
+// w_i -= sum_{j<i} m_ij u_j and u, J vectors from column l.
 template <int J>
-SENNIT_INLINE void solve_columns(const Chunk& c, const float* z, float* u, int64_t n, int64_t V, int64_t l,
-                                 int64_t lanes) {
+SENNIT_INLINE void solve_columns(const Chunk& c, int64_t n, int64_t V, int64_t l, int64_t lanes) {
   for (int64_t i = 0; i < n; ++i) {
-    vf rest[J];
-    for (int p = 0; p < J; ++p) rest[p] = load_n(z + i * V + l + p * kLanes, lanes);
+    vf w[J];
+    for (int p = 0; p < J; ++p) w[p] = load_n(c.w + i * V + l + p * kLanes, lanes);
     for (int64_t j = 0; j < i; ++j)
       for (int p = 0; p < J; ++p)
-        rest[p] = fnma(set(c.m[i * kChunk + j]), load_n(u + j * V + l + p * kLanes, lanes), rest[p]);
-    for (int p = 0; p < J; ++p) store_n(u + i * V + l + p * kLanes, rest[p] * set(c.beta[i]), lanes);
+        w[p] = fnma(set(c.m[i * kChunk + j]), load_n(c.u + j * V + l + p * kLanes, lanes), w[p]);
+    for (int p = 0; p < J; ++p) {
+      store_n(c.w + i * V + l + p * kLanes, w[p], lanes);
+      store_n(c.u + i * V + l + p * kLanes, w[p] * set(c.beta[i]), lanes);
+    }
   }
 }
 
-// The transposed system, in place: du_i <- du_i - sum_{j>i} l_ji du_j.
+// The transposed system, in place: du_i -= sum_{j>i} beta_j m_ji du_j.
 template <int J>
 SENNIT_INLINE void solve_back_columns(const Chunk& c, float* du, int64_t n, int64_t V, int64_t l, int64_t lanes) {
   for (int64_t i = n - 1; i >= 0; --i) {
@@ -144,21 +148,27 @@ SENNIT_INLINE void solve_back_columns(const Chunk& c, float* du, int64_t n, int6
   }
 }
 
-// z, u and ud of a chunk that begins with the state s.
-void solve(const DeltaTask& t, const Tokens& x, const Chunk& c, const float* s, float* z, float* u, Ahead& ahead) {
+// w, u and ud of a chunk that begins with the state s.
+void solve(const DeltaTask& t, const Tokens& x, const Chunk& c, const float* s, Ahead& ahead) {
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
-  multiply({n, V, K}, {c.k, K, 1}, {s, state_stride(V)}, {.p = z, .stride = V, .ahead = &ahead});
+  multiply({n, V, K}, {c.k, K, 1}, {s, state_stride(V)}, {.p = c.w, .stride = V, .ahead = &ahead});
   for (int64_t i = 0; i < n; ++i) {
     const float* v = t.v + (x.first + i) * t.v_stride;
     for_lanes(V, [&](int64_t j, int64_t lanes) {
-      float* to = z + i * V + j;
+      float* to = c.w + i * V + j;
       store_n(to, fma(set(c.erase[i]), load_n(to, lanes), load_n(v + j, lanes)), lanes);
     });
   }
-  for_columns(V, [&](auto vectors, int64_t l, int64_t lanes) {
-    solve_columns<decltype(vectors)::count>(c, z, u, n, V, l, lanes);
-  });
-  scaled_rows({u, V}, c.after, n, V, c.ud);
+  for_columns(
+      V, [&](auto vectors, int64_t l, int64_t lanes) { solve_columns<decltype(vectors)::count>(c, n, V, l, lanes); });
+  scaled_rows({c.u, V}, c.after, n, V, c.ud);
+}
+
+// w, u and ud from the errors that the forward pass left.
+void load_errors(const DeltaTask& t, const Tokens& x, const Chunk& c) {
+  gather({t.errors + x.first * t.v_stride, t.v_stride}, x.n, t.value_dim, c.w);
+  scaled_rows({c.w, t.value_dim}, c.beta, x.n, t.value_dim, c.u);
+  scaled_rows({c.u, t.value_dim}, c.after, x.n, t.value_dim, c.ud);
 }
 
 void solve_back(const Chunk& c, float* du, int64_t n, int64_t V) {
@@ -167,10 +177,14 @@ void solve_back(const Chunk& c, float* du, int64_t n, int64_t V) {
   });
 }
 
-SENNIT_INLINE void advance_state(const DeltaTask& t, int64_t n, const Chunk& c, float* s, Ahead& ahead) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  multiply({K, V, n}, {c.k, 1, K}, {c.ud, V},
-           {.p = s, .stride = state_stride(V), .start = s, .row_scale = c.total, .ahead = &ahead});
+// What the chunk from token `first` reads and writes, if there is one.
+SENNIT_INLINE Ahead chunk_ahead(const DeltaTask& t, int64_t first, Rows y) {
+  Ahead ahead = tokens_ahead(t, first);
+  if (!is_token(t, first)) return ahead;
+  const int64_t n = Tokens(t, first).n;
+  ahead.add({y[first], y.stride}, n, t.value_dim);
+  if (t.errors) ahead.add({t.errors + first * t.v_stride, t.v_stride}, n, t.value_dim);
+  return ahead;
 }
 
 void chunked(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch) {
@@ -178,19 +192,19 @@ void chunked(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_
   Scratch pieces(scratch);
   float* s = pieces.take(K * state_stride(V));
   const Chunk c(t, pieces);
-  float *z = pieces.take(kChunk * V), *u = pieces.take(kChunk * V);
   copy_state(s0, V, K, V, s, state_stride(V));
-  for (int64_t first = 0; first < t.length; first += kChunk, y += kChunk * y_stride) {
+  for (int64_t first = 0; first < t.length; first += kChunk) {
     const Tokens x(t, first);
-    Ahead ahead = tokens_ahead(t, first + kChunk);
-    if (first + kChunk < t.length) ahead.add({y + kChunk * y_stride, y_stride}, Tokens(t, first + kChunk).n, V);
-    load_tokens(t, x, c);
-    decayed_pairs(t, x, c);
-    solve(t, x, c, s, z, u, ahead);
+    Ahead ahead = chunk_ahead(t, first + kChunk, {y, y_stride});
+    load_keys(t, x, c);
+    load_pairs(t, x, c);
+    solve(t, x, c, s, ahead);
+    if (t.errors) add_rows({c.w, V}, x.n, V, {t.errors + first * t.v_stride, false}, t.v_stride);
     const Product products[] = {{{c.q, K, 1}, {s, state_stride(V)}, K},
-                                {{c.a, kChunk, 1, Part::lower}, {u, V}, x.n, c.read}};
-    multiply(x.n, V, products, {.p = y, .stride = y_stride, .ahead = &ahead});
-    advance_state(t, x.n, c, s, ahead);
+                                {{c.a, kChunk, 1, Part::lower}, {c.u, V}, x.n, c.read}};
+    multiply(x.n, V, products, {.p = y + first * y_stride, .stride = y_stride, .ahead = &ahead});
+    multiply({K, V, x.n}, {c.k, 1, K}, {c.ud, V},
+             {.p = s, .stride = state_stride(V), .start = s, .row_scale = c.total, .ahead = &ahead});
   }
   if (s_end) copy_state(s, state_stride(V), K, V, s_end, V);
 }
@@ -199,118 +213,99 @@ int64_t scratch_floats(const DeltaTask& t) {
   Scratch pieces(nullptr);
   pieces.take(t.key_dim * state_stride(t.value_dim));
   Chunk(t, pieces);
-  pieces.take(kChunk * t.value_dim);
-  pieces.take(kChunk * t.value_dim);
   return pieces.needed();
 }
 
 // Buffers of the backward pass, beside a Chunk. States are transposed, [V, K], so that key channels are lanes.
 struct Backward {
-  float *a, *m;         // [chunks, kChunk, kChunk] of every chunk
   float* states;        // [chunks, V, K] at the start of each chunk, rows state_stride(K) apart, as those of ds
-  float *z, *u;         // [length, V]
   float* ds;            // [V, K] gradient of the state at the chunk's end
-  float* rows;          // [K, V] a state in the layout of the interface
+  float* ds_rows;       // [K, V] the same
   float* dy;            // [n, V]
-  float *dr, *dz;       // [n, V] gradients of beta_i z_i and of z_i
-  float *dyd, *dzd;     // [n, V] read_i dy_i and -before_i dz_i
+  float *du, *dw;       // [n, V]
+  float *dyd, *dwd;     // [n, V] read_i dy_i and -before_i dw_i
   float *dq, *dk, *dn;  // [n, K] through the state: as q_i reads it, as k_j is left in it, as k_i reads it
   float *da, *dm;       // [n, kChunk] gradients of q_i.k_j and of k_i.k_j
   float* weight;        // [n, kChunk] gradient of the log decay from token j to token i
   SENNIT_INLINE Backward(const DeltaTask& t, Scratch& pieces) {
     const int64_t K = t.key_dim, V = t.value_dim;
-    const int64_t chunks = (t.length + kChunk - 1) / kChunk;
-    for (float** p : {&a, &m}) *p = pieces.take(chunks * kChunk * kChunk);
-    states = pieces.take(chunks * state_stride(K) * V);
-    for (float** p : {&z, &u}) *p = pieces.take(t.length * V);
+    states = pieces.take((t.length + kChunk - 1) / kChunk * state_stride(K) * V);
     ds = pieces.take(state_stride(K) * V);
-    rows = pieces.take(K * state_stride(V));
-    for (float** p : {&dy, &dr, &dz, &dyd, &dzd}) *p = pieces.take(kChunk * V);
+    ds_rows = pieces.take(K * state_stride(V));
+    for (float** p : {&dy, &du, &dw, &dyd, &dwd}) *p = pieces.take(kChunk * V);
     for (float** p : {&dq, &dk, &dn}) *p = pieces.take(kChunk * K);
     for (float** p : {&da, &dm, &weight}) *p = pieces.take(kChunk * kChunk);
   }
 };
 
-struct Gradients {
-  float *dq, *dk, *dv, *dg, *dbeta;  // at the chunk's first token
-};
-
-// Every chunk's first state, a, m, z and u.
-void replay(const DeltaTask& t, const float* s0, Chunk c, const Backward& b) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  const int64_t stride = state_stride(V);
-  copy_state(s0, V, K, V, b.rows, stride);
+// Every chunk's first state.
+void states_at_chunks(const DeltaTask& t, const float* s0, const Chunk& c, const Backward& b) {
+  const int64_t K = t.key_dim, V = t.value_dim, stride = state_stride(K);
   float* s = b.states;
-  for (int64_t first = 0; first < t.length; first += kChunk, s += state_stride(K) * V) {
-    const Tokens x(t, first);
-    c.a = b.a + first * kChunk, c.m = b.m + first * kChunk;
-    Ahead ahead = tokens_ahead(t, first + kChunk);
-    transpose(b.rows, stride, K, V, s, state_stride(K));
-    load_tokens(t, x, c);
-    decayed_pairs(t, x, c);
-    solve(t, x, c, b.rows, b.z + first * V, b.u + first * V, ahead);
-    advance_state(t, x.n, c, b.rows, ahead);
+  transpose_state(s0, K, V, s, stride);
+  for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += stride * V) {
+    const Tokens x(t, first), next(t, first + kChunk);
+    Ahead ahead;
+    ahead.add({t.k + next.first * t.k_stride, t.k_stride}, next.n, K);
+    ahead.add({t.errors + next.first * t.v_stride, t.v_stride}, next.n, V);
+    load_keys(t, x, c);
+    load_errors(t, x, c);
+    multiply({V, K, x.n}, {c.ud, 1, V}, {c.k, K},
+             {.p = s + stride * V, .stride = stride, .start = s, .column_scale = c.total, .ahead = &ahead});
   }
 }
 
-// The products with the states: dr, dz, dq, dk, dn; adds dv.
-void state_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, float* dv,
+// The products with the states: du, dw, dq, dk, dn; adds dv.
+void state_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, Sum dv,
                      Ahead& ahead) {
   const int64_t K = t.key_dim, V = t.value_dim;
   const int64_t stride = state_stride(K);
-  transpose(b.ds, stride, V, K, b.rows, state_stride(V));
-  const Product dr[] = {{{c.k, K, 1}, {b.rows, state_stride(V)}, K},
+  transpose(b.ds, stride, V, K, b.ds_rows, state_stride(V));
+  const Product du[] = {{{c.k, K, 1}, {b.ds_rows, state_stride(V)}, K},
                         {{c.a, 1, kChunk, Part::upper}, {b.dy, V}, n, c.after}};
-  multiply(n, V, dr, {.p = b.dr, .stride = V, .ahead = &ahead});
-  solve_back(c, b.dr, n, V);
-  scaled_rows({b.dr, V}, c.beta, n, V, b.dz);
-  add_rows({b.dz, V}, n, V, dv, t.v_stride);
+  multiply(n, V, du, {.p = b.du, .stride = V, .ahead = &ahead});
+  solve_back(c, b.du, n, V);
+  scaled_rows({b.du, V}, c.beta, n, V, b.dw);
+  add_rows({b.dw, V}, n, V, dv, t.v_stride);
   scaled_rows({b.dy, V}, c.read, n, V, b.dyd);
-  scaled_rows({b.dz, V}, c.erase, n, V, b.dzd);
+  scaled_rows({b.dw, V}, c.erase, n, V, b.dwd);
   multiply({n, K, V}, {b.dyd, V, 1}, {s, stride}, {.p = b.dq, .stride = K, .ahead = &ahead});
-  multiply({n, K, V}, {b.dzd, V, 1}, {s, stride}, {.p = b.dn, .stride = K, .ahead = &ahead});
+  multiply({n, K, V}, {b.dwd, V, 1}, {s, stride}, {.p = b.dn, .stride = K, .ahead = &ahead});
   multiply({n, K, V}, {c.ud, V, 1}, {b.ds, stride}, {.p = b.dk, .stride = K, .ahead = &ahead});
 }
 
-// Gradients by the pairs of tokens of a chunk: da, dm (j < i) and the weights of their decays; adds dbeta.
-void pair_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* z, const float* u,
-                    float* dbeta) {
+// Gradients by the pairs of tokens of a chunk: da, dm and the weights of their decays.
+void pair_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b) {
   const int64_t V = t.value_dim;
-  lower_products({b.dy, V}, {u, V}, V, n, b.da);
-  lower_products({b.dr, V}, {u, V}, V, n, b.dm);
+  lower_products({b.dy, V}, {c.u, V}, V, n, b.da);
+  lower_products({b.dw, V}, {c.u, V}, V, n, b.dm);
   clear_diagonal(b.dm);
-  for (int64_t i = 0; i < n; ++i) {
-    const vf beta = set(c.beta[i]);
-    vf db = zero();
-    for_lanes(kChunk, [&](int64_t j, int64_t lanes) {
-      const int64_t at = i * kChunk + j;
-      const vf pair = load_n(c.pair + at, lanes), m = load_n(c.m + at, lanes), da = load_n(b.da + at, lanes);
-      const vf dl = -load_n(b.dm + at, lanes);  // of l_ij = beta_i m_ij
-      db = fma(dl, m, db);
-      store_n(b.weight + at, fma(da, load_n(c.a + at, lanes), dl * beta * m), lanes);
-      store_n(b.da + at, da * pair * set(t.scale), lanes);
-      store_n(b.dm + at, dl * beta * pair, lanes);
-    });
-    dbeta[i * t.beta_stride] += dot(b.dr + i * V, z + i * V, V) + sum(db);
-  }
+  for_lanes(n * kChunk, [&](int64_t at, int64_t lanes) {
+    const vf pair = load_n(c.pair + at, lanes), da = load_n(b.da + at, lanes), dm = -load_n(b.dm + at, lanes);
+    store_n(b.weight + at, fma(da, load_n(c.a + at, lanes), dm * load_n(c.m + at, lanes)), lanes);
+    store_n(b.da + at, da * pair * set(t.scale), lanes);
+    store_n(b.dm + at, dm * pair, lanes);
+  });
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < i; ++j) b.dm[j * kChunk + i] = b.dm[i * kChunk + j];  // k_i.k_j is symmetric
 }
 
 // dg_t gathers every path that crosses from before token t to it: within the chunk, from the state to token i (later),
 // from token j to the state at the end (earlier), and from state to state. All are sums: nothing cancels.
-void decay_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, float* dg) {
+void decay_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s, Sum to) {
   const int64_t K = t.key_dim;
-  add_crossing(b.weight, n, dg, t.g_stride);
+  float dg[kChunk] = {};
+  add_crossing(b.weight, n, dg);
   float later = c.total[0] * state_dot(s, b.ds, state_stride(K), t.value_dim, K), earlier = 0;
   for (int64_t i = n - 1; i >= 0; --i) {
     later += dot(c.q + i * K, b.dq + i * K, K) + dot(c.k + i * K, b.dn + i * K, K);
-    dg[i * t.g_stride] += later;
+    dg[i] += later;
   }
   for (int64_t j = 0; j < n; ++j) {
-    dg[j * t.g_stride] += earlier;
+    dg[j] += earlier;
     earlier += dot(c.k + j * K, b.dk + j * K, K);
   }
+  add_rows({dg, 1}, n, 1, to, t.g_stride);
 }
 
 // Adds what the pairs give to b.dq and b.dk, which then are the gradients of q and k.
@@ -324,52 +319,62 @@ void key_gradients(const DeltaTask& t, int64_t n, const Chunk& c, const Backward
 }
 
 // The next chunk to be done is that before this one.
-SENNIT_INLINE Ahead gradients_ahead(const DeltaTask& t, const Tokens& x, Rows dy, const Gradients& to) {
-  Ahead ahead = tokens_ahead(t, x.first - kChunk);
-  if (x.first > 0) ahead.add({dy[x.first - kChunk], dy.stride}, kChunk, t.value_dim);
-  ahead.add({to.dv, t.v_stride}, x.n, t.value_dim);
-  ahead.add({to.dq, t.q_stride}, x.n, t.key_dim);
-  ahead.add({to.dk, t.k_stride}, x.n, t.key_dim);
+SENNIT_INLINE Ahead gradients_ahead(const DeltaTask& t, const Tokens& x, Rows dy, const Delta::Gradients& to) {
+  Ahead ahead;
+  if (const int64_t first = x.first - kChunk; first >= 0) {
+    ahead.add({t.q + first * t.q_stride, t.q_stride}, kChunk, t.key_dim);
+    ahead.add({t.k + first * t.k_stride, t.k_stride}, kChunk, t.key_dim);
+    ahead.add({t.errors + first * t.v_stride, t.v_stride}, kChunk, t.value_dim);
+    ahead.add({dy[first], dy.stride}, kChunk, t.value_dim);
+  }
+  ahead.add({to.v.at, t.v_stride}, x.n, t.value_dim);
+  ahead.add({to.q.at, t.q_stride}, x.n, t.key_dim);
+  ahead.add({to.k.at, t.k_stride}, x.n, t.key_dim);
   return ahead;
 }
 
-void backward_chunk(const DeltaTask& t, const Tokens& x, Rows dy, Chunk c, const Backward& b, const float* s,
-                    const Gradients& to) {
+// `to` is at the chunk's first token.
+void backward_chunk(const DeltaTask& t, const Tokens& x, Rows dy, const Chunk& c, const Backward& b, const float* s,
+                    const Delta::Gradients& to) {
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
-  const float *z = b.z + x.first * V, *u = b.u + x.first * V;
-  c.a = b.a + x.first * kChunk, c.m = b.m + x.first * kChunk;
   Ahead ahead = gradients_ahead(t, x, dy, to);
   gather({dy[x.first], dy.stride}, n, V, b.dy);
-  load_tokens(t, x, c);
-  scaled_rows({u, V}, c.after, n, V, c.ud);
-  state_gradients(t, n, c, b, s, to.dv, ahead);
-  pair_gradients(t, n, c, b, z, u, to.dbeta);
-  if (t.g) decay_gradients(t, n, c, b, s, to.dg);
+  load_keys(t, x, c);
+  load_pairs(t, x, c);
+  load_errors(t, x, c);
+  state_gradients(t, n, c, b, s, to.v, ahead);
+  pair_gradients(t, n, c, b);
+  float dbeta[kChunk];
+  for (int64_t i = 0; i < n; ++i) dbeta[i] = dot(b.du + i * V, c.w + i * V, V);
+  add_rows({dbeta, 1}, n, 1, to.beta, t.beta_stride);
+  if (t.g) decay_gradients(t, n, c, b, s, to.g);
   key_gradients(t, n, c, b);
-  add_rows({b.dq, K}, n, K, to.dq, t.q_stride);
-  add_rows({b.dk, K}, n, K, to.dk, t.k_stride);
-  const Product ds[] = {{{b.dyd, 1, V}, {c.q, K}, n}, {{b.dzd, 1, V}, {c.k, K}, n}};
+  add_rows({b.dq, K}, n, K, to.q, t.q_stride);
+  add_rows({b.dk, K}, n, K, to.k, t.k_stride);
+  const Product ds[] = {{{b.dyd, 1, V}, {c.q, K}, n}, {{b.dwd, 1, V}, {c.k, K}, n}};
   multiply(V, K, ds, {.p = b.ds, .stride = state_stride(K), .start = b.ds, .column_scale = c.total, .ahead = &ahead});
 }
 
-void backward(const DeltaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dq,
-              float* dk, float* dv, float* dg, float* dbeta, float* ds0, float* scratch) {
-  const int64_t K = t.key_dim, V = t.value_dim;
+void backward(const DeltaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+              const Delta::Gradients& into, float* ds0, float* scratch) {
+  const int64_t K = t.key_dim, V = t.value_dim, stride = state_stride(K);
   Scratch pieces(scratch);
   const Chunk c(t, pieces);
   const Backward b(t, pieces);
-  const int64_t stride = state_stride(K);
   transpose_state(ds_end, K, V, b.ds, stride);
-  replay(t, s0, c, b);
+  if (t.length > 0) states_at_chunks(t, s0, c, b);
   for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
     const int64_t first = chunk * kChunk;
     backward_chunk(t, Tokens(t, first), {dy, dy_stride}, c, b, b.states + chunk * stride * V,
-                   {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
-                    t.g ? dg + first * t.g_stride : nullptr, dbeta + first * t.beta_stride});
+                   {.q = into.q.from(first * t.q_stride),
+                    .k = into.k.from(first * t.k_stride),
+                    .v = into.v.from(first * t.v_stride),
+                    .g = into.g.from(first * t.g_stride),
+                    .beta = into.beta.from(first * t.beta_stride)});
   }
   if (!ds0) return;
-  transpose(b.ds, stride, V, K, b.rows, state_stride(V));
-  add_rows({b.rows, state_stride(V)}, K, V, ds0, V);
+  transpose(b.ds, stride, V, K, b.ds_rows, state_stride(V));
+  add_rows({b.ds_rows, state_stride(V)}, K, V, {ds0}, V);
 }
 
 int64_t backward_scratch_floats(const DeltaTask& t) {

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/level.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels {
 
@@ -16,6 +17,9 @@ struct DeltaTask {
   int64_t length, key_dim, value_dim;
   float scale;
   const float* next = nullptr;  // a state as large that the next task begins with: the token-by-token form fetches it
+  // [length, value_dim], rows v_stride apart: v_t - exp(g_t) S_{t-1}^T k_t, by how much k recalled v wrongly, which the
+  // forward pass leaves for the backward pass; nullptr when none follows.
+  float* errors = nullptr;
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0, or nullptr when not wanted. `scratch` has scratch_floats(task)
@@ -27,10 +31,13 @@ struct Delta {
   int64_t (*backward_scratch_floats)(const DeltaTask&);  // grows with length
   Forward recurrent;                                     // token by token, in the order of the definition
   Forward chunked;  // by matrix products and a triangular solve within chunks: the same up to rounding
-  // Adds into dq, dk, dv, dg, dbeta (with their inputs' strides) and ds0. ds_end == nullptr stands for zeros; ds0 may
-  // be nullptr when not wanted, and may not be ds_end; dg is not used when g is absent.
+  // Of a task with its errors. The gradients have their inputs' strides, that of g is not used when g is absent; adds
+  // into ds0. ds_end == nullptr stands for zeros; ds0 may be nullptr when not wanted, and may not be ds_end.
+  struct Gradients {
+    Sum q, k, v, g, beta;
+  };
   void (*backward)(const DeltaTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
-                   float* dq, float* dk, float* dv, float* dg, float* dbeta, float* ds0, float* scratch);
+                   const Gradients& into, float* ds0, float* scratch);
 };
 
 SENNIT_KERNEL_TABLE(Delta, delta)

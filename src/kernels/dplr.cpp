@@ -1,6 +1,7 @@
 #include "kernels/dplr.h"
 
 #include "kernels/dplr_chunk.h"
+#include "kernels/tile.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -10,7 +11,7 @@ constexpr int64_t kAskedAhead = 6;  // tokens
 // The rows of one token, and its decays [key_dim].
 struct Token {
   const float *q, *k, *v, *a, *b;
-  float* e;
+  float *e, *z;
   const float* next;
   SENNIT_INLINE Token(const DplrTask& t, int64_t i, float* decays)
       : q(t.q + i * t.stride),
@@ -19,6 +20,7 @@ struct Token {
         a(t.a + i * t.stride),
         b(t.b + i * t.stride),
         e(decays),
+        z(t.z ? t.z + i * t.v_stride : nullptr),
         next(i + 1 == t.length ? t.next : nullptr) {
     for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) {
       store_n(e + l, exp_decay(load_n(t.g + i * t.stride + l, lanes)), lanes);
@@ -53,6 +55,7 @@ SENNIT_INLINE void step_columns(const DplrTask& t, const Token x, const float* f
   const int64_t key_dim = t.key_dim, stride = t.value_dim;
   vf z[J], value[J], out[J];
   read_old(t, x, from, l, lanes, z);
+  for (int j = 0; j < J && x.z; ++j) store_n(x.z + l + j * kLanes, z[j], lanes);
   for (int j = 0; j < J; ++j) value[j] = load_n(x.v + l + j * kLanes, lanes), out[j] = zero();
   from += l, to += l;
   for (int64_t i = 0; i < key_dim; ++i, from += stride, to += stride) {
@@ -87,6 +90,7 @@ SENNIT_INLINE void ask_for(const DplrTask& t, int64_t i, const float* y) {
   if (i >= t.length) return;
   for (const float* x : {t.a, t.b, t.g, t.k, t.q}) fetch_row(x + i * t.stride, t.key_dim);
   fetch_row(t.v + i * t.v_stride, t.value_dim);
+  if (t.z) fetch_row(t.z + i * t.v_stride, t.value_dim);
   fetch_row(y, t.value_dim);
 }
 
@@ -143,16 +147,24 @@ void replay(const DplrTask& t, int64_t first, int64_t n, const float* s0, const 
     Ahead ahead;
     if (next < end) ahead = chunk_ahead(t, next);
     load_keys(t, x, *c);
+    load_written(t, x, *c);
     faded_products(t, *c, x.n);
-    solve(t, x, *c, s, ahead);
     if (next < end) advance_state(t, x.n, *c, s, s + size, ahead);
   }
 }
 
+// sums[r] += the sum over m < rows of factor(m, r) x_m, J vectors from column l.
+template <int R, int J, class Factor>
+SENNIT_INLINE void add_rows_times(vf (&sums)[R][J], int64_t rows, Rows x, int64_t l, int64_t lanes, Factor&& factor) {
+  add_products(
+      sums, rows, [](vf a, vf b, vf sum) { return fma(a, b, sum); }, factor,
+      [&](int64_t m, int j) { return load_n(x[m] + l + j * kLanes, lanes); });
+}
+
 // The transposed system, J vectors from column l: dz_j += sum_{i>j} p_2i,2j dz_i, and so the rows of v; adds those.
 template <int J>
-SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t n, int64_t V, float* dv,
-                                      int64_t v_stride, int64_t l, int64_t lanes) {
+SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t n, int64_t V, Sum dv, int64_t v_stride,
+                                      int64_t l, int64_t lanes) {
   for (int64_t i = n - 1; i >= 0; --i) {
     const int64_t row = 2 * i, later = row + 2;
     vf sums[2][J];
@@ -161,16 +173,15 @@ SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t
                    [&](int64_t m, int r) { return set(c.p[(later + 2 * m) * kChunk + row + r]); });
     for (int j = 0; j < J; ++j) {
       store_n(b.d_o + row * V + l + j * kLanes, sums[0][j], lanes);
-      add_n(dv + i * v_stride + l + j * kLanes, sums[1][j], lanes);
+      add_lanes(dv, i * v_stride + l + j * kLanes, sums[1][j], lanes);
     }
   }
 }
 
 // d_o, and adds dv.
-void solve_back(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c, const Backward& b, float* dv,
-                Ahead& ahead) {
+void solve_back(const DplrTask& t, const Tokens& x, Rows dy, const Chunk& c, const Backward& b, Sum dv, Ahead& ahead) {
   const int64_t K = t.key_dim, V = t.value_dim;
-  gather_odd({dy[x.first], dy.stride}, x.n, V, b.d_o);
+  gather_apart({dy[x.first], dy.stride}, x.n, V, b.d_o + V);
   const Product du[] = {{{c.wd, K, 1}, {b.ds, state_stride(V)}, K},
                         {{c.p + kChunk, 1, 2 * kChunk}, {b.d_o + V, 2 * V}, x.n}};
   multiply(2 * x.n, V, du, {.p = b.du, .stride = V, .ahead = &ahead});
@@ -251,9 +262,11 @@ SENNIT_INLINE void inner_paths(const Chunk& c, const float* dp, int64_t K, int64
   }
 }
 
-// dr and dw, from those through the state, and dg.
-SENNIT_INLINE void channel_gradients(const Chunk& c, const Backward& b, int64_t K, int64_t n, int64_t l,
+// dr (of q where it was of scale q) and dw, from those through the state, and dg.
+SENNIT_INLINE void channel_gradients(const DplrTask& t, const Chunk& c, const Backward& b, int64_t n, int64_t l,
                                      int64_t lanes) {
+  const int64_t K = t.key_dim;
+  const vf scale = set(t.scale);
   vf dr[kChunk], dw[kChunk], dg[kChunkTokens], before = set(1), after = set(1);
   state_paths(c, b, K, n, l, lanes, dg);
   inner_paths(c, b.dp, K, n, l, lanes, dr, dw, dg);
@@ -264,7 +277,7 @@ SENNIT_INLINE void channel_gradients(const Chunk& c, const Backward& b, int64_t 
   for (int64_t i = 0; i < n; ++i) {
     add_inner(b.dr, 2 * i, before, dr[2 * i]);
     before = before * load_n(c.e + i * K + l, lanes);
-    add_inner(b.dr, 2 * i + 1, before, dr[2 * i + 1]);
+    add_inner(b.dr, 2 * i + 1, scale * before, scale * dr[2 * i + 1]);
     store_n(b.dg + i * K + l, dg[i], lanes);
   }
   for (int64_t j = n - 1; j >= 0; --j) {
@@ -277,8 +290,8 @@ SENNIT_INLINE void channel_gradients(const Chunk& c, const Backward& b, int64_t 
 // Adds dq, dk, da, db and dg.
 void key_gradients(const DplrTask& t, int64_t n, const Chunk& c, const Backward& b, const Dplr::Gradients& to) {
   const int64_t K = t.key_dim;
-  for_lanes(K, [&](int64_t l, int64_t lanes) { channel_gradients(c, b, K, n, l, lanes); });
-  for (int64_t i = 0; i < n; ++i) add_scaled(t.scale, b.dr + (2 * i + 1) * K, to.q + i * t.stride, K);
+  for_lanes(K, [&](int64_t l, int64_t lanes) { channel_gradients(t, c, b, n, l, lanes); });
+  add_rows({b.dr + K, 2 * K}, n, K, to.q, t.stride);
   add_rows({b.dr, 2 * K}, n, K, to.a, t.stride);
   add_rows({b.dw, 2 * K}, n, K, to.b, t.stride);
   add_rows({b.dw + K, 2 * K}, n, K, to.k, t.stride);
@@ -288,9 +301,9 @@ void key_gradients(const DplrTask& t, int64_t n, const Chunk& c, const Backward&
 // The next chunk to be done is that before this one, but after the first of a run the first of the run before.
 SENNIT_INLINE Ahead gradients_ahead(const DplrTask& t, const Tokens& x, Rows dy, const Dplr::Gradients& to) {
   Ahead ahead;
-  for (const float* d : {to.q, to.a, to.g, to.b, to.k}) ahead.add({d, t.stride}, x.n, t.key_dim);
+  for (const Sum& d : {to.q, to.a, to.g, to.b, to.k}) ahead.add({d.at, t.stride}, x.n, t.key_dim);
   if (x.first > 0) ahead.add({dy[x.first - kChunkTokens], dy.stride}, kChunkTokens, t.value_dim);
-  if (x.first > 0) ahead.add({to.v - kChunkTokens * t.v_stride, t.v_stride}, kChunkTokens, t.value_dim);
+  if (x.first > 0) ahead.add({to.v.at - kChunkTokens * t.v_stride, t.v_stride}, kChunkTokens, t.value_dim);
   if (x.first % DplrTask::kKept == 0) ahead.add(chunk_ahead(t, x.first - DplrTask::kKept));
   return ahead;
 }
@@ -324,15 +337,15 @@ void backward(const DplrTask& t, const float* s0, const float* dy, int64_t dy_st
     for (int64_t i = (n + kChunkTokens - 1) / kChunkTokens - 1; i >= 0; --i) {
       const int64_t first = begin + i * kChunkTokens, at = first * t.stride;
       backward_chunk(t, chunk_at(t, first), {dy, dy_stride}, chunks[i], b, b.states + i * K * stride,
-                     {.q = into.q + at,
-                      .k = into.k + at,
-                      .v = into.v + first * t.v_stride,
-                      .a = into.a + at,
-                      .b = into.b + at,
-                      .g = into.g + at});
+                     {.q = into.q.from(at),
+                      .k = into.k.from(at),
+                      .v = into.v.from(first * t.v_stride),
+                      .a = into.a.from(at),
+                      .b = into.b.from(at),
+                      .g = into.g.from(at)});
     }
   }
-  if (ds0) add_rows({b.ds, stride}, K, V, ds0, V);
+  if (ds0) add_rows({b.ds, stride}, K, V, {ds0}, V);
 }
 
 int64_t backward_scratch_floats(const DplrTask& t) {

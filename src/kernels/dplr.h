@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/level.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels {
 
@@ -16,9 +17,10 @@ struct DplrTask {
   int64_t length, key_dim, value_dim;
   float scale;
   const float* next = nullptr;  // a state as large that the next task begins with: the forward pass fetches it
-  // The states before tokens kKept, 2 kKept, ..., that the forward pass leaves for the backward pass, which goes
-  // through the tokens anew from there; nullptr when none follows.
-  float* kept = nullptr;
+  // What the forward pass leaves for the backward pass, nullptr when none follows: the states before tokens kKept,
+  // 2 kKept, ..., from where that goes through the tokens anew, and z [length, value_dim], rows v_stride apart, the
+  // a_t^T S_{t-1}.
+  float *kept = nullptr, *z = nullptr;
 
   static constexpr int64_t kKept = 64;
   int64_t kept_floats() const { return length > 0 ? (length - 1) / kKept * key_dim * value_dim : 0; }
@@ -30,10 +32,11 @@ struct Dplr {
   int64_t (*backward_scratch_floats)(const DplrTask&);
   // Token by token, in the order of the definition.
   void (*forward)(const DplrTask&, const float* s0, float* s_end, float* y, int64_t y_stride, float* scratch);
-  // In chunks, by matrix products and a triangular solve. Adds into the gradients, which have their inputs' strides,
-  // and into ds0. ds_end == nullptr stands for zeros; ds0 may be nullptr when not wanted, and may not be ds_end.
+  // In chunks, by matrix products and a triangular solve, of a task with what the forward pass left. The gradients have
+  // their inputs' strides; adds into ds0. ds_end == nullptr stands for zeros; ds0 may be nullptr when not wanted, and
+  // may not be ds_end.
   struct Gradients {
-    float *q, *k, *v, *a, *b, *g;
+    Sum q, k, v, a, b, g;
   };
   void (*backward)(const DplrTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
                    const Gradients& into, float* ds0, float* scratch);

@@ -4,13 +4,13 @@
 // scale q_1, a_2, ... of o = z_1, y_1, z_2, ... and 2 n writes w = b_1, k_1, b_2, ... of u = z_1, v_1, z_2, ...:
 //   o = rd S_0 + p u,   S_n = total S_0 + wd^T u
 // where p are the products of reads with the writes before them, as these have faded until then. Every other row of u
-// is one of o: a unit lower triangular system (the UT form; Yang et al., arXiv:2406.06484, section 3.2).
+// is one of o: a unit lower triangular system (the UT form; Yang et al., arXiv:2406.06484, section 3.2), which the
+// forward pass has solved token by token and the gradients solve in turn.
 // Use only from src/kernels/dplr.cpp.
 #include <cstdint>
 
 #include "kernels/chunk.h"
 #include "kernels/dplr.h"
-#include "kernels/tile.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -44,6 +44,7 @@ SENNIT_INLINE Ahead chunk_ahead(const DplrTask& t, int64_t first) {
   const int64_t n = chunk_at(t, first).n;
   for (const float* x : {t.a, t.q, t.g, t.b, t.k}) ahead.add({x + first * t.stride, t.stride}, n, t.key_dim);
   ahead.add({t.v + first * t.v_stride, t.v_stride}, n, t.value_dim);
+  ahead.add({t.z + first * t.v_stride, t.v_stride}, n, t.value_dim);
   return ahead;
 }
 
@@ -96,11 +97,18 @@ void load_keys(const DplrTask& t, const Tokens& x, const Chunk& c) {
   });
 }
 
-// Every other row of `to` [2 n, dim], from the second.
-void gather_odd(Rows from, int64_t n, int64_t dim, float* to) {
+// Every other row of `to` [2 n, dim].
+void gather_apart(Rows from, int64_t n, int64_t dim, float* to) {
   for_lanes(dim, [&](int64_t l, int64_t lanes) {
-    for (int64_t i = 0; i < n; ++i) store_n(to + (2 * i + 1) * dim + l, load_n(from[i] + l, lanes), lanes);
+    for (int64_t i = 0; i < n; ++i) store_n(to + 2 * i * dim + l, load_n(from[i] + l, lanes), lanes);
   });
+}
+
+// u
+void load_written(const DplrTask& t, const Tokens& x, const Chunk& c) {
+  const int64_t V = t.value_dim;
+  gather_apart({t.z + x.first * t.v_stride, t.v_stride}, x.n, V, c.u);
+  gather_apart({t.v + x.first * t.v_stride, t.v_stride}, x.n, V, c.u + V);
 }
 
 // products [n, 4] += those of the tokens' reads, by a and by q, with token j's writes, of b and of k, as these have
@@ -145,36 +153,6 @@ void faded_products(const DplrTask& t, const Chunk& c, int64_t n) {
       for (int64_t r = 0; r < 2; ++r)
         for (int64_t w = 0; w < 2; ++w) c.p[(2 * i + r) * kChunk + 2 * j + w] = products[4 * i + 2 * r + w];
   }
-}
-
-// sums[r] += the sum over m < rows of factor(m, r) x_m, J vectors from column l.
-template <int R, int J, class Factor>
-SENNIT_INLINE void add_rows_times(vf (&sums)[R][J], int64_t rows, Rows x, int64_t l, int64_t lanes, Factor&& factor) {
-  add_products(
-      sums, rows, [](vf a, vf b, vf sum) { return fma(a, b, sum); }, factor,
-      [&](int64_t m, int j) { return load_n(x[m] + l + j * kLanes, lanes); });
-}
-
-// z_i += sum_{c<2i} p_2i,c u_c: the rows of u that are read, in place, J vectors from column l.
-template <int J>
-SENNIT_INLINE void solve_columns(const Chunk& c, int64_t n, int64_t V, int64_t l, int64_t lanes) {
-  for (int64_t i = 1; i < n; ++i) {
-    const float* factors = c.p + 2 * i * kChunk;
-    float* z = c.u + 2 * i * V + l;
-    vf sums[1][J];
-    for (int j = 0; j < J; ++j) sums[0][j] = load_n(z + j * kLanes, lanes);
-    add_rows_times(sums, 2 * i, {c.u, V}, l, lanes, [&](int64_t m, int) { return set(factors[m]); });
-    for (int j = 0; j < J; ++j) store_n(z + j * kLanes, sums[0][j], lanes);
-  }
-}
-
-// u of a chunk that begins with the state s
-void solve(const DplrTask& t, const Tokens& x, const Chunk& c, const float* s, Ahead& ahead) {
-  const int64_t K = t.key_dim, V = t.value_dim;
-  gather_odd({t.v + x.first * t.v_stride, t.v_stride}, x.n, V, c.u);
-  multiply({x.n, V, K}, {c.rd, 2 * K, 1}, {s, state_stride(V)}, {.p = c.u, .stride = 2 * V, .ahead = &ahead});
-  for_columns(
-      V, [&](auto vectors, int64_t l, int64_t lanes) { solve_columns<decltype(vectors)::count>(c, x.n, V, l, lanes); });
 }
 
 void advance_state(const DplrTask& t, int64_t n, const Chunk& c, const float* from, float* to, Ahead& ahead) {

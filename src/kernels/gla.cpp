@@ -100,9 +100,7 @@ struct Backward {
   }
 };
 
-struct Gradients {
-  float *dq, *dk, *dv, *dg;  // at the chunk's first token
-};
+using Gradients = Gla::Gradients;  // of a chunk: at its first token
 
 template <Decay D>
 SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chunk& c, const Backward& b) {
@@ -184,26 +182,28 @@ void channel_gradients(const GlaTask& t, int64_t n, const Chunk& c, const Backwa
       after = after * load_n(c.e + at, lanes);
     }
   });
-  add_rows({b.dq, K}, n, K, to.dq, t.q_stride);
-  add_rows({b.dk, K}, n, K, to.dk, t.k_stride);
-  add_rows({b.dg, K}, n, K, to.dg, t.g_stride);
+  add_rows({b.dq, K}, n, K, to.q, t.q_stride);
+  add_rows({b.dk, K}, n, K, to.k, t.k_stride);
+  add_rows({b.dg, K}, n, K, to.g, t.g_stride);
 }
 
 // Decay::scalar: dg, from the products in `b`; pairs [n, kChunk] is the gradient of each pair's log decay.
 void token_decay_gradients(const GlaTask& t, int64_t n, const Chunk& c, const Backward& b, const float* s,
-                           const float* pairs, float* dg) {
+                           const float* pairs, Sum to) {
   const int64_t K = t.key_dim, back = reads_back(t);
-  add_crossing(pairs + back * kChunk, n - back, dg, t.g_stride);
+  float dg[kChunk] = {};
+  add_crossing(pairs + back * kChunk, n - back, dg);
   float later = c.total[0] * state_dot(s, b.ds, state_stride(K), t.value_dim, K), earlier = 0;
   for (int64_t i = n - 1; i >= 0; --i) {
     const float own = later + dot(c.q + i * K, b.dq + i * K, K);
-    dg[i * t.g_stride] += t.reads_before ? later : own;
+    dg[i] += t.reads_before ? later : own;
     later = own;
   }
   for (int64_t j = 0; j < n; ++j) {
-    dg[j * t.g_stride] += earlier;
+    dg[j] += earlier;
     earlier += dot(c.k + j * K, b.dk + j * K, K);
   }
+  add_rows({dg, 1}, n, 1, to, t.g_stride);
 }
 
 // Decay::none and Decay::scalar: adds dq, dk and dg, from the products in `b` and the gradient da of the pairs.
@@ -215,13 +215,13 @@ SENNIT_INLINE void token_gradients(const GlaTask& t, int64_t n, const Chunk& c, 
     float pairs[kChunk * kChunk];
     for_lanes(n * kChunk,
               [&](int64_t i, int64_t l) { store_n(pairs + i, load_n(c.a + i, l) * load_n(b.da + i, l), l); });
-    token_decay_gradients(t, n, c, b, s, pairs, to.dg);
+    token_decay_gradients(t, n, c, b, s, pairs, to.g);
   }
   scale_pairs<D>(t, n, c, b.da);
   multiply({n, K, n}, {b.da, kChunk, 1, Part::lower}, {c.k, K}, {.p = b.dq, .stride = K, .start = b.dq});
   multiply({n, K, n}, {b.da, 1, kChunk, Part::upper}, {c.q, K}, {.p = b.dk, .stride = K, .start = b.dk});
-  add_rows({b.dq, K}, n, K, to.dq, t.q_stride);
-  add_rows({b.dk, K}, n, K, to.dk, t.k_stride);
+  add_rows({b.dq, K}, n, K, to.q, t.q_stride);
+  add_rows({b.dk, K}, n, K, to.k, t.k_stride);
 }
 
 // The next chunk to be done is that before this one.
@@ -229,10 +229,10 @@ template <Decay D>
 SENNIT_INLINE Ahead gradients_ahead(const GlaTask& t, const Tokens& x, Rows dy, const Gradients& to) {
   Ahead ahead = chunk_ahead<D>(t, x.first - kChunk);
   if (x.first > 0) ahead.add({dy[x.first - kChunk], dy.stride}, kChunk, t.value_dim);
-  ahead.add({to.dv, t.v_stride}, x.n, t.value_dim);
-  ahead.add({to.dq, t.q_stride}, x.n, t.key_dim);
-  ahead.add({to.dk, t.k_stride}, x.n, t.key_dim);
-  if (D == Decay::vector) ahead.add({to.dg, t.g_stride}, x.n, t.key_dim);
+  ahead.add({to.v.at, t.v_stride}, x.n, t.value_dim);
+  ahead.add({to.q.at, t.q_stride}, x.n, t.key_dim);
+  ahead.add({to.k.at, t.k_stride}, x.n, t.key_dim);
+  if (D == Decay::vector) ahead.add({to.g.at, t.g_stride}, x.n, t.key_dim);
   return ahead;
 }
 
@@ -253,7 +253,7 @@ void backward_chunk(const GlaTask& t, const Tokens& x, Rows dy_rows, const Chunk
   const Product dv[] = {{{kScaledKeys ? c.kd : c.k, K, 1}, {b.ds_rows, state_stride(V)}, K},
                         {{c.a, 1, kChunk, Part::upper}, {b.dy, V}, n, kScaledKeys ? nullptr : c.after}};
   multiply(n, V, dv, {.p = b.dv, .stride = V, .ahead = &ahead});
-  add_rows({b.dv, V}, n, V, to.dv, t.v_stride);
+  add_rows({b.dv, V}, n, V, to.v, t.v_stride);
   const float *read = kScaledKeys ? b.dy : b.dyd, *written = kScaledKeys ? c.v : c.vd;
   multiply({n, K, V}, {read, V, 1}, {s, stride}, {.p = b.dq, .stride = K, .ahead = &ahead});
   multiply({n, K, V}, {written, V, 1}, {b.ds, stride}, {.p = b.dk, .stride = K, .ahead = &ahead});
@@ -279,13 +279,15 @@ void backward_with(const GlaTask& t, const float* s0, const float* dy, int64_t d
   if (t.length > 0) states_at_chunks<D>(t, s0, c, b);
   for (int64_t chunk = (t.length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
     const int64_t first = chunk * kChunk;
-    const Gradients here{to.dq + first * t.q_stride, to.dk + first * t.k_stride, to.dv + first * t.v_stride,
-                         D == Decay::none ? nullptr : to.dg + first * t.g_stride};
+    const Gradients here{.q = to.q.from(first * t.q_stride),
+                         .k = to.k.from(first * t.k_stride),
+                         .v = to.v.from(first * t.v_stride),
+                         .g = to.g.from(first * t.g_stride)};
     backward_chunk<D>(t, Tokens(t, first), {dy, dy_stride}, c, b, b.states + chunk * stride * V, here);
   }
   if (!ds0) return;
   transpose(b.ds, stride, V, K, b.ds_rows, state_stride(V));
-  add_rows({b.ds_rows, state_stride(V)}, K, V, ds0, V);
+  add_rows({b.ds_rows, state_stride(V)}, K, V, {ds0}, V);
 }
 
 int64_t scratch_floats(const GlaTask& t) {
@@ -324,9 +326,8 @@ void chunked(const GlaTask& t, const float* s0, float* s_end, float* y, int64_t 
   }
 }
 
-void backward(const GlaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dq,
-              float* dk, float* dv, float* dg, float* ds0, float* scratch) {
-  const Gradients to{dq, dk, dv, dg};
+void backward(const GlaTask& t, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+              const Gradients& to, float* ds0, float* scratch) {
   switch (t.decay) {
     case Decay::none:
       return backward_with<Decay::none>(t, s0, dy, dy_stride, ds_end, to, ds0, scratch);

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/level.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels {
 
@@ -32,10 +33,13 @@ struct Gla {
   int64_t (*backward_scratch_floats)(const GlaTask&);  // grows with length
   Forward recurrent;                                   // token by token, in the order of the definition
   Forward chunked;  // by matrix products within chunks: the same up to rounding, faster from some 8 tokens on
-  // Adds into dq, dk, dv, dg (with their inputs' strides) and ds0. ds_end == nullptr stands for zeros; ds0 may be
-  // nullptr when not wanted, and may not be ds_end.
-  void (*backward)(const GlaTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end, float* dq,
-                   float* dk, float* dv, float* dg, float* ds0, float* scratch);
+  // The gradients have their inputs' strides, that of g is not used when g is absent; adds into ds0. ds_end == nullptr
+  // stands for zeros; ds0 may be nullptr when not wanted, and may not be ds_end.
+  struct Gradients {
+    Sum q, k, v, g;
+  };
+  void (*backward)(const GlaTask&, const float* s0, const float* dy, int64_t dy_stride, const float* ds_end,
+                   const Gradients& into, float* ds0, float* scratch);
 };
 
 SENNIT_KERNEL_TABLE(Gla, gla)

@@ -114,7 +114,7 @@ int64_t forward_floats(const GlaTask& t) {
 }
 
 void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, const float* dy, int64_t dy_stride,
-              const float* ds_end, float* dq, float* dk, float* dv, float* dg, float* ds0, float* scratch) {
+              const float* ds_end, const Gradients& to, float* ds0, float* scratch) {
   const int64_t K = t.key_dim, V = t.value_dim;
   Scratch pieces(scratch);
   const Backward b(t, pieces);
@@ -130,15 +130,14 @@ void backward(const GlaTask& t, const PanelKernels& panels, const float* s0, con
     products.asked = Asked(t, first + kTokens);
     advance_state(t, Span(t, first), b, products, s, s + size);
   }
-  const Gradients to{dq, dk, dv, dg};
   for (int64_t first = last; first >= 0 && t.length > 0; first -= kTokens) {
     products.asked = Asked(t, first - kTokens);
-    to.ask(t, products.asked);
+    ask_for(t, to, products.asked);
     products.asked.add(dy, dy_stride, V);
     backward_chunk(t, Span(t, first), dy + first * dy_stride, dy_stride, b, products, b.states + first / kTokens * size,
-                   to.from(t, first));
+                   at_token(t, to, first));
   }
-  if (ds0) add_rows({b.ds, b.width}, K, V, ds0, V);
+  if (ds0) add_rows({b.ds, b.width}, K, V, {ds0}, V);
   panels.done();
 }
 int64_t backward_floats(const GlaTask& t) {

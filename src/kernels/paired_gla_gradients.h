@@ -67,18 +67,19 @@ struct Backward {
   int64_t state_floats(const GlaTask& t) const { return state_rows(t.key_dim) * width; }
 };
 
-struct Gradients {
-  float *dq, *dk, *dv, *dg;
-  // At token `first`.
-  Gradients from(const GlaTask& t, int64_t first) const {
-    return {dq + first * t.q_stride, dk + first * t.k_stride, dv + first * t.v_stride,
-            dg ? dg + first * t.g_stride : nullptr};
-  }
-  void ask(const GlaTask& t, Asked& asked) const {
-    asked.add(dq, t.q_stride, t.key_dim), asked.add(dk, t.k_stride, t.key_dim), asked.add(dv, t.v_stride, t.value_dim);
-    if (t.decay == Decay::vector) asked.add(dg, t.g_stride, t.key_dim);
-  }
-};
+using Gradients = Gla::Gradients;
+
+SENNIT_INLINE Gradients at_token(const GlaTask& t, const Gradients& to, int64_t first) {
+  return {.q = to.q.from(first * t.q_stride),
+          .k = to.k.from(first * t.k_stride),
+          .v = to.v.from(first * t.v_stride),
+          .g = to.g.from(first * t.g_stride)};
+}
+SENNIT_INLINE void ask_for(const GlaTask& t, const Gradients& to, Asked& asked) {
+  asked.add(to.q.at, t.q_stride, t.key_dim), asked.add(to.k.at, t.k_stride, t.key_dim);
+  asked.add(to.v.at, t.v_stride, t.value_dim);
+  if (t.decay == Decay::vector) asked.add(to.g.at, t.g_stride, t.key_dim);
+}
 
 void scale_rows(float* x, int64_t stride, const float* by, int64_t n, int64_t width) {
   for (int64_t i = 0; i < n; ++i, x += stride)
@@ -113,7 +114,7 @@ void advance_state(const GlaTask& t, const Span& x, const Backward& b, Products&
 }
 
 // dg_t += the sum of weight [n, kTokens] over the pairs j < t and i >= t + back.
-void add_crossing_pairs(const float* weight, int64_t n, int64_t back, float* dg, int64_t stride) {
+void add_crossing_pairs(const float* weight, int64_t n, int64_t back, float* dg) {
   constexpr int kVectors = kTokens / kLanes;
   float later[kTokens] = {};  // of a key, the sum over the rows from i on
   for (int64_t i = n - 1; i > back; --i) {
@@ -121,24 +122,26 @@ void add_crossing_pairs(const float* weight, int64_t n, int64_t back, float* dg,
       store(later + v * kLanes, load(later + v * kLanes) + load(weight + i * kTokens + v * kLanes));
     vf crossing = zero();
     for_lanes(i - back, [&](int64_t l, int64_t k) { crossing = crossing + load_n(later + l, k); });
-    dg[(i - back) * stride] += sum(crossing);
+    dg[i - back] += sum(crossing);
   }
 }
 
 // Decay::scalar: dg, from dq and dk through the states and the gradients of pairs' log decays.
-void add_token_gates(const GlaTask& t, int64_t n, const Backward& b, const float* s, const float* pairs, float* dg) {
-  add_crossing_pairs(pairs, n, t.reads_before ? 1 : 0, dg, t.g_stride);
+void add_token_gates(const GlaTask& t, int64_t n, const Backward& b, const float* s, const float* pairs, Sum to) {
+  float dg[kTokens] = {};
+  add_crossing_pairs(pairs, n, t.reads_before ? 1 : 0, dg);
   float later = 0, earlier = 0;
   for (int64_t i = 0; i < t.key_dim; ++i) later += b.chunk.total[i] * dot(s + i * b.width, b.ds + i * b.width, b.width);
   for (int64_t i = n - 1; i >= 0; --i) {
     const float own = later + dot(b.q + i * b.keys, b.dq + i * b.keys, t.key_dim);
-    dg[i * t.g_stride] += t.reads_before ? later : own;
+    dg[i] += t.reads_before ? later : own;
     later = own;
   }
   for (int64_t j = 0; j < n; ++j) {
-    dg[j * t.g_stride] += earlier;
+    dg[j] += earlier;
     earlier += dot(b.k + j * b.keys, b.dk + j * b.keys, t.key_dim);
   }
+  add_rows({dg, 1}, n, 1, to, t.g_stride);
 }
 
 // Decay::none and Decay::scalar: the rows, a and pair of a chunk.
@@ -161,14 +164,14 @@ void token_gradients(const GlaTask& t, int64_t n, const Backward& b, const float
   const int64_t K = t.key_dim;
   if (t.decay == Decay::scalar) {
     multiply_pairs(b.chunk.a, b.da, n);
-    add_token_gates(t, n, b, s, b.chunk.a, to.dg);
+    add_token_gates(t, n, b, s, b.chunk.a, to.g);
   }
   multiply_pairs(b.da, b.pair, n);
   products.take_left(b.da, kTokens, false, n, n), products.take_right(b.k, b.keys, true, K, n);
   products.put(b.dq, b.keys, true);
   products.take_left(b.da, kTokens, true, n, n), products.take_right(b.q, b.keys, true, K, n);
   products.put(b.dk, b.keys, true);
-  add_rows({b.dq, b.keys}, n, K, to.dq, t.q_stride), add_rows({b.dk, b.keys}, n, K, to.dk, t.k_stride);
+  add_rows({b.dq, b.keys}, n, K, to.q, t.q_stride), add_rows({b.dk, b.keys}, n, K, to.k, t.k_stride);
 }
 
 // The four rows of a leaf: their gradients as faded further, brought to those of its q or k; returns the sum over them
@@ -294,9 +297,9 @@ void put_leaf(const GlaTask& t, const Span& x, const Backward& b, int64_t leaf, 
   leaf_pairs<Before>(rows, b.da + first * kTokens + first, dq, dk, dg);
   for (int64_t i = 0; i < kLeaf && first + i < x.n; ++i) {
     const int64_t at = first + i;
-    add_n(to.dq + at * t.q_stride + l, fma(load(leaf_dq + i * w), since[i], dq[i]) * set(t.scale), lanes);
-    add_n(to.dk + at * t.k_stride + l, dk[i], lanes);
-    add_n(to.dg + at * t.g_stride + l, dg[i], lanes);
+    add_lanes(to.q, at * t.q_stride + l, fma(load(leaf_dq + i * w), since[i], dq[i]) * set(t.scale), lanes);
+    add_lanes(to.k, at * t.k_stride + l, dk[i], lanes);
+    add_lanes(to.g, at * t.g_stride + l, dg[i], lanes);
   }
 }
 
@@ -337,7 +340,7 @@ void backward_chunk(const GlaTask& t, const Span& x, const float* dy, int64_t dy
   scale_rows(b.dv, b.values, c.after, n, b.values);
   products.take_left(c.a, kTokens, true, n, n), products.take_right(b.dy, b.values, true, V, n);
   products.put(b.dv, b.values, true);
-  add_rows({b.dv, b.values}, n, V, to.dv, t.v_stride);
+  add_rows({b.dv, b.values}, n, V, to.v, t.v_stride);
 
   channels ? channel_gradients(t, x, b, s, to) : token_gradients(t, n, b, s, products, to);
   copy(b.dy, b.read_dy, kTokens * b.values);

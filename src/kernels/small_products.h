@@ -64,7 +64,7 @@ class Ahead {
     Rows rows;
     int64_t n, dim;
   };
-  Piece parts_[13];
+  Piece parts_[14];
   int64_t count_ = 0, part_ = 0, row_ = 0, at_ = 0, due_ = 0;
 };
 

@@ -8,6 +8,7 @@ namespace {
 
 struct GatedDeltaCore : MatrixState {
   Tensor k, beta, g;
+  float* errors = nullptr;  // [N, H V], when a backward pass follows
 
   kernels::DeltaTask task(int64_t segment, int64_t head) const {
     return {.q = q.data() + key_at(segment, head),
@@ -23,7 +24,8 @@ struct GatedDeltaCore : MatrixState {
             .length = segments[segment].length,
             .key_dim = key_dim(),
             .value_dim = value_dim(),
-            .scale = options.scale};
+            .scale = options.scale,
+            .errors = moved(errors, value_at(segment, head))};
   }
 };
 
@@ -33,19 +35,22 @@ Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const
                 const RecurrenceOptions& options) {
   SENNIT_CHECK(q.shape() == k.shape() && beta.columns() == options.heads && (!g || g.columns() == options.heads),
                "gated_delta: q {}, k {}, beta {}, g {}", q.shape().str(), k.shape().str(), beta.shape().str(), g.shape().str());
-  const GatedDeltaCore core{{q, v, batch, options}, k.value(), beta.value(), g.value()};
+  GatedDeltaCore core{{q, v, batch, options}, k.value(), beta.value(), g.value()};
+  Tensor errors;
+  if (recording()) errors = Tensor(v.shape()), core.errors = errors.data();
   const kernels::Delta& kernel = kernels::delta();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(8));
   Tensor y = run_heads(core, carry, kernel.scratch_floats, [&](const auto& task) { return core.stepwise(task.length) ? kernel.recurrent : kernel.chunked; });
-  return carry.record(batch, std::move(y), {q, k, v, beta, g}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
-    Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2), &dbeta = into.sum(3);
-    Tensor* dg = core.g ? &into.sum(4) : nullptr;
+  return carry.record(batch, std::move(y), {q, k, v, beta, g}, [core, errors](const Tensor& dy, Gradients& into, Carry& kept) {
+    kernels::Sum d[5];
+    into.sums(std::span(d, core.g ? 5 : 4));
     count_flops(core.state_flops(20));
-    run_heads_backward(core, kept, dy, kernels::delta().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& d, float* scratch) {
+    run_heads_backward(core, kept, dy, kernels::delta().backward_scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& h, float* scratch) {
       const int64_t gate = core.at(i, head, 1);
-      kernels::delta().backward(task, d.s0, d.dy, d.dy_stride, d.ds_end, dq.data() + d.key_at, dk.data() + d.key_at, dv.data() + d.value_at,
-                                dg ? dg->data() + gate : nullptr, dbeta.data() + gate, d.ds0, scratch);
+      kernels::delta().backward(task, h.s0, h.dy, h.dy_stride, h.ds_end,
+                                {.q = d[0].from(h.key_at), .k = d[1].from(h.key_at), .v = d[2].from(h.value_at), .g = d[4].from(gate), .beta = d[3].from(gate)},
+                                h.ds0, scratch);
     });
   });
 }

@@ -64,15 +64,13 @@ Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& bat
     };
   });
   return carry.record(batch, std::move(y), {q, k, v, g}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
-    Tensor &dq = into.sum(0), &dk = into.sum(1), &dv = into.sum(2);
-    Tensor* dg = core.g ? &into.sum(3) : nullptr;
+    kernels::Sum d[4];
+    into.sums(std::span(d, core.g ? 4 : 3));
     count_flops(core.state_flops(14));
     const auto scratch_floats = core.pairs ? core.backward_floats : kernels::gla().backward_scratch_floats;
-    run_heads_backward(core, kept, dy, scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& d, float* scratch) {
-      const auto run = [&](const auto& step, const auto&... panels) {
-        step(task, panels..., d.s0, d.dy, d.dy_stride, d.ds_end, dq.data() + d.key_at, dk.data() + d.key_at, dv.data() + d.value_at,
-             dg ? dg->data() + core.at(i, head, core.gate_dim()) : nullptr, d.ds0, scratch);
-      };
+    run_heads_backward(core, kept, dy, scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& h, float* scratch) {
+      const kernels::Gla::Gradients to{.q = d[0].from(h.key_at), .k = d[1].from(h.key_at), .v = d[2].from(h.value_at), .g = d[3].from(core.at(i, head, core.gate_dim()))};
+      const auto run = [&](const auto& step, const auto&... panels) { step(task, panels..., h.s0, h.dy, h.dy_stride, h.ds_end, to, h.ds0, scratch); };
       if (core.paired(task.length))
         run(kernels::paired_gla().backward, panel_kernels(Precision::bf16));
       else

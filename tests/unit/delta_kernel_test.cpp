@@ -20,18 +20,19 @@ struct Inputs {
   Doubles q, k, v, g, beta, s0;
 };
 struct Outputs {
-  Doubles y, s;
+  Doubles y, s, errors;
 };
 
 // The definition as it stands: S <- exp(g) (S - beta k (k^T S)) + beta k v^T.
 Outputs naive(const Shape& p, const Inputs& in) {
   const int64_t K = p.key_dim, V = p.value_dim;
-  Outputs out{Doubles(p.length * V), in.s0};
+  Outputs out{Doubles(p.length * V), in.s0, Doubles(p.length * V)};
   for (int64_t t = 0; t < p.length; ++t) {
     const double alpha = in.g.empty() ? 1 : std::exp(in.g[t]);
     for (int64_t j = 0; j < V; ++j) {
       double along = 0, y = 0;
       for (int64_t i = 0; i < K; ++i) along += in.k[t * K + i] * out.s[i * V + j];
+      out.errors[t * V + j] = in.v[t * V + j] - alpha * along;
       for (int64_t i = 0; i < K; ++i) {
         double& s = out.s[i * V + j];
         s = alpha * (s - in.beta[t] * in.k[t * K + i] * along) + in.beta[t] * in.k[t * K + i] * in.v[t * V + j];
@@ -64,7 +65,7 @@ float gate(Rng& rng, Gates kind) {
 
 struct Sample {
   Shape shape;
-  Fenced q, k, v, g, beta, s0;
+  Fenced q, k, v, g, beta, s0, errors;
   Sample(Rng& rng, const Shape& p, Gates kind)
       : shape(p),
         q(Fenced::normal(rng, p.length * p.key_dim)),
@@ -72,7 +73,8 @@ struct Sample {
         v(Fenced::normal(rng, p.length * p.value_dim)),
         g(kind == Gates::absent ? 0 : p.length),
         beta(Fenced::uniform(rng, p.length, 0, 2)),
-        s0(Fenced::normal(rng, p.key_dim * p.value_dim)) {
+        s0(Fenced::normal(rng, p.key_dim * p.value_dim)),
+        errors(p.length * p.value_dim, NAN) {
     for (float& x : g) x = gate(rng, kind);
     for (int64_t t = 0; t < p.length; ++t) {
       if (t > 0 && rng.below(4) == 0)  // the same key again: the system inside the chunk is far from the identity
@@ -100,6 +102,11 @@ struct Sample {
             .scale = static_cast<float>(kScale)};
   }
   kernels::DeltaTask task() const { return task(0, shape.length); }
+  kernels::DeltaTask keeping() {
+    kernels::DeltaTask t = task();
+    t.errors = errors.data();
+    return t;
+  }
   Inputs doubles() const {
     return {q.doubles(), k.doubles(), v.doubles(), g.size() ? g.doubles() : Doubles{}, beta.doubles(), s0.doubles()};
   }
@@ -160,6 +167,29 @@ TEST(DeltaKernel, BothFormsAgreeWithDouble) {
   });
 }
 
+// What the forward pass leaves: by how much a token's key recalled its value wrongly. Nothing else changes by that.
+TEST(DeltaKernel, ErrorsAreThoseOfTheDefinition) {
+  for_each_level([](IsaLevel) {
+    Rng rng(6);
+    for (const Shape& p : shapes())
+      for (Gates kind : kGates) {
+        Sample s(rng, p, kind);
+        SCOPED_TRACE(describe(p, kind));
+        const Doubles want = naive(p, s.doubles()).errors;
+        Fenced scratch(kernels::delta().scratch_floats(s.task()), NAN), y(p.length * p.value_dim), plain(y.size());
+        for (auto form : {kernels::delta().recurrent, kernels::delta().chunked}) {
+          s.errors = Fenced(s.errors.size(), NAN);
+          form(s.keeping(), s.s0.data(), nullptr, y.data(), p.value_dim, scratch.data());
+          form(s.task(), s.s0.data(), nullptr, plain.data(), p.value_dim, scratch.data());
+          const double size = 4 + magnitude(want) + magnitude(s.s0.doubles());
+          ASSERT_LE(distance(s.errors, want), 3e-6 * size);
+          ASSERT_TRUE(s.errors.intact() && scratch.intact());
+          for (int64_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], plain[i]);
+        }
+      }
+  });
+}
+
 TEST(DeltaKernel, SplitsWithCarriedStateGiveTheWhole) {
   for_each_level([](IsaLevel) {
     Rng rng(2);
@@ -197,15 +227,34 @@ TEST(DeltaKernel, AbsentStatesAreZerosAndNotWanted) {
   });
 }
 
-void check_gradients(Rng& rng, const Shape& p, Gates kind) {
-  const Sample s(rng, p, kind);
+// Leaves the errors.
+void run(Sample& s, kernels::Delta::Forward form) {
+  Fenced scratch(kernels::delta().scratch_floats(s.task()), NAN), y(s.v.size());
+  s.errors = Fenced(s.errors.size(), NAN);
+  form(s.keeping(), s.s0.data(), nullptr, y.data(), s.shape.value_dim, scratch.data());
+}
+
+// Those of q, k, v, g, beta and s0, of a sample with errors; added to `held`, or written where that is NaN.
+std::vector<Fenced> gradients(Sample& s, const Fenced& dy, const float* ds_end, float held = 0) {
+  Fenced scratch(kernels::delta().backward_scratch_floats(s.task()), NAN);
+  std::vector<Fenced> d;
+  for (const Fenced* x : {&s.q, &s.k, &s.v, &s.g, &s.beta}) d.emplace_back(x->size(), held);
+  d.emplace_back(s.s0.size());
+  const auto sum = [&](size_t i) { return kernels::Sum{d[i].data(), !std::isnan(held)}; };
+  kernels::delta().backward(s.keeping(), s.s0.data(), dy.data(), s.shape.value_dim, ds_end,
+                            {.q = sum(0), .k = sum(1), .v = sum(2), .g = sum(3), .beta = sum(4)}, d[5].data(),
+                            scratch.data());
+  EXPECT_TRUE(scratch.intact());
+  for (const Fenced& x : d) EXPECT_TRUE(x.intact());
+  return d;
+}
+
+void check_gradients(Rng& rng, const Shape& p, Gates kind, kernels::Delta::Forward form) {
+  Sample s(rng, p, kind);
   SCOPED_TRACE(describe(p, kind));
   const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), ds_end = Fenced::normal(rng, s.s0.size());
-  Fenced dq(s.q.size()), dk(s.k.size()), dv(s.v.size()), dg(s.g.size()), dbeta(s.beta.size()), ds0(s.s0.size());
-  Fenced scratch(kernels::delta().backward_scratch_floats(s.task()), NAN);
-  kernels::delta().backward(s.task(), s.s0.data(), dy.data(), p.value_dim, ds_end.data(), dq.data(), dk.data(),
-                            dv.data(), dg.data(), dbeta.data(), ds0.data(), scratch.data());
-  ASSERT_TRUE(scratch.intact());
+  run(s, form);
+  const std::vector<Fenced> d = gradients(s, dy, ds_end.data());
   const Inputs in = s.doubles();
   // With one key channel the state shrinks by |1 - beta| each token, and the chunked form gets what is left as a
   // difference of larger numbers.
@@ -221,41 +270,54 @@ void check_gradients(Rng& rng, const Shape& p, Gates kind) {
       return sum;
     };
   };
-  expect_gradient("dq", along(&Inputs::q), in.q, dq, tolerance, rng);
-  expect_gradient("dk", along(&Inputs::k), in.k, dk, tolerance, rng);
-  expect_gradient("dv", along(&Inputs::v), in.v, dv, tolerance, rng);
-  expect_gradient("dbeta", along(&Inputs::beta), in.beta, dbeta, tolerance, rng);
-  expect_gradient("ds0", along(&Inputs::s0), in.s0, ds0, tolerance, rng);
-  expect_gradient("dg", along(&Inputs::g), in.g, dg, tolerance, rng);
+  expect_gradient("dq", along(&Inputs::q), in.q, d[0], tolerance, rng);
+  expect_gradient("dk", along(&Inputs::k), in.k, d[1], tolerance, rng);
+  expect_gradient("dv", along(&Inputs::v), in.v, d[2], tolerance, rng);
+  expect_gradient("dg", along(&Inputs::g), in.g, d[3], tolerance, rng);
+  expect_gradient("dbeta", along(&Inputs::beta), in.beta, d[4], tolerance, rng);
+  expect_gradient("ds0", along(&Inputs::s0), in.s0, d[5], tolerance, rng);
 }
 
 TEST(DeltaKernel, GradientsAreThoseOfCentralDifferences) {
   for_each_level([](IsaLevel) {
     Rng rng(4);
+    const auto forms = {kernels::delta().recurrent, kernels::delta().chunked};
     for (const Shape& p : shapes())
-      if (p.key_dim * p.value_dim < 1200) check_gradients(rng, p, kGates[rng.below(5)]);
-    for (Gates kind : kGates) check_gradients(rng, {20, 65, 33}, kind);
+      if (p.key_dim * p.value_dim < 1200)
+        check_gradients(rng, p, kGates[rng.below(5)], *(forms.begin() + rng.below(2)));
+    for (Gates kind : kGates)
+      for (auto form : forms) check_gradients(rng, {20, 65, 33}, kind, form);
   });
 }
 
-TEST(DeltaKernel, GradientsAdd) {
+// The errors are what the gradients begin with: of others they are others.
+TEST(DeltaKernel, GradientsAreOfTheErrors) {
+  Rng rng(7);
+  Sample s(rng, {19, 9, 12}, Gates::mild);
+  const Fenced dy = Fenced::normal(rng, s.v.size());
+  run(s, kernels::delta().chunked);
+  const std::vector<Fenced> right = gradients(s, dy, nullptr);
+  for (float& x : s.errors) x += 1;
+  const std::vector<Fenced> wrong = gradients(s, dy, nullptr);
+  for (size_t which : {0, 1, 3, 4})
+    EXPECT_GE(distance(wrong[which], right[which].doubles()), 1e-2 * magnitude(right[which].doubles())) << which;
+}
+
+TEST(DeltaKernel, GradientsAddToWhatIsHeldAndAreWrittenElsewhere) {
   for_each_level([](IsaLevel) {
     Rng rng(5);
-    const Shape p{19, 9, 12};
-    const Sample s(rng, p, Gates::mild);
-    const Fenced dy = Fenced::normal(rng, p.length * p.value_dim);
-    Fenced scratch(kernels::delta().backward_scratch_floats(s.task()), NAN);
-    std::vector<Fenced> once, twice;
-    for (auto* all : {&once, &twice})
-      for (const Fenced* x : {&s.q, &s.k, &s.v, &s.g, &s.beta, &s.s0}) all->push_back(Fenced(x->size()));
-    auto add = [&](std::vector<Fenced>& d) {
-      kernels::delta().backward(s.task(), s.s0.data(), dy.data(), p.value_dim, nullptr, d[0].data(), d[1].data(),
-                                d[2].data(), d[3].data(), d[4].data(), d[5].data(), scratch.data());
-    };
-    add(once), add(twice), add(twice);
-    for (size_t which = 0; which < once.size(); ++which)
-      for (int64_t i = 0; i < once[which].size(); ++i)
-        ASSERT_NEAR(twice[which][i], 2 * once[which][i], 3e-6 * (1 + std::abs(once[which][i]))) << which;
+    for (const Shape& p : {Shape{19, 9, 12}, Shape{33, 16, 65}}) {
+      Sample s(rng, p, Gates::mild);
+      const Fenced dy = Fenced::normal(rng, s.v.size());
+      run(s, kernels::delta().chunked);
+      const std::vector<Fenced> once = gradients(s, dy, nullptr), more = gradients(s, dy, nullptr, 2),
+                                written = gradients(s, dy, nullptr, NAN);
+      for (size_t which = 0; which < 5; ++which)
+        for (int64_t i = 0; i < once[which].size(); ++i) {
+          ASSERT_NEAR(more[which][i], 2 + once[which][i], 3e-6 * (1 + std::abs(once[which][i]))) << which;
+          ASSERT_EQ(written[which][i], once[which][i]) << which;
+        }
+    }
   });
 }
 

@@ -20,7 +20,7 @@ struct Inputs {
   Doubles q, k, v, a, b, g, s0;
 };
 struct Outputs {
-  Doubles y, s;
+  Doubles y, s, z;
 };
 
 // How a wrong form goes wrong; each must be told from the right one.
@@ -46,11 +46,12 @@ void step(const Shape& p, const Inputs& in, Wrong wrong, int64_t t, int64_t j, c
     s = wrong == Wrong::faded_writes ? e * (s + written) : e * s + written;
     y += row(in.q, i) * s;
   }
+  out.z[t * V + j] = held;
   out.y[t * V + j] = kScale * (wrong == Wrong::early_output ? early : y);
 }
 
 Outputs naive(const Shape& p, const Inputs& in, Wrong wrong = Wrong::none) {
-  Outputs out{Doubles(p.length * p.value_dim), in.s0};
+  Outputs out{Doubles(p.length * p.value_dim), in.s0, Doubles(p.length * p.value_dim)};
   Doubles start;
   for (int64_t t = 0; t < p.length; ++t) {
     if (t % kBorder == 0) start = out.s;
@@ -65,7 +66,7 @@ Inputs naive_gradients(const Shape& p, const Inputs& in, const Doubles& dy, Doub
   const int64_t K = p.key_dim, V = p.value_dim, T = p.length;
   std::vector<Doubles> states{in.s0};
   for (int64_t t = 0; t < T; ++t) {
-    Outputs one{Doubles(T * V), states.back()};
+    Outputs one{Doubles(T * V), states.back(), Doubles(T * V)};
     for (int64_t j = 0; j < V; ++j) step(p, in, Wrong::none, t, j, {}, one);
     states.push_back(one.s);
   }
@@ -123,7 +124,7 @@ float gate(Rng& rng, Gates kind) {
 // As RWKV-7 uses it: a of length 1, b its negative times rates in [0, 1].
 struct Sample {
   Shape shape;
-  Fenced q, k, v, a, b, g, s0, kept;
+  Fenced q, k, v, a, b, g, s0, kept, z;
   Sample(Rng& rng, const Shape& p, Gates kind)
       : shape(p),
         q(Fenced::normal(rng, p.length * p.key_dim)),
@@ -133,7 +134,8 @@ struct Sample {
         b(p.length * p.key_dim),
         g(p.length * p.key_dim),
         s0(Fenced::normal(rng, p.key_dim * p.value_dim)),
-        kept(task().kept_floats(), NAN) {
+        kept(task().kept_floats(), NAN),
+        z(p.length * p.value_dim, NAN) {
     const int64_t K = p.key_dim;
     for (float& x : g) x = gate(rng, kind);
     for (int64_t t = 0; t < p.length; ++t) {
@@ -165,7 +167,7 @@ struct Sample {
   kernels::DplrTask task() const { return task(0, shape.length); }
   kernels::DplrTask keeping() {
     kernels::DplrTask t = task();
-    t.kept = kept.data();
+    t.kept = kept.data(), t.z = z.data();
     return t;
   }
   Inputs doubles() const {
@@ -209,9 +211,9 @@ struct Got {
 Got run(Sample& s) {
   Fenced scratch(kernels::dplr().scratch_floats(s.task()), NAN);
   Got got{Fenced(s.shape.length * s.shape.value_dim, NAN), s.s0};
-  s.kept = Fenced(s.kept.size(), NAN);
+  s.kept = Fenced(s.kept.size(), NAN), s.z = Fenced(s.z.size(), NAN);
   kernels::dplr().forward(s.keeping(), got.s.data(), got.s.data(), got.y.data(), s.shape.value_dim, scratch.data());
-  EXPECT_TRUE(got.y.intact() && got.s.intact() && scratch.intact() && s.kept.intact());
+  EXPECT_TRUE(got.y.intact() && got.s.intact() && scratch.intact() && s.kept.intact() && s.z.intact());
   return got;
 }
 
@@ -229,6 +231,7 @@ TEST(DplrKernel, AgreesWithDouble) {
         const Got got = run(s);
         ASSERT_LE(distance(got.s, want.s), 1e-6 * s_size);
         ASSERT_LE(distance(got.y, want.y), 1e-6 * y_size);
+        ASSERT_LE(distance(s.z, want.z), 1e-6 * y_size / kScale);
       }
   });
 }
@@ -302,14 +305,17 @@ const std::pair<const char*, Doubles Inputs::*> kParts[] = {{"q", &Inputs::q},  
                                                             {"a", &Inputs::a},  {"b", &Inputs::b}, {"g", &Inputs::g},
                                                             {"s0", &Inputs::s0}};
 
-// In the order of kParts, added to `before`.
+// In the order of kParts; added to `held`, or written where that is NaN.
 std::vector<Fenced> gradients(const Sample& s, const kernels::DplrTask& task, const Fenced& dy, const float* ds_end,
-                              float before = 0) {
+                              float held = 0) {
+  const bool holds = !std::isnan(held);
   std::vector<Fenced> d;
-  for (const Fenced* x : {&s.q, &s.k, &s.v, &s.a, &s.b, &s.g, &s.s0}) d.emplace_back(x->size(), before);
+  for (const Fenced* x : {&s.q, &s.k, &s.v, &s.a, &s.b, &s.g}) d.emplace_back(x->size(), held);
+  d.emplace_back(s.s0.size(), holds ? held : 0);
+  const auto sum = [&](size_t i) { return kernels::Sum{d[i].data(), holds}; };
   Fenced scratch(kernels::dplr().backward_scratch_floats(task), NAN);
   kernels::dplr().backward(task, s.s0.data(), dy.data(), s.shape.value_dim, ds_end,
-                           {d[0].data(), d[1].data(), d[2].data(), d[3].data(), d[4].data(), d[5].data()}, d[6].data(),
+                           {.q = sum(0), .k = sum(1), .v = sum(2), .a = sum(3), .b = sum(4), .g = sum(5)}, d[6].data(),
                            scratch.data());
   EXPECT_TRUE(scratch.intact());
   for (const Fenced& x : d) EXPECT_TRUE(x.intact());
@@ -379,20 +385,22 @@ TEST(DplrKernel, WrongGradientsAreTold) {
   });
 }
 
-// What is kept is what the gradients behind it begin with: of another state they are others.
-TEST(DplrKernel, GradientsAreOfTheKeptStates) {
+// What is kept is what the gradients behind it begin with: of another state, or other z, they are others.
+TEST(DplrKernel, GradientsAreOfWhatIsKept) {
   Rng rng(11);
   const Shape p{kernels::DplrTask::kKept + 3, 8, 12};
   Sample s(rng, p, Gates::open);
   const Fenced dy = Fenced::normal(rng, p.length * p.value_dim);
-  run(s);
-  const std::vector<Fenced> right = gradients(s, s.keeping(), dy, nullptr);
-  for (float& x : s.kept) x += 1;
-  EXPECT_GE(distance(gradients(s, s.keeping(), dy, nullptr)[5], right[5].doubles()),
-            1e-2 * magnitude(right[5].doubles()));
+  for (Fenced* kept : {&s.kept, &s.z}) {
+    run(s);
+    const std::vector<Fenced> right = gradients(s, s.keeping(), dy, nullptr);
+    for (float& x : *kept) x += 1;
+    EXPECT_GE(distance(gradients(s, s.keeping(), dy, nullptr)[5], right[5].doubles()),
+              1e-2 * magnitude(right[5].doubles()));
+  }
 }
 
-TEST(DplrKernel, GradientsAdd) {
+TEST(DplrKernel, GradientsAddToWhatIsHeldAndAreWrittenElsewhere) {
   for_each_level([](IsaLevel) {
     Rng rng(6);
     const Shape p{19, 9, 12};
@@ -400,10 +408,13 @@ TEST(DplrKernel, GradientsAdd) {
     const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), zeros(s.s0.size());
     run(s);
     const std::vector<Fenced> once = gradients(s, s.keeping(), dy, nullptr),
-                              more = gradients(s, s.keeping(), dy, zeros.data(), 2);
+                              more = gradients(s, s.keeping(), dy, zeros.data(), 2),
+                              written = gradients(s, s.keeping(), dy, nullptr, NAN);
     for (size_t which = 0; which < once.size(); ++which)
-      for (int64_t i = 0; i < once[which].size(); ++i)
+      for (int64_t i = 0; i < once[which].size(); ++i) {
         ASSERT_NEAR(more[which][i], 2 + once[which][i], 3e-6 * (1 + std::abs(once[which][i]))) << which;
+        ASSERT_EQ(written[which][i], once[which][i]) << which;
+      }
   });
 }
 

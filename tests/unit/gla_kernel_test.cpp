@@ -197,15 +197,25 @@ TEST(GlaKernel, AbsentStatesAreZerosAndNotWanted) {
   });
 }
 
+// Those of q, k, v, g and s0; added to `held`, or written where that is NaN.
+std::vector<Fenced> gradients(const Sample& s, const Fenced& dy, const float* ds_end, float held = 0) {
+  Fenced scratch(kernels::gla().backward_scratch_floats(s.task()), NAN);
+  std::vector<Fenced> d;
+  for (const Fenced* x : {&s.q, &s.k, &s.v, &s.g}) d.emplace_back(x->size(), held);
+  d.emplace_back(s.s0.size());
+  const auto sum = [&](size_t i) { return kernels::Sum{d[i].data(), !std::isnan(held)}; };
+  kernels::gla().backward(s.task(), s.s0.data(), dy.data(), s.shape.value_dim, ds_end,
+                          {.q = sum(0), .k = sum(1), .v = sum(2), .g = sum(3)}, d[4].data(), scratch.data());
+  EXPECT_TRUE(scratch.intact());
+  for (const Fenced& x : d) EXPECT_TRUE(x.intact());
+  return d;
+}
+
 void check_gradients(Rng& rng, const Shape& p, Gates kind) {
   const Sample s(rng, p, kind);
   SCOPED_TRACE(describe(s, kind));
   const Fenced dy = Fenced::normal(rng, p.length * p.value_dim), ds_end = Fenced::normal(rng, s.s0.size());
-  Fenced dq(s.q.size()), dk(s.k.size()), dv(s.v.size()), dg(s.g.size()), ds0(s.s0.size());
-  Fenced scratch(kernels::gla().backward_scratch_floats(s.task()), NAN);
-  kernels::gla().backward(s.task(), s.s0.data(), dy.data(), p.value_dim, ds_end.data(), dq.data(), dk.data(), dv.data(),
-                          dg.data(), ds0.data(), scratch.data());
-  ASSERT_TRUE(scratch.intact());
+  const std::vector<Fenced> d = gradients(s, dy, ds_end.data());
   const Inputs in = s.doubles();
   // With one key channel a gradient can be a single sum over the value channels, whose terms may cancel.
   const double tolerance = p.key_dim == 1 ? 1e-4 : 1e-5;
@@ -220,12 +230,12 @@ void check_gradients(Rng& rng, const Shape& p, Gates kind) {
       return sum;
     };
   };
-  expect_gradient("dq", along(&Inputs::q), in.q, dq, tolerance, rng);
-  expect_gradient("dk", along(&Inputs::k), in.k, dk, tolerance, rng);
-  expect_gradient("dv", along(&Inputs::v), in.v, dv, tolerance, rng);
-  expect_gradient("ds0", along(&Inputs::s0), in.s0, ds0, tolerance, rng);
-  expect_gradient("dg", along(&Inputs::g), in.g, dg, tolerance, rng);
-  for (float x : dg) ASSERT_TRUE(std::isfinite(x));
+  expect_gradient("dq", along(&Inputs::q), in.q, d[0], tolerance, rng);
+  expect_gradient("dk", along(&Inputs::k), in.k, d[1], tolerance, rng);
+  expect_gradient("dv", along(&Inputs::v), in.v, d[2], tolerance, rng);
+  expect_gradient("ds0", along(&Inputs::s0), in.s0, d[4], tolerance, rng);
+  expect_gradient("dg", along(&Inputs::g), in.g, d[3], tolerance, rng);
+  for (float x : d[3]) ASSERT_TRUE(std::isfinite(x));
 }
 
 TEST(GlaKernel, GradientsAreThoseOfCentralDifferences) {
@@ -248,10 +258,7 @@ TEST(GlaKernel, GradientsOfViolentGatesKeepTheirPrecision) {
       Sample s(rng, p, Gates::open);
       for (float& x : s.g) x = -20;
       const Fenced dy = Fenced::normal(rng, p.length * p.value_dim);
-      Fenced dq(s.q.size()), dk(s.k.size()), dv(s.v.size()), dg(s.g.size()), ds0(s.s0.size());
-      Fenced scratch(kernels::gla().backward_scratch_floats(s.task()), NAN);
-      kernels::gla().backward(s.task(), s.s0.data(), dy.data(), p.value_dim, nullptr, dq.data(), dk.data(), dv.data(),
-                              dg.data(), nullptr, scratch.data());
+      const Fenced dg = gradients(s, dy, nullptr)[3];
       // All but one step's decay is beyond f32: dg_t = exp(g) sum_kv q_t k_{t-1} v_{t-1} dy_t, and k v = s0 at the
       // start.
       for (int64_t t = 0; t < p.length; ++t)
@@ -268,6 +275,24 @@ TEST(GlaKernel, GradientsOfViolentGatesKeepTheirPrecision) {
           ASSERT_NEAR(dg[t * p.gates() + gate], want, 3e-6 * size) << t;
         }
     }
+  });
+}
+
+TEST(GlaKernel, GradientsAddToWhatIsHeldAndAreWrittenElsewhere) {
+  for_each_level([](IsaLevel) {
+    Rng rng(6);
+    for (Decay decay : {Decay::none, Decay::scalar, Decay::vector})
+      for (bool before : {false, true}) {
+        const Sample s(rng, {19, 9, 12, decay, before}, Gates::mild);
+        const Fenced dy = Fenced::normal(rng, s.v.size());
+        const std::vector<Fenced> once = gradients(s, dy, nullptr), more = gradients(s, dy, nullptr, 2),
+                                  written = gradients(s, dy, nullptr, NAN);
+        for (size_t which = 0; which < 4; ++which)
+          for (int64_t i = 0; i < once[which].size(); ++i) {
+            ASSERT_NEAR(more[which][i], 2 + once[which][i], 3e-6 * (1 + std::abs(once[which][i]))) << which;
+            ASSERT_EQ(written[which][i], once[which][i]) << which;
+          }
+      }
   });
 }
 

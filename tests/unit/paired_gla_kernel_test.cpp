@@ -168,8 +168,8 @@ Results run(const Sample& x, const PanelKernels& panels) {
   Fenced s(x.s0.size(), NAN), ds0(x.s0.size()), scratch(kernel.forward_floats(x.task()), NAN),
       back(kernel.backward_floats(x.task()), NAN);
   kernel.forward(x.task(), panels, x.s0.data(), s.data(), y.data(), y.stride, scratch.data());
-  kernel.backward(x.task(), panels, x.s0.data(), x.dy.data(), x.dy.stride, x.ds.data(), dq.data(), dk.data(), dv.data(),
-                  dg.data(), ds0.data(), back.data());
+  kernel.backward(x.task(), panels, x.s0.data(), x.dy.data(), x.dy.stride, x.ds.data(),
+                  {.q = {dq.data()}, .k = {dk.data()}, .v = {dv.data()}, .g = {dg.data()}}, ds0.data(), back.data());
   for (const Fenced* f : {&y.x, &dq.x, &dk.x, &dv.x, &dg.x, &s, &ds0, &scratch, &back})
     EXPECT_TRUE(f->intact()) << x.str() << " wrote past an end";
   for (const Matrix* m : {&y, &dq, &dk, &dv, &dg})
@@ -336,7 +336,7 @@ TEST(PairedGla, SplitsWithCarriedStateGiveTheWhole) {
   });
 }
 
-TEST(PairedGla, AbsentStatesAreZerosAndNotWantedAndGradientsAreAdded) {
+TEST(PairedGla, AbsentStatesAreZerosAndNotWantedAndGradientsAreAddedOrWritten) {
   Rng rng(7);
   const kernels::PairedGla& kernel = kernels::paired_gla();
   const PanelKernels& panels = *kernels::gemm().bf16.timed;
@@ -348,14 +348,18 @@ TEST(PairedGla, AbsentStatesAreZerosAndNotWantedAndGradientsAreAdded) {
     Fenced scratch(kernel.forward_floats(x.task()), NAN), back(kernel.backward_floats(x.task()), NAN);
     kernel.forward(x.task(), panels, nullptr, nullptr, y.data(), y.stride, scratch.data());
     EXPECT_EQ(y.doubles(), want.y);
-    for (Matrix* m : {&dq, &dk, &dv, &dg}) std::fill(m->x.begin(), m->x.end(), 1.0f);
-    kernel.backward(x.task(), panels, nullptr, x.dy.data(), x.dy.stride, nullptr, dq.data(), dk.data(), dv.data(),
-                    dg.data(), nullptr, back.data());
-    const std::pair<const Matrix*, const Doubles*> added[] = {
+    const std::pair<Matrix*, const Doubles*> sums[] = {
         {&dq, &want.dq}, {&dk, &want.dk}, {&dv, &want.dv}, {&dg, &want.dg}};
-    for (const auto& [got, sum] : added)
-      for (size_t i = 0; i < sum->size(); ++i)
-        ASSERT_NEAR(got->doubles()[i] - 1, (*sum)[i], 1e-5 * (1 + std::fabs((*sum)[i])));
+    for (const bool holds : {true, false}) {
+      for (const auto& [m, of] : sums)
+        for (float& f : m->x) f = holds ? 1 : NAN;
+      const auto sum = [&](Matrix& m) { return kernels::Sum{m.data(), holds}; };
+      kernel.backward(x.task(), panels, nullptr, x.dy.data(), x.dy.stride, nullptr,
+                      {.q = sum(dq), .k = sum(dk), .v = sum(dv), .g = sum(dg)}, nullptr, back.data());
+      for (const auto& [got, of] : sums)
+        for (size_t i = 0; i < of->size(); ++i)
+          ASSERT_NEAR(got->doubles()[i] - (holds ? 1 : 0), (*of)[i], 1e-5 * (1 + std::fabs((*of)[i])));
+    }
   }
 }
 
