@@ -25,6 +25,9 @@ inline MatrixView view(const Tensor& x) {
   return {x.data(), x.rows(), x.row_size(), x.row_size()};
 }
 
+// backward() as from half the sum of y's squares: y's gradient is y itself, handed on as a model hands it on.
+void backward_of_squares(const Var& y);
+
 // A mixer with its default options, ready for sequences of so many tokens.
 std::unique_ptr<Mixer> mixer_for(const std::string& name, int64_t d_model, int64_t tokens);
 

@@ -184,7 +184,7 @@ void run_whole(const Core& core, const std::vector<Var>& inputs, bool with_backw
   const Segment whole[] = {{0, core.tokens, 0, nullptr}};
   for (Var x : inputs) x.clear_grad();
   const Var y = core.run(inputs, {whole, &context});
-  if (with_backward) backward(y, y.value());
+  if (with_backward) backward_of_squares(y);
 }
 
 // Steps: tokens of one layer, whose state stays in the caches. Decode: one token of each of many layers.

@@ -24,7 +24,7 @@ struct Layer {
     for (int64_t i = 0; i < kSequences; ++i) segments.push_back({i * kSteps, kSteps, 0, nullptr});
     const Context context;
     y = rnn(RnnCell::lstm, linear(x, w, {}), r, 1, {segments, &context}, 0);
-    if (with_backward) backward(y, y.value());
+    if (with_backward) backward_of_squares(y);
   }
 
   // The first tokens of the last sequence, gate by gate: i, f, z, o.

@@ -67,7 +67,8 @@ void chunked_with(const GlaTask& t, const float* s0, float* s_end, float* y, int
     const Tokens x(t, first);
     Ahead ahead = chunk_ahead<D>(t, first + kChunk);
     if (first + kChunk < t.length) ahead.add({y + kChunk * y_stride, y_stride}, Tokens(t, first + kChunk).n, V);
-    prepare<D>(t, x, c);
+    load_writes<D>(t, x, c);
+    load_reads<D>(t, x, c);
     attention<D>(t, x, c);
     constexpr bool kScaledKeys = D == Decay::vector;
     const Product products[] = {{{kScaledKeys ? c.qd : c.q, K, 1}, {s, state_stride(V)}, K},
@@ -110,7 +111,7 @@ SENNIT_INLINE void states_at_chunks(const GlaTask& t, const float* s0, const Chu
   for (int64_t first = 0; first + kChunk < t.length; first += kChunk, s += size) {
     const Tokens x(t, first);
     Ahead ahead = chunk_ahead<D>(t, first + kChunk);
-    prepare<D>(t, x, c);
+    load_writes<D>(t, x, c);
     advance_state<D, true>(t, x.n, c, s, s + size, ahead);
   }
 }
@@ -243,7 +244,8 @@ void backward_chunk(const GlaTask& t, const Tokens& x, Rows dy_rows, const Chunk
   const int64_t K = t.key_dim, V = t.value_dim, n = x.n;
   Ahead ahead = gradients_ahead<D>(t, x, dy_rows, to);
   gather({dy_rows[x.first], dy_rows.stride}, n, V, b.dy);
-  prepare<D>(t, x, c);
+  load_writes<D>(t, x, c);
+  load_reads<D>(t, x, c);
   attention<D>(t, x, c);
   lower_products({b.dy, V}, {c.v, V}, V, n, b.da, reads_back(t));
   if (!kScaledKeys) scaled_rows({b.dy, V}, c.before, n, V, b.dyd);

@@ -53,51 +53,65 @@ SENNIT_INLINE Ahead chunk_ahead(const GlaTask& t, int64_t first) {
   return ahead;
 }
 
-// qd, kd and total
-void decayed_keys(const GlaTask& t, int64_t n, const Chunk& c) {
+// kd and total
+void fade_keys(const GlaTask& t, int64_t n, const Chunk& c) {
   const int64_t K = t.key_dim;
   for_lanes(K, [&](int64_t l, int64_t lanes) {
-    vf before = set(1), after = set(1);
-    for (int64_t i = 0; i < n; ++i) {
-      const vf own = before * load_n(c.e + i * K + l, lanes);
-      store_n(c.qd + i * K + l, load_n(c.q + i * K + l, lanes) * set(t.scale) * (t.reads_before ? before : own), lanes);
-      before = own;
-    }
-    store_n(c.total + l, before, lanes);
+    vf after = set(1);
     for (int64_t j = n - 1; j >= 0; --j) {
       store_n(c.kd + j * K + l, load_n(c.k + j * K + l, lanes) * after, lanes);
       after = after * load_n(c.e + j * K + l, lanes);
     }
+    store_n(c.total + l, after, lanes);
   });
 }
 
-// before, after, vd and total
+// after, vd and total
 template <Decay D>
-SENNIT_INLINE void decayed_values(const GlaTask& t, int64_t n, const Chunk& c) {
-  float before = 1, after = 1;
-  for (int64_t i = 0; i < n; ++i) {
-    const float own = D == Decay::scalar ? before * c.e[i] : before;
-    c.before[i] = t.scale * (t.reads_before ? before : own);
-    before = own;
-  }
-  for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) { store_n(c.total + l, set(before), lanes); });
+SENNIT_INLINE void fade_values(const GlaTask& t, int64_t n, const Chunk& c) {
+  float after = 1;
   for (int64_t j = n - 1; j >= 0; --j) {
     c.after[j] = after;
     if (D == Decay::scalar) after *= c.e[j];
   }
+  for_lanes(t.key_dim, [&](int64_t l, int64_t lanes) { store_n(c.total + l, set(after), lanes); });
   scaled_rows({c.v, t.value_dim}, c.after, n, t.value_dim, c.vd);
 }
 
+// What a chunk leaves in the state: k, v and e, and what these two give.
 template <Decay D>
-SENNIT_INLINE void prepare(const GlaTask& t, const Tokens& x, const Chunk& c) {
-  gather({t.q + x.first * t.q_stride, t.q_stride}, x.n, t.key_dim, c.q);
+SENNIT_INLINE void load_writes(const GlaTask& t, const Tokens& x, const Chunk& c) {
   gather({t.k + x.first * t.k_stride, t.k_stride}, x.n, t.key_dim, c.k);
   gather({t.v + x.first * t.v_stride, t.v_stride}, x.n, t.value_dim, c.v);
   load_decays<D>(t, x.first, x.n, c.e);
   if constexpr (D == Decay::vector)
-    decayed_keys(t, x.n, c);
+    fade_keys(t, x.n, c);
   else
-    decayed_values<D>(t, x.n, c);
+    fade_values<D>(t, x.n, c);
+}
+
+// What it reads of the state, once its decays are loaded: q, and qd or before.
+template <Decay D>
+SENNIT_INLINE void load_reads(const GlaTask& t, const Tokens& x, const Chunk& c) {
+  const int64_t K = t.key_dim, n = x.n;
+  gather({t.q + x.first * t.q_stride, t.q_stride}, n, K, c.q);
+  if constexpr (D == Decay::vector) {
+    for_lanes(K, [&](int64_t l, int64_t lanes) {
+      vf before = set(t.scale);
+      for (int64_t i = 0; i < n; ++i) {
+        const vf own = before * load_n(c.e + i * K + l, lanes);
+        store_n(c.qd + i * K + l, load_n(c.q + i * K + l, lanes) * (t.reads_before ? before : own), lanes);
+        before = own;
+      }
+    });
+    return;
+  }
+  float before = t.scale;
+  for (int64_t i = 0; i < n; ++i) {
+    const float own = D == Decay::scalar ? before * c.e[i] : before;
+    c.before[i] = t.reads_before ? before : own;
+    before = own;
+  }
 }
 
 // S, or with Transposed its transpose, from a chunk's start to its end.

@@ -80,6 +80,30 @@ TEST(Autograd, TheFirstOfASumIsWrittenAndTheRestAdded) {
   }
 }
 
+TEST(Autograd, SumsAreUnsetOnlyWhereOneInputAloneIsTheirs) {
+  const HostileMemory hostile;
+  const Var x = Var::leaf(Tensor::of({1}, {0})), y = Var::leaf(Tensor::of({1}, {0}));
+  std::vector<bool> holds;
+  const auto pass = [&](const Var& constant) {
+    holds.clear();
+    backward(record(Tensor::of({1}, {0}), {x, y, x, constant}, [&](std::span<const Tensor>, Gradients& into) {
+      kernels::Sum sums[4];
+      into.sums(sums);
+      for (int i = 0; i < 4; ++i) {
+        const float own = static_cast<float>(1 << i);
+        *sums[i].at = sums[i].holds ? *sums[i].at + own : own;
+        holds.push_back(sums[i].holds);
+      }
+    }));
+  };
+  pass(Var(Tensor::of({1}, {0})));
+  EXPECT_EQ(holds, (std::vector{true, false, true, false}));
+  pass(Var(Tensor::of({1}, {0})));
+  EXPECT_EQ(holds, (std::vector{true, true, true, false}));
+  EXPECT_EQ(x.grad().data()[0], 10);
+  EXPECT_EQ(y.grad().data()[0], 4);
+}
+
 TEST(Autograd, ASeedIsNotChangedAndRootsMayBeSeveral) {
   const Var x = Var::leaf(Tensor::of({2}, {1, 2}));
   const Tensor seed = Tensor::of({2}, {1, 10});
