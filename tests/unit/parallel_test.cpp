@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -142,6 +143,20 @@ TEST(Parallel, ALateThreadLeavesItsShareToTheOthers) {
     done += e - b;
   });
   EXPECT_EQ(done, kPieces);
+}
+
+// Threads fall asleep where jobs, or pieces, are long to wait for, and each has its moment in which it is about to.
+TEST(Parallel, SleepersAreWoken) {
+  const Threads set(2);
+  const auto rest = [](int64_t us) { std::this_thread::sleep_for(std::chrono::microseconds(us)); };
+  for (int64_t round = 0; round < 300; ++round) {
+    rest(round * 7 % 500);
+    std::atomic<int> begun{0};
+    parallel_for(2, 1, [&](int64_t b, int64_t) {
+      for (++begun; begun < 2;) std::this_thread::yield();  // nobody does both
+      rest(b == round % 2 ? round * 11 % 500 : 0);
+    });
+  }
 }
 
 TEST(Parallel, AForkedChildGetsItsOwnThreads) {
