@@ -59,6 +59,7 @@ struct Ceiling {
 struct Report {
   std::vector<Ceiling> ceilings;
   std::vector<Result> results;
+  std::vector<double> distances;  // core_distances(), of every run: a virtual machine's cores move
 };
 
 struct Options {

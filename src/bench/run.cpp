@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "bench/case.h"
 #include "bench/ceilings.h"
+#include "bench/cores.h"
 #include "bench/peer.h"
 
 namespace sennit::bench {
@@ -108,10 +109,12 @@ Report run(std::vector<Case> cases, const Options& options, const Progress& prog
 
   Ceilings ceilings;
   std::vector<Samples> samples;
+  Report report;
   const int total = static_cast<int>(timed.size()) * (options.repeats + 1);
   int done = 0;
   for (int r = -1; r < options.repeats; ++r) {  // the first round prepares and warms up
     sample(ceilings, samples);
+    for (const double d : core_distances()) report.distances.push_back(d);
     for (Timed& t : timed) {
       if (progress) progress(done++, total, t.c.name);
       if (r < 0) {
@@ -123,7 +126,7 @@ Report run(std::vector<Case> cases, const Options& options, const Progress& prog
       if (const double other = ask(t); other > 0) t.peers.push_back(other);
     }
   }
-  Report report{summary(ceilings, samples), {}};
+  report.ceilings = summary(ceilings, samples);
   for (const Timed& t : timed) report.results.push_back(t.result());
   return report;
 }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "bench/case.h"
+#include "bench/cores.h"
 #include "cli/ceilings_table.h"
 #include "cli/command.h"
 #include "cli/growth_report.h"
@@ -68,7 +69,7 @@ struct Bench {
         cases(), options, [&](int done, int total, const std::string& name) { bar.update(done, total, name); });
     bar.finish();
     if (!markdown.empty())
-      io::write_file(markdown, fmt::format("{}\n\n{}\n{}", heading(), ceilings_table(report.ceilings).markdown(),
+      io::write_file(markdown, fmt::format("{}\n\n{}\n{}", heading(report.distances), ceilings_table(report.ceilings).markdown(),
                                            table(report).markdown()));
     if (json)
       print_json(report);
@@ -107,9 +108,9 @@ struct Bench {
         growth, [&](int done, int total, const std::string& what) { bar.update(done, total, what); });
     bar.finish();
     const report::Table table = growth_table(growths, growth.lengths);
-    if (!markdown.empty()) io::write_file(markdown, heading() + "\n\n" + table.markdown());
+    if (!markdown.empty()) io::write_file(markdown, heading(bench::core_distances()) + "\n\n" + table.markdown());
     if (!html.empty()) io::write_file(html, growth_html(growths, growth));
-    if (!json) return fmt::print("{}\n\n{}", heading(), table.text()), 0;
+    if (!json) return fmt::print("{}\n\n{}", heading(bench::core_distances()), table.text()), 0;
     Json rows = Json::array();
     for (const auto& g : growths) {
       Json row{
@@ -143,13 +144,15 @@ struct Bench {
                             {"level", to_string(isa_level())},
                             {"threads", thread_count()},
                             {"repeats", options.repeats},
+                            {"core_to_core_ns", distances_json(report.distances)},
                             {"ceilings", ceilings_json(report.ceilings)},
                             {"cases", rows}}, 2));
   }
 
-  std::string heading() const {
-    return fmt::format("{}, {}, {} threads, medians of {} interleaved runs", cpu_name(), level_text(), thread_count(),
-                       options.repeats);
+  std::string heading(const std::vector<double>& distances) const {
+    const std::string apart = distances_text(distances);
+    return fmt::format("{}, {}, {} threads{}, medians of {} interleaved runs", cpu_name(), level_text(), thread_count(),
+                       apart.empty() ? "" : fmt::format(", cores {} apart", apart), options.repeats);
   }
 
   report::Table table(const bench::Report& report) const {
@@ -173,7 +176,7 @@ struct Bench {
   }
 
   void print_table(const bench::Report& report) const {
-    fmt::print("{}\n\n{}\n{}", heading(), ceilings_table(report.ceilings).text(), table(report).text());
+    fmt::print("{}\n\n{}\n{}", heading(report.distances), ceilings_table(report.ceilings).text(), table(report).text());
   }
 };
 

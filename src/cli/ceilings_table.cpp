@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/cpu.h"
 
 namespace sennit::cli {
@@ -13,6 +16,19 @@ std::string level_text() {
   const auto above = static_cast<IsaLevel>(static_cast<int>(used) + 1);
   const std::string why = isa_level_refusal(above);
   return s + fmt::format(" ({}: {})", to_string(above), why.empty() ? "not asked for by SENNIT_ISA" : why);
+}
+
+std::string distances_text(const std::vector<double>& distances) {
+  if (distances.empty()) return "";
+  const auto [least, most] = std::minmax_element(distances.begin(), distances.end());
+  const double low = std::round(1e9 * *least), high = std::round(1e9 * *most);
+  return low == high ? fmt::format("{} ns", low) : fmt::format("{} to {} ns", low, high);
+}
+
+Json distances_json(const std::vector<double>& distances) {
+  Json all = Json::array();
+  for (const double d : distances) all.push_back(std::round(1e10 * d) / 10);
+  return all;
 }
 
 report::Table ceilings_table(const std::vector<bench::Ceiling>& ceilings) {

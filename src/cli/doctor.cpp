@@ -7,6 +7,7 @@
 #include "base/cpu.h"
 #include "base/parallel.h"
 #include "bench/case.h"
+#include "bench/cores.h"
 #include "cli/ceilings_table.h"
 #include "cli/command.h"
 #include "cli/progress_bar.h"
@@ -67,6 +68,7 @@ Json examine(int repeats) {
                  {"cpu", cpu_name()},
                  {"cpus_online", sysconf(_SC_NPROCESSORS_ONLN)},
                  {"threads", thread_count()},
+                 {"core_to_core_ns", distances_json(bench::core_distances())},
                  {"levels", levels()},
                  {"amx_tiles", to_string(amx_tiles())},
                  {"caches", caches()},
@@ -87,6 +89,11 @@ void print(const Json& r) {
   const auto bytes = [](const Json& n) { return bytes_text(n.get<double>()); };
   std::string s = line("sennit", r["sennit"]) + line("compiler", r["compiler"]) + line("system", r["system"]) + line("cpu", r["cpu"]);
   s += line("threads", fmt::format("{} of {} CPUs", r["threads"].get<int>(), r["cpus_online"].get<int64_t>()));
+  if (const Json& distances = r["core_to_core_ns"]; !distances.empty()) {
+    std::vector<double> seconds;
+    for (const Json& ns : distances) seconds.push_back(1e-9 * ns.get<double>());
+    s += line("core to core", distances_text(seconds));
+  }
   for (const Json& l : r["levels"]) {
     const std::string why = l["why_not"];
     s += line("level " + l["name"].get<std::string>(), l["used"] ? "used" : why.empty() ? "runs here" : "no: " + why);

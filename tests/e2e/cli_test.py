@@ -1,5 +1,6 @@
 """Every command as a person or a script calls it, and what it says when something is wrong."""
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -123,7 +124,11 @@ class Cli(Workspace):
         self.assertTrue(said["levels"][0]["runs"], "scalar runs everywhere")
         self.assertEqual(sum(level["used"] for level in said["levels"]), 1)
         self.assertTrue(all(level["runs"] != bool(level["why_not"]) for level in said["levels"]))
-        self.assertIn(said["cpu"], sennit("doctor", "--quick").stdout)
+        printed = sennit("doctor", "--quick").stdout
+        self.assertIn(said["cpu"], printed)
+        cores = len(os.sched_getaffinity(0))
+        self.assertEqual(len(said["core_to_core_ns"]), min(cores - 1, 64))
+        self.assertEqual("core to core" in printed, cores > 1)
 
     def test_bench(self):
         names = sennit("bench", "--list").stdout.splitlines()
