@@ -83,6 +83,9 @@ SENNIT_INLINE void pack_squares(int64_t width, float* panel, int64_t panel_width
 
 inline constexpr int64_t kMostPanelRows = 32, kRowsAhead = 32;
 
+template <bool kPaired>
+inline constexpr int64_t kUnitFloats = kPaired ? 2 : 1;
+
 // Whether a vector may be stored for each unit of a panel but the last: what it leaves beyond a unit's end the next ones
 // cover.
 SENNIT_INLINE bool covered(int64_t panel_width) {
@@ -92,12 +95,11 @@ SENNIT_INLINE bool covered(int64_t panel_width) {
 // The units that whole vectors of floats make, of a panel that has all its rows.
 template <bool kPaired>
 SENNIT_INLINE int64_t pack_whole_squares(const float* x, int64_t stride, int64_t width, int64_t k, float* panel) {
-  constexpr int64_t kFloats = kPaired ? 2 * kLanes : kLanes;  // of a row in a square
   if (width > kMostPanelRows || (width % kLanes != 0 && !covered(width))) return 0;
   const float* rows[kMostPanelRows];
   for (int64_t i = 0; i < kMostPanelRows; ++i) rows[i] = x + smaller(i, width - 1) * stride;
   int64_t u = 0;
-  for (; (u + kLanes) * (kFloats / kLanes) <= k; u += kLanes)
+  for (; (u + kLanes) * kUnitFloats<kPaired> <= k; u += kLanes)
     for (int64_t i = 0; i < width; i += kLanes) {
       vf square[kLanes];
       turn_square<kPaired>(
@@ -119,8 +121,8 @@ SENNIT_INLINE void pack_units(const float* x, int64_t stride, bool k_major, int6
     int64_t u = 0;
     if (covered(panel_width))
       for (; u + 1 < depth; ++u) {
-        constexpr int64_t kEach = kPaired ? 2 : 1;  // rows
-        for (int r = 0; r < kEach; ++r) __builtin_prefetch(x + (kEach * u + r + kRowsAhead) * stride, 0, 2);
+        constexpr int64_t kRows = kUnitFloats<kPaired>;
+        for (int r = 0; r < kRows; ++r) __builtin_prefetch(x + (kRows * u + r + kRowsAhead) * stride, 0, 2);
         store(panel + u * panel_width, column_units<kPaired>(x, stride, u, k, width));
       }
     for (; u < depth; ++u)

@@ -231,10 +231,11 @@ void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const Prod
   check_view(b, "b");
   check_product(a, b.rows, b.cols, c_stride);
   const auto pack_b = panel_kernels(options.precision).pack_b;
+  const MatrixView columns{b.data, b.cols, b.rows, b.stride, !b.transposed};
   multiply_made(a, b.cols, c, c_stride, options, [&](int64_t p, int64_t from, int64_t k, float* units) {
     const int64_t first = p * kPanelColumns, width = std::min(kPanelColumns, b.cols - first);
-    const float* x = b.transposed ? b.data + first * b.stride + from : b.data + from * b.stride + first;
-    pack_b(x, b.stride, !b.transposed, width, k, units);
+    const MatrixView part = part_of(columns, first, width, from, k);
+    pack_b(part.data, part.stride, part.transposed, width, k, units);
   });
 }
 

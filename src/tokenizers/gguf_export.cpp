@@ -60,9 +60,8 @@ class Export {
 
   // "" or why there is none.
   std::string run() {
-    constexpr size_t kSomeGaps = 4096;
-    if (gaps_ > kSomeGaps + v_.tokens.size() / 2)
-      return fmt::format("{} of its {} ids have no token", gaps_, v_.tokens.size());
+    if (const int64_t ids = std::ssize(v_.tokens); ids > Vocabulary::most_ids(ids - gaps_))
+      return fmt::format("{} of its {} ids have no token", gaps_, ids);
     const std::string type = model_.value("type", model_.contains("merges") ? "BPE" : "");
     if (type == "BPE") return model_.value("byte_fallback", false) ? llama() : gpt2();
     if (type == "WordPiece") return bert();
@@ -73,7 +72,7 @@ class Export {
   GgufVocabulary v_;
 
  private:
-  size_t gaps_ = 0;  // ids without a token
+  int64_t gaps_ = 0;  // ids without a token
   enum Type { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
   static std::string merge_text(const Json& m) {

@@ -193,9 +193,8 @@ bool looks_like_rwkv_world(std::string_view text) {
 }
 
 std::unique_ptr<Tokenizer> read_rwkv_world(std::string_view text, const std::string& where) {
-  // A line takes some bytes, and half of the ids may be left out: a short file has no far ones.
-  constexpr int64_t kSomeIds = 4096, kLeastLine = 8;
-  const int64_t ids = std::min(Vocabulary::kMostIds, kSomeIds + 2 * std::ssize(text) / kLeastLine);
+  constexpr int64_t kLeastLine = 8;  // bytes
+  const int64_t ids = Vocabulary::most_ids(std::ssize(text) / kLeastLine);
   std::vector<std::string> tokens(1);
   int64_t number = 0;
   while (!text.empty()) {

@@ -60,6 +60,8 @@ std::vector<Ranked> read_ranks(std::string_view text, const std::string& where) 
     tokens.push_back(std::move(*r));
   }
   std::sort(tokens.begin(), tokens.end(), [](const Ranked& a, const Ranked& b) { return a.rank < b.rank; });
+  if (const int64_t most = Vocabulary::most_ids(std::ssize(tokens)); !tokens.empty() && tokens.back().rank >= most)
+    fail({"tiktoken", fmt::format("ranks below {} for {} tokens", most, tokens.size()), fmt::format("{}", tokens.back().rank), where});
   return tokens;
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -12,6 +13,8 @@ namespace sennit::tokenizers {
 class Vocabulary {
  public:
   static constexpr int64_t kMostIds = int64_t{1} << 22;
+  // Of a file of so many tokens: some ids may be left out, but few tokens have no far ones.
+  static constexpr int64_t most_ids(int64_t tokens) { return std::min(kMostIds, 2 * tokens + 4096); }
 
   // Throws Error with `where` when the id is out of range or taken, or when the token has another id.
   void add(int64_t id, std::string token, const std::string& where);

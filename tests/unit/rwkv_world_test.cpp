@@ -71,7 +71,7 @@ TEST(RwkvWorld, BrokenFilesAreOneError) {
   says(file() + "301 'x' 2\n", "`301 'x' 2`");
   says(file() + "0 'xy' 2\n", "an id from 1");
   says(file() + "99999999999 'xy' 2\n", "an id from 1");
-  says("2000000 'x' 1\n", "an id from 1 to 4098");  // would be a vocabulary of two million gaps
+  says("2000000 'x' 1\n", "an id from 1 to 4097");  // would be a vocabulary of two million gaps
   says(file() + "301 'xy 2\n", "as Python writes it");
   says(file() + "301 '\\x1' 1\n", "as Python writes it");
   says(file() + "301 b'\\' 1\n", "as Python writes it");

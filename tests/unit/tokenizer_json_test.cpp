@@ -418,8 +418,9 @@ TEST(Tiktoken, RanksAreMergedLowestFirst) {
   spill(dir / "mine.tiktoken", ranks);
   EXPECT_NE(error_of([&] { load_tokenizer(dir / "mine.tiktoken"); }).find("`mine`"), std::string::npos);
   for (const char* bad : {"YQ== 0\nYg== x\n", "YQ== 0\nYg==\n", "YQ== 0\nYg== 0\n", "YQ== 0\nYQ== 1\n", "YQ== 0\n! 1\n",
-                          "YQ== -1\n", "YQ== 99999999\n", " 0\n"})
+                          "YQ== -1\n", "YQ== 99999999\n", "YQ== 0\nYg== 4100\n", " 0\n"})
     EXPECT_NE(error_of([&] { read_tiktoken(bad, "gpt2", "the file"); }).find("the file"), std::string::npos) << bad;
+  EXPECT_EQ(read_tiktoken("YQ== 0\nYg== 4099\n", "gpt2", "")->encode("b"), (Ids{4099}));
 }
 
 TEST(Gguf, VocabulariesBecomeTokenizers) {
