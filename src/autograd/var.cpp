@@ -97,14 +97,13 @@ Tensor& Gradients::sum(int input, bool& holds) {
 }
 
 void Gradients::sums(std::span<kernels::Sum> of) {
-  std::vector<Tensor*> places;
-  for (size_t i = 0; i < of.size(); ++i) places.push_back(&place(static_cast<int>(i)));
   for (size_t i = 0; i < of.size(); ++i) {
-    Tensor& sum = *places[i];
-    const bool shared = std::count(places.begin(), places.end(), &sum) > 1;
-    of[i].holds = sum || shared;
-    if (!sum) sum = shared ? Tensor::zeros(node_.inputs[i].shape) : Tensor(node_.inputs[i].shape);
-    of[i].at = sum.data();
+    const Node::Input& own = node_.inputs[i];
+    const auto same = [&](const Node::Input& other) { return own.node.get() == other.node.get() && own.slot == other.slot; };
+    if (own.node && std::count_if(node_.inputs.begin(), node_.inputs.end(), same) > 1)
+      of[i] = {sum(static_cast<int>(i)).data(), true};
+    else
+      of[i].at = sum(static_cast<int>(i), of[i].holds).data();
   }
 }
 

@@ -84,7 +84,7 @@ class Gradients {
   // The same, but where it `holds` nothing yet its memory is unset: every element is to be written, before the next sum
   // is asked for.
   Tensor& sum(int input, bool& holds);
-  // Those of the first inputs, of which some may be the same: unset only where no other input adds to the sum, too.
+  // Those of the first inputs: unset only where no other input adds to the sum, too.
   void sums(std::span<kernels::Sum> of);
 
  private:

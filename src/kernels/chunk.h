@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "kernels/small_products.h"
-#include "kernels/sum.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 
@@ -52,11 +51,6 @@ namespace {
 [[maybe_unused]] void scaled_rows(Rows x, const float* factor, int64_t n, int64_t dim, float* to) {
   for (int64_t i = 0; i < n; ++i)
     for_lanes(dim, [&](int64_t l, int64_t k) { store_n(to + i * dim + l, load_n(x[i] + l, k) * set(factor[i]), k); });
-}
-
-// Adds x to the lanes of a sum from `at`.
-SENNIT_INLINE void add_lanes(const Sum& to, int64_t at, vf x, int64_t lanes) {
-  store_n(to.at + at, to.holds ? load_n(to.at + at, lanes) + x : x, lanes);
 }
 
 // Adds from's rows [n, dim] to a sum's, `stride` apart.

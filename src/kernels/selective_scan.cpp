@@ -153,6 +153,7 @@ SENNIT_INLINE void reverse(const SelectiveScanTask& t, const Part& part, Segment
   const bool skips = t.d && part.state == 0;
   const vf skip = skips ? load_n(t.d + part.channel, part.lanes) : zero();
   vf dskip = zero();
+  const Sum dx{to.dx.at, to.dx.holds || part.state > 0}, ddt_sum{to.ddt.at, to.ddt.holds || part.state > 0};
   for (int64_t i = segment.n - 1; i >= 0; --i) {
     const int64_t token = segment.first + i;
     const float *b = t.b + token * t.b_stride + part.state, *c = t.c + token * t.c_stride + part.state;
@@ -174,8 +175,8 @@ SENNIT_INLINE void reverse(const SelectiveScanTask& t, const Part& part, Segment
       dlog[n] = fma(path, dt, dlog[n]);
     }
     dskip = fma(g, x, dskip);
-    add_n(to.dx + token * t.x_stride + part.channel, fma(skip, g, dt * du), part.lanes);
-    add_n(to.ddt + token * t.dt_stride + part.channel, fma(x, du, ddt * set(kLn2)), part.lanes);
+    add_lanes(dx, token * t.x_stride + part.channel, fma(skip, g, dt * du), part.lanes);
+    add_lanes(ddt_sum, token * t.dt_stride + part.channel, fma(x, du, ddt * set(kLn2)), part.lanes);
   }
   for (int n = 0; n < N; ++n) store(dh + n * kLanes, ds[n]), store(da + n * kLanes, dlog[n]);
   if (skips && to.dd) add_n(to.dd + part.channel, dskip, part.lanes);

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/level.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels {
 
@@ -19,10 +20,11 @@ struct SelectiveScanTask {
 };
 
 struct SelectiveScanGradient {
-  float *dx, *ddt, *da;  // with the shapes and strides of x, dt, A: the task's channels are added into
-  float *db, *dc;        // [length, states] with the strides of B, C: a caller gives each range of channels its own
-  float* dd;             // [channels], or nullptr
-  float* dh0;            // [channels, states], or nullptr when not wanted
+  Sum dx, ddt;     // with the strides of x, dt: of the task's channels
+  float* da;       // with the shape of A, the same
+  float *db, *dc;  // [length, states] with the strides of B, C: a caller gives each range of channels its own
+  float* dd;       // [channels], or nullptr
+  float* dh0;      // [channels, states], or nullptr when not wanted
 };
 
 // h0 == nullptr stands for zeros; h_end may be h0, or nullptr when not wanted.
@@ -30,7 +32,7 @@ struct SelectiveScan {
   int64_t (*scratch_floats)(const SelectiveScanTask&);
   int64_t (*backward_scratch_floats)(const SelectiveScanTask&);  // grows with length
   void (*forward)(const SelectiveScanTask&, const float* h0, float* h_end, float* y, int64_t y_stride, float* scratch);
-  // Adds into all of `gradient`. dh_end == nullptr stands for zeros; dh0 may not be dh_end.
+  // Adds into all of `gradient`; there is a state at least. dh_end == nullptr stands for zeros; dh0 may not be dh_end.
   void (*backward)(const SelectiveScanTask&, const float* h0, const float* dy, int64_t dy_stride, const float* dh_end,
                    const SelectiveScanGradient& gradient, float* scratch);
 };

@@ -4,6 +4,8 @@
 // linked into another. Use only from src/kernels/*.cpp.
 #include <cstdint>
 
+#include "kernels/sum.h"
+
 #if !defined(SENNIT_LEVEL)
 #error "simd.h is for kernels, which are compiled once per level"
 #endif
@@ -290,6 +292,10 @@ SENNIT_INLINE void store_n(float* p, vf a, int64_t n) {
   else store_part(p, a, n);
 }
 SENNIT_INLINE void add_n(float* p, vf a, int64_t n) { store_n(p, load_n(p, n) + a, n); }
+// To the lanes of a sum from `at`.
+SENNIT_INLINE void add_lanes(const Sum& to, int64_t at, vf a, int64_t n) {
+  store_n(to.at + at, to.holds ? load_n(to.at + at, n) + a : a, n);
+}
 
 // y += factor x
 SENNIT_INLINE void add_scaled(float factor, const float* x, float* y, int64_t n) {

@@ -46,14 +46,16 @@ struct SelectiveCore {
 // dx, ddt and the states belong to a share's own channels; what all segments or all shares add into is kept apart for
 // each task and summed in order afterwards.
 void scan_backward(const SelectiveCore& core, const Tensor& dy, Gradients& into, Carry& kept) {
-  Tensor &dx = into.sum(0), &ddt = into.sum(1), &da = into.sum(2), &db = into.sum(3), &dc = into.sum(4), &dd = into.sum(5);
+  kernels::Sum d[2];  // of x and dt
+  into.sums(d);
+  Tensor &da = into.sum(2), &db = into.sum(3), &dc = into.sum(4), &dd = into.sum(5);
   const int64_t segments = std::ssize(core.segments), shares = core.shares(), rows = core.x.rows();
   Tensor das = Tensor::zeros({segments, core.channels(), core.states()}), dds = Tensor::zeros({segments, core.channels()});
   Tensor dbs = Tensor::zeros({shares, rows, core.states()}), dcs = Tensor::zeros({shares, rows, core.states()});
   each_head(segments, shares, core.tasks(), kernels::selective_scan().backward_scratch_floats, [&](int64_t i, int64_t share, const auto& task, float* scratch) {
     const int64_t begin = core.segments[i].begin, row = begin * core.channels(), at = (share * rows + begin) * core.states();
     kernels::selective_scan().backward(task, kept.in(i), dy.data() + row, core.channels(), kept.d_out(i),
-                                       {.dx = dx.data() + row, .ddt = ddt.data() + row, .da = das.data() + i * core.channels() * core.states(),
+                                       {.dx = d[0].from(row), .ddt = d[1].from(row), .da = das.data() + i * core.channels() * core.states(),
                                         .db = dbs.data() + at, .dc = dcs.data() + at, .dd = dds.data() + i * core.channels(), .dh0 = kept.d_in(i)},
                                        scratch);
   });
@@ -70,7 +72,7 @@ void scan_backward(const SelectiveCore& core, const Tensor& dy, Gradients& into,
 }  // namespace
 
 Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t field) {
-  SENNIT_CHECK(in.x.shape() == in.dt.shape() && in.b.shape() == in.c.shape() && in.a.rows() == in.x.columns() && in.b.columns() == in.a.columns(),
+  SENNIT_CHECK(in.x.shape() == in.dt.shape() && in.b.shape() == in.c.shape() && in.a.rows() == in.x.columns() && in.a.columns() > 0 && in.b.columns() == in.a.columns(),
                "selective_scan: x {}, A {}, B {}", in.x.shape().str(), in.a.shape().str(), in.b.shape().str());
   SelectiveCore core{in.x.value(), in.dt.value(), in.a.value(), in.b.value(), in.c.value(), in.d.value(), {batch.segments.begin(), batch.segments.end()}};
   Carry carry(batch, field, {core.channels(), core.states()});

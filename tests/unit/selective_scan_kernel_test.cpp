@@ -153,15 +153,17 @@ TEST(SelectiveScanKernel, GradientsAddWhatCentralDifferencesGive) {
       const Sample s(rng, p, Steps::mild);
       SCOPED_TRACE(std::to_string(p.length) + " " + std::to_string(p.channels) + " " + std::to_string(p.states));
       const Fenced dy = Fenced::normal(rng, p.length * p.channels), dh = Fenced::normal(rng, s.h0.size());
-      Fenced dx(s.x.size(), 1), ddt(s.dt.size(), 1), da(s.a.size(), 1), db(s.b.size(), 1), dc(s.c.size(), 1);
+      const bool holds = rng.below(2) == 1;  // else dx and ddt are written
+      const float held = holds ? 1 : NAN;
+      Fenced dx(s.x.size(), held), ddt(s.dt.size(), held), da(s.a.size(), 1), db(s.b.size(), 1), dc(s.c.size(), 1);
       Fenced dd(s.d.size(), 1), dh0(s.h0.size(), 1);
       Fenced scratch(kernels::selective_scan().backward_scratch_floats(s.task()), NAN);
       kernels::SelectiveScanTask t = s.task();
       for (auto [begin, end] : {std::pair<int64_t, int64_t>{0, p.channels / 3}, {p.channels / 3, p.channels}}) {
         t.begin = begin, t.end = end;
         kernels::selective_scan().backward(t, s.h0.data(), dy.data(), p.channels, dh.data(),
-                                           {.dx = dx.data(),
-                                            .ddt = ddt.data(),
+                                           {.dx = {dx.data(), holds},
+                                            .ddt = {ddt.data(), holds},
                                             .da = da.data(),
                                             .db = db.data(),
                                             .dc = dc.data(),
@@ -182,8 +184,8 @@ TEST(SelectiveScanKernel, GradientsAddWhatCentralDifferencesGive) {
           return sum;
         };
       };
-      expect_gradient("dx", along(&Inputs::x), in.x, dx, 1e-5, rng, 1);
-      expect_gradient("ddt", along(&Inputs::dt), in.dt, ddt, 1e-5, rng, 1);
+      expect_gradient("dx", along(&Inputs::x), in.x, dx, 1e-5, rng, holds ? 1 : 0);
+      expect_gradient("ddt", along(&Inputs::dt), in.dt, ddt, 1e-5, rng, holds ? 1 : 0);
       expect_gradient("dA", along(&Inputs::a), in.a, da, 1e-5, rng, 1);
       expect_gradient("dB", along(&Inputs::b), in.b, db, 1e-5, rng, 1);
       expect_gradient("dC", along(&Inputs::c), in.c, dc, 1e-5, rng, 1);
