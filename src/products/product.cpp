@@ -233,7 +233,7 @@ void multiply(MatrixView a, MatrixView b, float* c, int64_t c_stride, const Prod
   const auto pack_b = panel_kernels(options.precision).pack_b;
   const MatrixView columns{b.data, b.cols, b.rows, b.stride, !b.transposed};
   multiply_made(a, b.cols, c, c_stride, options, [&](int64_t p, int64_t from, int64_t k, float* units) {
-    const int64_t first = p * kPanelColumns, width = std::min(kPanelColumns, b.cols - first);
+    const int64_t first = p * kPanelColumns, width = std::min(kPanelColumns, columns.rows - first);
     const MatrixView part = part_of(columns, first, width, from, k);
     pack_b(part.data, part.stride, part.transposed, width, k, units);
   });
