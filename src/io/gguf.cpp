@@ -151,12 +151,12 @@ class Reader {
     if (rank > kMostGgufDimensions)
       refuse_tensor(fmt::format("at most {} dimensions", kMostGgufDimensions), fmt::format("{}", rank));
     std::vector<int64_t> lengths(rank);
-    int64_t elements = 1;
+    int64_t elements = 1, beside_zeros = 1;  // what some of the dimensions make has to be small, too
     for (int64_t& n : lengths) {
       const auto length = number<uint64_t>("a dimension");
-      if (length > static_cast<uint64_t>(kMostElements / std::max<int64_t>(1, elements)))
+      if (length > static_cast<uint64_t>(kMostElements / beside_zeros))
         refuse_tensor("fewer numbers", fmt::format("a dimension of {}", length));
-      n = static_cast<int64_t>(length), elements *= n;
+      n = static_cast<int64_t>(length), elements *= n, beside_zeros *= std::max<int64_t>(1, n);
     }
     const auto id = number<uint32_t>("a tensor's type");
     const auto format = block_format_of_id(id);

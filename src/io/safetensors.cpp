@@ -74,11 +74,11 @@ class EntryReader {
   }
 
   int64_t bytes_of(const std::vector<int64_t>& shape, int bits) {
-    int64_t total = bits;
-    // A zero anywhere makes the product zero, whatever overflows beside it.
-    if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
+    int64_t total = bits;  // of what is beside zeros, which has to fit, too
     for (const int64_t n : shape)
-      if (__builtin_mul_overflow(total, n, &total)) refuse("a shape whose bits fit 63 bits", "one that overflows");
+      if (__builtin_mul_overflow(total, std::max<int64_t>(1, n), &total))
+        refuse("a shape whose bits fit 63 bits", "one that overflows");
+    if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
     if (total % 8 != 0) refuse("a shape that fills whole bytes", fmt::format("{} bits", total));
     return total / 8;
   }

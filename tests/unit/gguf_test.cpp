@@ -139,6 +139,7 @@ TEST(Gguf, RefusesWhatBreaksARule) {
   says(Spelled().head(1, 0).tensor("w", {33}, 8, 0).data(64), "whole blocks of 32");
   says(Spelled().head(1, 0).tensor("w", {1, 1, 1, 1, 1}, 0, 0).data(64), "at most 4 dimensions");
   says(Spelled().head(1, 0).tensor("w", {uint64_t{1} << 40, uint64_t{1} << 40}, 0, 0).data(64), "fewer numbers");
+  says(Spelled().head(1, 0).tensor("w", {0, uint64_t{1} << 40, uint64_t{1} << 40}, 0, 0).data(64), "fewer numbers");
   says(Spelled().head(1, 0).tensor("w", {4}, 0, 8).data(64), "a multiple of 32");
   says(Spelled().head(1, 0).tensor("w", {4}, 0, 64).data(64), "within the");
   says(Spelled().head(1, 0).tensor("w", {4}, 0, ~uint64_t{31}).data(64), "offset within the file");
