@@ -106,7 +106,7 @@ bool ThreadPool::is_done(const Job& job, uint32_t done) const {
 
 // To look at what others have left takes the line from them: those who are about to be done are let be.
 void ThreadPool::finish(const Job& job, uint32_t done) {
-  constexpr int kLooks = 20;  // about a microsecond
+  constexpr int kLooks = 20;  // a microsecond at most
   if (comes_to_hold([&] { return is_done(job, done); }, kLooks)) return;
   for (uint32_t w = 1; w < job.workers; ++w) take_from(w, number_, job, 0, done);
   wait_until([&] { return is_done(job, done); }, caller_asleep_, caller_bell_);
