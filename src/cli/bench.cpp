@@ -108,9 +108,10 @@ struct Bench {
         growth, [&](int done, int total, const std::string& what) { bar.update(done, total, what); });
     bar.finish();
     const report::Table table = growth_table(growths, growth.lengths);
-    if (!markdown.empty()) io::write_file(markdown, heading(bench::core_distances()) + "\n\n" + table.markdown());
+    const std::string head = heading(bench::core_distances());
+    if (!markdown.empty()) io::write_file(markdown, head + "\n\n" + table.markdown());
     if (!html.empty()) io::write_file(html, growth_html(growths, growth));
-    if (!json) return fmt::print("{}\n\n{}", heading(bench::core_distances()), table.text()), 0;
+    if (!json) return fmt::print("{}\n\n{}", head, table.text()), 0;
     Json rows = Json::array();
     for (const auto& g : growths) {
       Json row{
@@ -144,7 +145,7 @@ struct Bench {
                             {"level", to_string(isa_level())},
                             {"threads", thread_count()},
                             {"repeats", options.repeats},
-                            {"core_to_core_ns", distances_json(report.distances)},
+                            {"core_to_core_ns", report.distances},
                             {"ceilings", ceilings_json(report.ceilings)},
                             {"cases", rows}}, 2));
   }

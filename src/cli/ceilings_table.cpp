@@ -21,14 +21,8 @@ std::string level_text() {
 std::string distances_text(const std::vector<double>& distances) {
   if (distances.empty()) return "";
   const auto [least, most] = std::minmax_element(distances.begin(), distances.end());
-  const double low = std::round(1e9 * *least), high = std::round(1e9 * *most);
+  const double low = std::round(*least), high = std::round(*most);
   return low == high ? fmt::format("{} ns", low) : fmt::format("{} to {} ns", low, high);
-}
-
-Json distances_json(const std::vector<double>& distances) {
-  Json all = Json::array();
-  for (const double d : distances) all.push_back(std::round(1e10 * d) / 10);
-  return all;
 }
 
 report::Table ceilings_table(const std::vector<bench::Ceiling>& ceilings) {

@@ -68,7 +68,7 @@ Json examine(int repeats) {
                  {"cpu", cpu_name()},
                  {"cpus_online", sysconf(_SC_NPROCESSORS_ONLN)},
                  {"threads", thread_count()},
-                 {"core_to_core_ns", distances_json(bench::core_distances())},
+                 {"core_to_core_ns", bench::core_distances()},
                  {"levels", levels()},
                  {"amx_tiles", to_string(amx_tiles())},
                  {"caches", caches()},
@@ -89,11 +89,7 @@ void print(const Json& r) {
   const auto bytes = [](const Json& n) { return bytes_text(n.get<double>()); };
   std::string s = line("sennit", r["sennit"]) + line("compiler", r["compiler"]) + line("system", r["system"]) + line("cpu", r["cpu"]);
   s += line("threads", fmt::format("{} of {} CPUs", r["threads"].get<int>(), r["cpus_online"].get<int64_t>()));
-  if (const Json& distances = r["core_to_core_ns"]; !distances.empty()) {
-    std::vector<double> seconds;
-    for (const Json& ns : distances) seconds.push_back(1e-9 * ns.get<double>());
-    s += line("core to core", distances_text(seconds));
-  }
+  if (const auto apart = distances_text(r["core_to_core_ns"].get<std::vector<double>>()); !apart.empty()) s += line("core to core", apart);
   for (const Json& l : r["levels"]) {
     const std::string why = l["why_not"];
     s += line("level " + l["name"].get<std::string>(), l["used"] ? "used" : why.empty() ? "runs here" : "no: " + why);

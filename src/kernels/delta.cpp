@@ -67,16 +67,16 @@ void recurrent(const DeltaTask& t, const float* s0, float* s_end, float* y, int6
 // where w are the errors of the task, and before_i = alpha_1 ... alpha_i, after_j = alpha_{j+1} ... alpha_n, total =
 // alpha_1 ... alpha_n.
 struct Chunk {
-  float *after, *beta;  // [n]
-  float *read, *erase;  // [n] scale before_i, -before_i
-  float* total;         // [K], all the same
-  float* pair;          // [n, kChunk] alpha_{j+1} ... alpha_i for j <= i, else 0
-  float *q, *k;         // [n, K] the chunk's rows
-  float *w, *u, *ud;    // [n, V]; after_j u_j
-  float* a;             // [n, kChunk] scale pair_ij q_i.k_j for j <= i, else 0
-  float* m;             // [n, kChunk] pair_ij k_i.k_j for j < i, else 0
+  float *alpha, *after, *beta;  // [n]
+  float *read, *erase;          // [n] scale before_i, -before_i
+  float* total;                 // [K], all the same
+  float* pair;                  // [n, kChunk] alpha_{j+1} ... alpha_i for j <= i, else 0
+  float *q, *k;                 // [n, K] the chunk's rows
+  float *w, *u, *ud;            // [n, V]; after_j u_j
+  float* a;                     // [n, kChunk] scale pair_ij q_i.k_j for j <= i, else 0
+  float* m;                     // [n, kChunk] pair_ij k_i.k_j for j < i, else 0
   SENNIT_INLINE Chunk(const DeltaTask& t, Scratch& pieces) {
-    for (float** p : {&after, &beta, &read, &erase}) *p = pieces.take(kChunk);
+    for (float** p : {&alpha, &after, &beta, &read, &erase}) *p = pieces.take(kChunk);
     total = pieces.take(t.key_dim);
     for (float** p : {&pair, &a, &m}) *p = pieces.take(kChunk * kChunk);
     for (float** p : {&q, &k}) *p = pieces.take(kChunk * t.key_dim);
@@ -88,29 +88,28 @@ SENNIT_INLINE void clear_diagonal(float* pairs) {
   for (int64_t i = 0; i < kChunk; ++i) pairs[i * kChunk + i] = 0;
 }
 
-// All of a chunk that hangs on its decays, its betas and its keys.
+// A chunk's decays, betas and keys.
 void load_keys(const DeltaTask& t, const Tokens& x, const Chunk& c) {
   const int64_t n = x.n;
-  float alpha[kChunk], product = 1;
+  float product = 1;
   for (int64_t i = 0; i < n; ++i) {
-    alpha[i] = decay_at(t, x.first + i);
-    product *= alpha[i];
+    product *= c.alpha[i] = decay_at(t, x.first + i);
     c.read[i] = t.scale * product, c.erase[i] = -product;
     c.beta[i] = t.beta[(x.first + i) * t.beta_stride];
   }
   for_lanes(t.key_dim, [&](int64_t l, int64_t k) { store_n(c.total + l, set(product), k); });
   product = 1;
-  for (int64_t j = n - 1; j >= 0; product *= alpha[j--]) c.after[j] = product;
-  pair_decays(alpha, n, c.pair);
+  for (int64_t j = n - 1; j >= 0; product *= c.alpha[j--]) c.after[j] = product;
   gather({t.k + x.first * t.k_stride, t.k_stride}, n, t.key_dim, c.k);
 }
 
-// q, a and m of a chunk whose keys are loaded.
+// q, pair, a and m of a chunk whose keys are loaded.
 void load_pairs(const DeltaTask& t, const Tokens& x, const Chunk& c) {
   gather({t.q + x.first * t.q_stride, t.q_stride}, x.n, t.key_dim, c.q);
   const Rows q{c.q, t.key_dim}, k{c.k, t.key_dim};
   lower_products(q, k, t.key_dim, x.n, c.a);
   lower_products(k, k, t.key_dim, x.n, c.m);
+  pair_decays(c.alpha, x.n, c.pair);
   for_lanes(kChunk * kChunk, [&](int64_t i, int64_t lanes) {
     const vf pair = load_n(c.pair + i, lanes);
     store_n(c.a + i, load_n(c.a + i, lanes) * pair * set(t.scale), lanes);
@@ -199,7 +198,7 @@ void chunked(const DeltaTask& t, const float* s0, float* s_end, float* y, int64_
     load_keys(t, x, c);
     load_pairs(t, x, c);
     solve(t, x, c, s, ahead);
-    if (t.errors) add_rows({c.w, V}, x.n, V, {t.errors + first * t.v_stride, false}, t.v_stride);
+    if (t.errors) copy_state(c.w, V, x.n, V, t.errors + first * t.v_stride, t.v_stride);
     const Product products[] = {{{c.q, K, 1}, {s, state_stride(V)}, K},
                                 {{c.a, kChunk, 1, Part::lower}, {c.u, V}, x.n, c.read}};
     multiply(x.n, V, products, {.p = y + first * y_stride, .stride = y_stride, .ahead = &ahead});

@@ -153,14 +153,6 @@ void replay(const DplrTask& t, int64_t first, int64_t n, const float* s0, const 
   }
 }
 
-// sums[r] += the sum over m < rows of factor(m, r) x_m, J vectors from column l.
-template <int R, int J, class Factor>
-SENNIT_INLINE void add_rows_times(vf (&sums)[R][J], int64_t rows, Rows x, int64_t l, int64_t lanes, Factor&& factor) {
-  add_products(
-      sums, rows, [](vf a, vf b, vf sum) { return fma(a, b, sum); }, factor,
-      [&](int64_t m, int j) { return load_n(x[m] + l + j * kLanes, lanes); });
-}
-
 // The transposed system, J vectors from column l: dz_j += sum_{i>j} p_2i,2j dz_i, and so the rows of v; adds those.
 template <int J>
 SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t n, int64_t V, Sum dv, int64_t v_stride,
@@ -169,8 +161,10 @@ SENNIT_INLINE void solve_back_columns(const Chunk& c, const Backward& b, int64_t
     const int64_t row = 2 * i, later = row + 2;
     vf sums[2][J];
     for_tile<2, J>([&](int r, int j) { sums[r][j] = load_n(b.du + (row + r) * V + l + j * kLanes, lanes); });
-    add_rows_times(sums, n - 1 - i, {b.d_o + later * V, 2 * V}, l, lanes,
-                   [&](int64_t m, int r) { return set(c.p[(later + 2 * m) * kChunk + row + r]); });
+    add_products(
+        sums, n - 1 - i, [](vf p, vf d, vf sum) { return fma(p, d, sum); },
+        [&](int64_t m, int r) { return set(c.p[(later + 2 * m) * kChunk + row + r]); },
+        [&](int64_t m, int j) { return load_n(b.d_o + (later + 2 * m) * V + l + j * kLanes, lanes); });
     for (int j = 0; j < J; ++j) {
       store_n(b.d_o + row * V + l + j * kLanes, sums[0][j], lanes);
       add_lanes(dv, i * v_stride + l + j * kLanes, sums[1][j], lanes);
