@@ -1,7 +1,6 @@
 #include "kernels/paired_gla.h"
 
 #include "kernels/paired_gla_gradients.h"
-#include "kernels/paired_gla_near.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {

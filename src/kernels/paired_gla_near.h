@@ -16,29 +16,44 @@ SENNIT_INLINE bool any(vmask m) {
   return highest(select(m, set(1), zero())) > 0;
 }
 
-// The chunk's queries faded since its start to tree.q, its keys faded the other way to tree.k, and total. How many
-// tokens are near hangs for each on those before it alone, as its results must.
-template <bool Before>
-void fade_from_start(const GlaTask& t, const Span& x, const PairedChunk& c, const Tree& tree, Asked& asked) {
-  const int64_t w = tree.width, q_stride = t.q_stride, k_stride = t.k_stride, g_stride = t.g_stride, n = x.n;
+// What the backward pass keeps of queries and keys: these as they fade the other way, rounded to bf16, and what both
+// were multiplied by.
+struct FadedBack {
+  float *k, *since, *back;
+};
+
+// The chunk's queries faded since its start to tree.q, its keys faded the other way to tree.k or, with tree.q rounded
+// as well, to what is kept; and total.
+template <bool Before, class Kept = std::nullptr_t>
+void fade_from_start(const GlaTask& t, const Span& x, const PairedChunk& c, const Tree& tree, Asked& asked,
+                     const Kept& kept = nullptr) {
+  constexpr bool kKeeps = !std::is_null_pointer_v<Kept>;
+  const int64_t w = tree.width, q_stride = t.q_stride, k_stride = t.k_stride, g_stride = t.g_stride;
   const vf scale = set(t.scale);
   for (int64_t l = 0; l < w; l += kLanes) {
     const int64_t lanes = t.key_dim - l;
-    const float *q = x.q + l, *k = x.k + l, *g = x.g + l;
-    float *to_q = tree.q + l, *to_k = tree.k + l;
+    const float *q_row = x.q + l, *k_row = x.k + l, *g_row = x.g + l;
     vf faded = set(1), back = set(1);
-    for (int64_t i = 0; i < n; ++i, q += q_stride, k += k_stride, g += g_stride, to_q += w, to_k += w) {
+    for (int64_t i = 0; i < x.n; ++i, q_row += q_stride, k_row += k_stride, g_row += g_stride) {
       if (i % 4 == 0) asked.some();
-      const vf power = load_some(g, lanes) * set(kPowersInE), own = faded * exp2(power);
+      const int64_t at = i * w + l;
+      const vf power = load_some(g_row, lanes) * set(kPowersInE), own = faded * exp2(power),
+               since = scale * (Before ? faded : own);
       back = back * exp2(min(-power, set(126)));
-      store(to_q, load_some(q, lanes) * scale * (Before ? faded : own));
-      store(to_k, load_some(k, lanes) * back);
+      const vf q = load_some(q_row, lanes) * since, k = load_some(k_row, lanes) * back;
+      if constexpr (kKeeps) {
+        store(tree.q + at, rounded_to_bf16(q)), store(kept->k + at, rounded_to_bf16(k));
+        store(kept->since + at, since), store(kept->back + at, back);
+      } else {
+        store(tree.q + at, q), store(tree.k + at, k);
+      }
       faded = own;
     }
     store(c.total + l, faded);
   }
 }
 
+// How many tokens are near hangs for each on those before it alone, as its results must.
 int64_t near_tokens(const GlaTask& t, const Span& x, const float* total) {
   int64_t near = x.n;
   for (int64_t l = 0; l < t.key_dim; l += kLanes) {
@@ -50,6 +65,14 @@ int64_t near_tokens(const GlaTask& t, const Span& x, const float* total) {
     }
   }
   return near;
+}
+
+// Whether every gate of the chunk lets 2^-10 pass.
+bool lets_pass(const GlaTask& t, const Span& x) {
+  vf least = zero();
+  for (int64_t i = 0; i < x.n; ++i)
+    for_lanes(t.key_dim, [&](int64_t l, int64_t k) { least = min(least, load_n(x.g + i * t.g_stride + l, k)); });
+  return !any(less(least, set(-6.93f)));
 }
 
 // The first rows of a: their products up to a token's own, or that before it, and zeros.

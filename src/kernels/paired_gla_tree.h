@@ -32,6 +32,21 @@ struct Tree {
   }
 };
 
+// A chunk's keys faded until its end, and total.
+void fade_keys(const GlaTask& t, const Span& x, const PairedChunk& c, const Tree& tree, Asked& asked) {
+  const int64_t w = tree.width;
+  for (int64_t l = 0; l < w; l += kLanes) {
+    const int64_t lanes = t.key_dim - l;
+    vf faded = set(1);
+    for (int64_t j = x.n - 1; j >= 0; --j) {
+      if (j % 4 == 0) asked.some();
+      store(tree.k + j * w + l, load_some(x.k + j * t.k_stride + l, lanes) * faded);
+      faded = faded * decay_of(load_some(x.g + j * t.g_stride + l, lanes));
+    }
+    store(c.total + l, faded);
+  }
+}
+
 // x[0] lane r = the sum of x[r]
 template <int S = kLanes / 2>
 SENNIT_INLINE void fold(vf* x) {
