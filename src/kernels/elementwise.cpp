@@ -10,12 +10,10 @@ void map(const float* x, float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, F(load_n(x + i, k)), k); });
 }
 
-// dx += dy D(x), where D is the derivative at x.
+// dx: dy D(x), where D is the derivative at x.
 template <vf (*D)(vf)>
-void gradient(const float* x, const float* dy, float* dx, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t k) {
-    store_n(dx + i, fma(load_n(dy + i, k), D(load_n(x + i, k)), load_n(dx + i, k)), k);
-  });
+void gradient(const float* x, const float* dy, Sum dx, int64_t n) {
+  for_lanes(n, [&](int64_t i, int64_t k) { add_lanes(dx, i, load_n(dy + i, k) * D(load_n(x + i, k)), k); });
 }
 
 vf f_exp(vf x) { return exp(x); }
@@ -89,6 +87,17 @@ SENNIT_INLINE vf sine_from(vf x, vf n) {
 }
 vf f_sine(vf x) { return sine_from(x, round(x * set(0.31830988618379067f))); }
 vf d_sine(vf x) { return f_sine(x + set(1.5707963267948966f)); }
+
+void swiglu(const float* gate, const float* up, float* y, int64_t n) {
+  for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, f_silu(load_n(gate + i, k)) * load_n(up + i, k), k); });
+}
+void swiglu_gradient(const float* gate, const float* up, const float* dy, Sum dgate, Sum dup, int64_t n) {
+  for_lanes(n, [&](int64_t i, int64_t k) {
+    const vf g = load_n(gate + i, k), d = load_n(dy + i, k), s = sigmoid(g);
+    add_lanes(dgate, i, d * load_n(up + i, k) * s * fma(g, set(1) - s, set(1)), k);
+    add_lanes(dup, i, d * g * s, k);
+  });
+}
 
 void add(const float* a, const float* b, float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t k) { store_n(y + i, load_n(a + i, k) + load_n(b + i, k), k); });
@@ -177,6 +186,8 @@ const Elementwise elementwise_table = {
     .tanh_gradient = gradient<d_tanh>,
     .softplus_gradient = gradient<f_sigmoid>,
     .sine_gradient = gradient<d_sine>,
+    .swiglu = swiglu,
+    .swiglu_gradient = swiglu_gradient,
     .add = add,
     .multiply = multiply,
     .multiply_add = multiply_add,

@@ -2,13 +2,14 @@
 #include <cstdint>
 
 #include "kernels/level.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels {
 
-// Maps over n floats. Unary maps: y = f(x), dx += dy f'(x). Any pointer may be unaligned; y may be x.
+// Maps over n floats. Unary maps: y = f(x), dx: dy f'(x). Any pointer may be unaligned; y may be x.
 struct Elementwise {
   using Map = void (*)(const float* x, float* y, int64_t n);
-  using Gradient = void (*)(const float* x, const float* dy, float* dx, int64_t n);  // adds into dx
+  using Gradient = void (*)(const float* x, const float* dy, Sum dx, int64_t n);
 
   Map complement;  // sqrt(1 - e^2x) for x <= 0: the weight that keeps the variance of a gated sum (Griffin, arXiv:2402.19427, eq. 4)
   Gradient complement_gradient;
@@ -16,6 +17,10 @@ struct Elementwise {
   Map sine;                                                                  // |x| up to some thousands
   Gradient sigmoid_gradient, silu_gradient, gelu_gradient, gelu_erf_gradient, relu_gradient, relu2_gradient, tanh_gradient,
       softplus_gradient, sine_gradient;
+
+  // y = silu(gate) up (Shazeer, arXiv:2002.05202, eq. 6)
+  void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
+  void (*swiglu_gradient)(const float* gate, const float* up, const float* dy, Sum dgate, Sum dup, int64_t n);
 
   void (*add)(const float* a, const float* b, float* y, int64_t n);         // y = a + b
   void (*multiply)(const float* a, const float* b, float* y, int64_t n);    // y = a b

@@ -81,11 +81,11 @@ void softmax(const float* x, int64_t n, float* y) {
   if (z.sum > 0) scale_row(y, n, 1 / z.sum);
 }
 
-void softmax_gradient(const float* y, const float* dy, int64_t n, float* dx) {
+void softmax_gradient(const float* y, const float* dy, int64_t n, Sum dx) {
   const double along = run_sum(n, [&](int64_t i, int64_t k) { return load_n(y + i, k) * load_n(dy + i, k); });
   const vf mean = set(static_cast<float>(along));
   for_lanes(n, [&](int64_t i, int64_t k) {
-    store_n(dx + i, fma(load_n(y + i, k), load_n(dy + i, k) - mean, load_n(dx + i, k)), k);
+    add_lanes(dx, i, load_n(y + i, k) * (load_n(dy + i, k) - mean), k);
   });
 }
 

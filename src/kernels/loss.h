@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/level.h"
+#include "kernels/sum.h"
 
 namespace sennit::kernels {
 
@@ -16,8 +17,8 @@ struct Loss {
   float (*cross_entropy_gradient)(float* x, int64_t n, int64_t target, float scale);
   // y = softmax(x); y may be x.
   void (*softmax)(const float* x, int64_t n, float* y);
-  // dx += y (dy - sum(y dy)), where y = softmax(x).
-  void (*softmax_gradient)(const float* y, const float* dy, int64_t n, float* dx);
+  // dx: y (dy - sum(y dy)), where y = softmax(x).
+  void (*softmax_gradient)(const float* y, const float* dy, int64_t n, Sum dx);
   // The first index of the highest value; NaN is passed over, 0 if there is nothing else.
   int64_t (*argmax)(const float* x, int64_t n);
 };

@@ -39,15 +39,15 @@ SENNIT_INLINE void normalize(const float* x, const float* w, int64_t rows, int64
 
 // With u = x inverse and g = w dy: dx += inverse (g - u sum(g u) / count), dw += dy u.
 SENNIT_INLINE void normalize_gradient(const float* x, const float* w, const float* inverse, const float* dy,
-                                      int64_t rows, int64_t d, float count, float* dx, float* dw) {
-  for (int64_t r = 0; r < rows; ++r, x += d, dy += d, dx += d) {
+                                      int64_t rows, int64_t d, float count, Sum dx, float* dw) {
+  for (int64_t r = 0; r < rows; ++r, x += d, dy += d, dx = dx.from(d)) {
     const vf scale = set(inverse[r]);
     const float along = row_sum(
         d, [&](int64_t i, int64_t k) { return load_n(x + i, k) * scale * (weight(w, i, k) * load_n(dy + i, k)); });
     const vf mean = set(along / count);
     for_lanes(d, [&](int64_t i, int64_t k) {
       const vf u = load_n(x + i, k) * scale, g = load_n(dy + i, k);
-      add_n(dx + i, scale * fnma(u, mean, weight(w, i, k) * g), k);
+      add_lanes(dx, i, scale * fnma(u, mean, weight(w, i, k) * g), k);
       if (dw) add_n(dw + i, g * u, k);
     });
   }
@@ -57,14 +57,14 @@ void rmsnorm(const float* x, const float* w, int64_t rows, int64_t d, float eps,
   normalize(x, w, rows, d, static_cast<float>(d), eps, y, inverse);
 }
 void rmsnorm_gradient(const float* x, const float* w, const float* inverse, const float* dy, int64_t rows, int64_t d,
-                      float* dx, float* dw) {
+                      Sum dx, float* dw) {
   normalize_gradient(x, w, inverse, dy, rows, d, static_cast<float>(d), dx, dw);
 }
 
 void l2norm(const float* x, int64_t rows, int64_t d, float eps, float* y, float* inverse) {
   normalize(x, nullptr, rows, d, 1, eps, y, inverse);
 }
-void l2norm_gradient(const float* x, const float* inverse, const float* dy, int64_t rows, int64_t d, float* dx) {
+void l2norm_gradient(const float* x, const float* inverse, const float* dy, int64_t rows, int64_t d, Sum dx) {
   normalize_gradient(x, nullptr, inverse, dy, rows, d, 1, dx, nullptr);
 }
 
@@ -89,9 +89,9 @@ void layernorm(const float* x, const float* w, const float* b, int64_t rows, int
 
 // With u = (x - mean) inverse and g = w dy: dx += inverse (g - mean(g) - u mean(g u)), dw += dy u, db += dy.
 void layernorm_gradient(const float* x, const float* w, const float* mean, const float* inverse, const float* dy,
-                        int64_t rows, int64_t d, float* dx, float* dw, float* db) {
+                        int64_t rows, int64_t d, Sum dx, float* dw, float* db) {
   const float count = static_cast<float>(d);
-  for (int64_t r = 0; r < rows; ++r, x += d, dy += d, dx += d) {
+  for (int64_t r = 0; r < rows; ++r, x += d, dy += d, dx = dx.from(d)) {
     const vf scale = set(inverse[r]), center = set(mean[r]);
     const float total = row_sum(d, [&](int64_t i, int64_t k) { return weight(w, i, k) * load_n(dy + i, k); });
     const float along = row_sum(d, [&](int64_t i, int64_t k) {
@@ -100,7 +100,7 @@ void layernorm_gradient(const float* x, const float* w, const float* mean, const
     const vf mean_g = set(total / count), mean_gu = set(along / count);
     for_lanes(d, [&](int64_t i, int64_t k) {
       const vf u = (load_n(x + i, k) - center) * scale, g = load_n(dy + i, k);
-      add_n(dx + i, scale * fnma(u, mean_gu, weight(w, i, k) * g - mean_g), k);
+      add_lanes(dx, i, scale * fnma(u, mean_gu, weight(w, i, k) * g - mean_g), k);
       if (dw) add_n(dw + i, g * u, k);
       if (db) add_n(db + i, g, k);
     });

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "kernels/elementwise.h"
 #include "ops/count.h"
+#include "ops/row_blocks.h"
 
 namespace sennit {
 namespace {
@@ -38,22 +39,6 @@ Tensor product(const Tensor& a, const Tensor& b) {
   return flat(a.shape(), [&](int64_t i, int64_t e, float* y) {
     kernels::elementwise().multiply(a.data() + i, b.data() + i, y + i, e - i);
   });
-}
-
-// Sums the rows of x [N, D], in blocks of rows that do not depend on the threads, times `factor` [N, D] when given.
-Tensor row_sum(const Tensor& x, const Tensor& factor = {}) {
-  const int64_t n = x.rows(), d = x.row_size();
-  Tensor y = Tensor::zeros({d});
-  float* out = y.data();
-  count_flops(x.elements());
-  parallel_for(d, 64, [&](int64_t b, int64_t e) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float* row = x.data() + i * d;
-      if (factor) kernels::elementwise().multiply_add(row + b, factor.data() + i * d + b, out + b, e - b);
-      else kernels::elementwise().add(row + b, out + b, out + b, e - b);
-    }
-  });
-  return y;
 }
 
 template <class Body>  // body(row index, pointer offset)

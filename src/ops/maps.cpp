@@ -21,11 +21,12 @@ Tensor apply(const Tensor& x, Elementwise::Map map) {
 
 Var map(const Var& x, Elementwise::Map forward, Elementwise::Gradient Elementwise::*gradient) {
   return record(apply(x.value(), forward), {x}, [x = x.value(), gradient](std::span<const Tensor> dy, Gradients& into) {
-    Tensor& dx = into.sum(0);
+    kernels::Sum dx;
+    into.sums({&dx, 1});
     count_flops(x.elements());
     const auto d = kernels::elementwise().*gradient;
     parallel_for(x.elements(), kMapGrain,
-                 [&](int64_t b, int64_t e) { d(x.data() + b, dy[0].data() + b, dx.data() + b, e - b); });
+                 [&](int64_t b, int64_t e) { d(x.data() + b, dy[0].data() + b, dx.from(b), e - b); });
   });
 }
 
@@ -34,9 +35,12 @@ Var map(const Var& x, Elementwise::Map forward, Elementwise::Gradient Elementwis
 Var exp(const Var& x) {
   Tensor y = apply(x.value(), kernels::elementwise().exp);
   return record(y, {x}, [y](std::span<const Tensor> dy, Gradients& into) {
-    Tensor& dx = into.sum(0);
+    kernels::Sum dx;
+    into.sums({&dx, 1});
     count_flops(2 * y.elements());
-    kernels::elementwise().multiply_add(y.data(), dy[0].data(), dx.data(), y.elements());
+    const auto d = dx.holds ? kernels::elementwise().multiply_add : kernels::elementwise().multiply;
+    parallel_for(y.elements(), kMapGrain,
+                 [&](int64_t b, int64_t e) { d(y.data() + b, dy[0].data() + b, dx.at + b, e - b); });
   });
 }
 
@@ -65,28 +69,17 @@ Var log_sigmoid(const Var& x) { return scale(softplus(scale(x, -1)), -1); }
 Var swiglu(const Var& gate, const Var& up) {
   SENNIT_CHECK(gate.shape() == up.shape(), "swiglu: {} and {}", gate.shape().str(), up.shape().str());
   Tensor y(gate.shape());
+  const auto& kernel = kernels::elementwise();
   count_flops(2 * y.elements());
   parallel_for(y.elements(), kMapGrain, [&](int64_t b, int64_t e) {
-    kernels::elementwise().silu(gate.value().data() + b, y.data() + b, e - b);
-    kernels::elementwise().multiply(y.data() + b, up.value().data() + b, y.data() + b, e - b);
+    kernel.swiglu(gate.value().data() + b, up.value().data() + b, y.data() + b, e - b);
   });
   return record(std::move(y), {gate, up}, [g = gate.value(), u = up.value()](std::span<const Tensor> dy, Gradients& into) {
-    const int64_t n = g.elements();
-    Tensor scratch(g.shape());
-    count_flops(5 * n);
-    const auto& k = kernels::elementwise();
-    float* dg = into.wants(0) ? into.sum(0).data() : nullptr;
-    float* du = into.wants(1) ? into.sum(1).data() : nullptr;
-    parallel_for(n, kMapGrain, [&](int64_t b, int64_t e) {
-      float* t = scratch.data() + b;
-      if (du) {
-        k.silu(g.data() + b, t, e - b);
-        k.multiply_add(t, dy[0].data() + b, du + b, e - b);
-      }
-      if (dg) {
-        k.multiply(dy[0].data() + b, u.data() + b, t, e - b);
-        k.silu_gradient(g.data() + b, t, dg + b, e - b);
-      }
+    kernels::Sum d[2];
+    into.sums(d);
+    count_flops(5 * g.elements());
+    parallel_for(g.elements(), kMapGrain, [&](int64_t b, int64_t e) {
+      kernels::elementwise().swiglu_gradient(g.data() + b, u.data() + b, dy[0].data() + b, d[0].from(b), d[1].from(b), e - b);
     });
   });
 }

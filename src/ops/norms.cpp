@@ -9,12 +9,10 @@
 #include "kernels/norm.h"
 #include "ops/arithmetic.h"
 #include "ops/count.h"
+#include "ops/row_blocks.h"
 
 namespace sennit {
 namespace {
-
-// Weight gradients are summed per block of rows, whose borders do not depend on the threads, then over blocks in order.
-constexpr int64_t kBlock = 64;
 
 struct Grouped {
   int64_t rows, d;  // rows of d numbers, all groups of x one under the other
@@ -23,18 +21,6 @@ struct Grouped {
 Grouped grouped(const char* who, const Var& x, int64_t groups) {
   SENNIT_CHECK(groups > 0 && x.columns() % groups == 0, "{}: {} groups of {}", who, groups, x.shape().str());
   return {x.rows() * groups, x.columns() / groups};
-}
-
-template <class Body>  // body(block, first row, rows)
-void each_block(int64_t rows, Body&& body) {
-  parallel_for((rows + kBlock - 1) / kBlock, 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) body(i, i * kBlock, std::min(kBlock, rows - i * kBlock));
-  });
-}
-
-void add_blocks(const Tensor& partial, Tensor& into) {
-  for (int64_t i = 0; i < partial.rows(); ++i)
-    kernels::elementwise().add(partial.data() + i * partial.row_size(), into.data(), into.data(), into.elements());
 }
 
 const float* data_or_null(const Tensor& t) { return t ? t.data() : nullptr; }
@@ -53,17 +39,18 @@ Var rmsnorm(const Var& x, const Var& weight, NormOptions o) {
   Tensor y(x.shape()), inverse({n});
   count_flops(4 * y.elements());
   const float* w = data_or_null(weight.value());
-  each_block(n, [&, d = d](int64_t, int64_t at, int64_t rows) {
+  each_row_block(n, [&, d = d](int64_t, int64_t at, int64_t rows) {
     kernels::norm().rmsnorm(x.value().data() + at * d, w, rows, d, o.epsilon, y.data() + at * d, inverse.data() + at);
   });
   return record(std::move(y), {x, weight}, [x = x.value(), w = weight.value(), inverse, n = n, d = d](std::span<const Tensor> dy, Gradients& into) {
     const bool wanted = into.wants(1);
-    Tensor partial = wanted ? Tensor::zeros({(n + kBlock - 1) / kBlock, d}) : Tensor();
-    Tensor& dx = into.sum(0);
+    Tensor partial = wanted ? Tensor::zeros({row_blocks(n), d}) : Tensor();
+    kernels::Sum dx;
+    into.sums({&dx, 1});
     count_flops(8 * x.elements());
-    each_block(n, [&](int64_t i, int64_t at, int64_t rows) {
+    each_row_block(n, [&](int64_t i, int64_t at, int64_t rows) {
       kernels::norm().rmsnorm_gradient(x.data() + at * d, data_or_null(w), inverse.data() + at, dy[0].data() + at * d, rows, d,
-                                       dx.data() + at * d, wanted ? partial.data() + i * d : nullptr);
+                                       dx.from(at * d), wanted ? partial.data() + i * d : nullptr);
     });
     if (wanted) add_blocks(partial, into.sum(1));
   });
@@ -77,20 +64,21 @@ Var layernorm(const Var& x, const Var& weight, const Var& bias, NormOptions o) {
   const auto [n, d] = grouped("layernorm", x, o.groups);
   Tensor y(x.shape()), mean({n}), inverse({n});
   count_flops(6 * y.elements());
-  each_block(n, [&, d = d](int64_t, int64_t at, int64_t rows) {
+  each_row_block(n, [&, d = d](int64_t, int64_t at, int64_t rows) {
     kernels::norm().layernorm(x.value().data() + at * d, data_or_null(weight.value()), data_or_null(bias.value()), rows, d,
                               o.epsilon, y.data() + at * d, mean.data() + at, inverse.data() + at);
   });
   return record(std::move(y), {x, weight, bias},
                 [x = x.value(), w = weight.value(), mean, inverse, n = n, d = d](std::span<const Tensor> dy, Gradients& into) {
-                                const int64_t blocks = (n + kBlock - 1) / kBlock;
+                                const int64_t blocks = row_blocks(n);
                   Tensor dw = into.wants(1) ? Tensor::zeros({blocks, d}) : Tensor();
                   Tensor db = into.wants(2) ? Tensor::zeros({blocks, d}) : Tensor();
-                  Tensor& dx = into.sum(0);
+                  kernels::Sum dx;
+    into.sums({&dx, 1});
                   count_flops(10 * x.elements());
-                  each_block(n, [&](int64_t i, int64_t at, int64_t rows) {
+                  each_row_block(n, [&](int64_t i, int64_t at, int64_t rows) {
                     kernels::norm().layernorm_gradient(x.data() + at * d, data_or_null(w), mean.data() + at, inverse.data() + at,
-                                                       dy[0].data() + at * d, rows, d, dx.data() + at * d,
+                                                       dy[0].data() + at * d, rows, d, dx.from(at * d),
                                                        dw ? dw.data() + i * d : nullptr, db ? db.data() + i * d : nullptr);
                   });
                   if (dw) add_blocks(dw, into.sum(1));
@@ -102,14 +90,15 @@ Var l2norm(const Var& x, NormOptions o) {
   const auto [n, d] = grouped("l2norm", x, o.groups);
   Tensor y(x.shape()), inverse({n});
   count_flops(3 * y.elements());
-  each_block(n, [&, d = d](int64_t, int64_t at, int64_t rows) {
+  each_row_block(n, [&, d = d](int64_t, int64_t at, int64_t rows) {
     kernels::norm().l2norm(x.value().data() + at * d, rows, d, o.epsilon, y.data() + at * d, inverse.data() + at);
   });
   return record(std::move(y), {x}, [x = x.value(), inverse, n = n, d = d](std::span<const Tensor> dy, Gradients& into) {
-    Tensor& dx = into.sum(0);
+    kernels::Sum dx;
+    into.sums({&dx, 1});
     count_flops(6 * x.elements());
-    each_block(n, [&](int64_t, int64_t at, int64_t rows) {
-      kernels::norm().l2norm_gradient(x.data() + at * d, inverse.data() + at, dy[0].data() + at * d, rows, d, dx.data() + at * d);
+    each_row_block(n, [&](int64_t, int64_t at, int64_t rows) {
+      kernels::norm().l2norm_gradient(x.data() + at * d, inverse.data() + at, dy[0].data() + at * d, rows, d, dx.from(at * d));
     });
   });
 }
@@ -122,11 +111,12 @@ Var softmax(const Var& x) {
     for (int64_t i = b; i < e; ++i) kernels::loss().softmax(x.value().data() + i * d, d, y.data() + i * d);
   });
   return record(y, {x}, [y, n, d](std::span<const Tensor> dy, Gradients& into) {
-    Tensor& dx = into.sum(0);
+    kernels::Sum dx;
+    into.sums({&dx, 1});
     count_flops(4 * y.elements());
     parallel_for(n, 1, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i)
-        kernels::loss().softmax_gradient(y.data() + i * d, dy[0].data() + i * d, d, dx.data() + i * d);
+        kernels::loss().softmax_gradient(y.data() + i * d, dy[0].data() + i * d, d, dx.from(i * d));
     });
   });
 }

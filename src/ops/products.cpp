@@ -8,6 +8,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 #include "ops/count.h"
+#include "ops/row_blocks.h"
 #include "products/product.h"
 
 namespace sennit {
@@ -34,15 +35,6 @@ void product_into(Gradients& into, int input, const Tensor& a, bool ta, const Te
   product(a, ta, b, tb, sum, holds, precision);
 }
 
-void add_row_sum(const Tensor& x, Tensor& into) {
-  const int64_t d = x.row_size();
-  count_flops(x.elements());
-  parallel_for(d, 64, [&](int64_t b, int64_t e) {
-    for (int64_t i = 0; i < x.rows(); ++i)
-      kernels::elementwise().add(x.data() + i * d + b, into.data() + b, into.data() + b, e - b);
-  });
-}
-
 }  // namespace
 
 Var matmul(const Var& a, const Var& b, MatmulOptions o) {
@@ -66,11 +58,11 @@ Var linear(const Var& x, const Var& weight, const Var& bias, Precision precision
   Tensor y({x.rows(), weight.rows()});
   product(x.value(), false, weight.value(), true, y, false, precision, bias ? bias.value().data() : nullptr);
   return record(std::move(y), {x, weight, bias},
-                [x = x.value(), w = weight.value(), precision](std::span<const Tensor> dys, Gradients& into) {
+                [x = x.value(), w = weight.value(), shape = bias.shape(), precision](std::span<const Tensor> dys, Gradients& into) {
                   const Tensor& dy = dys[0];
                   if (into.wants(0)) product_into(into, 0, dy, false, w, false, precision);
                   if (into.wants(1)) product_into(into, 1, dy, true, x, false, precision);
-                  if (into.wants(2)) add_row_sum(dy, into.sum(2));
+                  if (into.wants(2)) into.add(2, row_sum(dy).reshape(shape));
                 });
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "support/buffers.h"
 #include "support/levels.h"
 
 namespace sennit::elementwise_test {
@@ -58,13 +59,38 @@ TEST(Elementwise, EveryLevelLengthAndMisalignmentAgreesWithDouble) {
           }
           ASSERT_EQ(y[n + shift], -7) << c.name << " wrote past the end";
           if (!c.gradient) continue;
-          (kernels::elementwise().*c.gradient)(x.data() + shift, dy.data() + shift, dx.data() + shift, n);
+          const auto gradient = kernels::elementwise().*c.gradient;
+          std::vector<float> written(n + shift + 1, NAN);
+          gradient(x.data() + shift, dy.data() + shift, {dx.data() + shift}, n);
+          gradient(x.data() + shift, dy.data() + shift, {written.data() + shift, false}, n);
           for (int64_t i = shift; i < n + shift; ++i) {
             const double h = 1e-4, slope = (c.f(x[i] + h) - c.f(x[i] - h)) / (2 * h);
             if (std::abs(x[i]) < 2 * h) continue;  // the kink of relu
             ASSERT_NEAR(dx[i], 1 + dy[i] * slope, 2e-5 * (1 + std::abs(dy[i] * slope))) << c.name << " at " << x[i];
+            ASSERT_NEAR(written[i] + 1, dx[i], 1e-6 * (1 + std::abs(dx[i]))) << c.name;
           }
+          ASSERT_TRUE(dx[n + shift] == 1 && std::isnan(written[n + shift])) << c.name << " wrote past the end";
         }
+  });
+}
+
+TEST(Elementwise, SwigluIsAProductAndItsGradientsAreAddedOrWritten) {
+  for_each_level([](IsaLevel) {
+    Rng rng(3);
+    const kernels::Elementwise& k = kernels::elementwise();
+    for (int64_t n = 0; n <= 40; ++n) {
+      const Fenced g = Fenced::normal(rng, n, 3), u = Fenced::normal(rng, n), dy = Fenced::normal(rng, n);
+      Fenced y(n), dg(n, 1), du(n, NAN);
+      k.swiglu(g.data(), u.data(), y.data(), n);
+      k.swiglu_gradient(g.data(), u.data(), dy.data(), {dg.data(), true}, {du.data(), false}, n);
+      for (int64_t i = 0; i < n; ++i) {
+        const double s = sigmoid(g[i]), slope = s * (1 + g[i] * (1 - s));
+        ASSERT_NEAR(y[i], g[i] * s * u[i], 1e-5 * std::abs(g[i] * u[i]) + 1e-7);
+        ASSERT_NEAR(dg[i], 1 + dy[i] * u[i] * slope, 1e-5 * (1 + std::abs(dy[i] * u[i])));
+        ASSERT_NEAR(du[i], dy[i] * g[i] * s, 1e-5 * std::abs(dy[i] * g[i]) + 1e-7);
+      }
+      ASSERT_TRUE(y.intact() && dg.intact() && du.intact());
+    }
   });
 }
 

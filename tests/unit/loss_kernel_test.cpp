@@ -56,7 +56,7 @@ TEST(LossKernel, SoftmaxAndItsGradientAgreeWithDouble) {
     Rng rng(2);
     for (int64_t n : lengths()) {
       const Fenced x = Fenced::normal(rng, n, 3), dy = Fenced::normal(rng, n);
-      Fenced y(n), dx(n, 1), here = x;
+      Fenced y(n), dx(n, 1), written(n, NAN), here = x;
       kernels::loss().softmax(x.data(), n, y.data());
       kernels::loss().softmax(here.data(), n, here.data());
       const Doubles want = naive_softmax(x.doubles());
@@ -65,7 +65,9 @@ TEST(LossKernel, SoftmaxAndItsGradientAgreeWithDouble) {
       for (int64_t i = 0; i < n; ++i) ASSERT_EQ(y[i], here[i]) << n;
       ASSERT_TRUE(y.intact());
       if (n > 64) continue;
-      kernels::loss().softmax_gradient(y.data(), dy.data(), n, dx.data());
+      kernels::loss().softmax_gradient(y.data(), dy.data(), n, {dx.data()});
+      kernels::loss().softmax_gradient(y.data(), dy.data(), n, {written.data(), false});
+      for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(written[i] + 1, dx[i], 2e-7) << n;
       auto f = [&](const Doubles& p) {
         double s = 0;
         const Doubles q = naive_softmax(p);

@@ -39,20 +39,23 @@ struct Result {
   Fenced y, mean, inverse, dx, dw, db;
 };
 
-Result run(Kind kind, const Fenced& x, const Fenced& w, const Fenced& b, const Fenced& dy, int64_t rows, int64_t d) {
+// dx is added to ones, or written.
+Result run(Kind kind, const Fenced& x, const Fenced& w, const Fenced& b, const Fenced& dy, int64_t rows, int64_t d,
+           bool added = true) {
   const kernels::Norm& k = kernels::norm();
-  Result o{Fenced(rows * d), Fenced(rows), Fenced(rows), Fenced(rows * d, 1), Fenced(d, 1), Fenced(d, 1)};
+  Result o{Fenced(rows * d), Fenced(rows), Fenced(rows), Fenced(rows * d, added ? 1 : NAN), Fenced(d, 1), Fenced(d, 1)};
+  const kernels::Sum dx{o.dx.data(), added};
   const float eps = static_cast<float>(kEps);
   if (kind == Kind::rms) {
     k.rmsnorm(x.data(), w.data(), rows, d, eps, o.y.data(), o.inverse.data());
-    k.rmsnorm_gradient(x.data(), w.data(), o.inverse.data(), dy.data(), rows, d, o.dx.data(), o.dw.data());
+    k.rmsnorm_gradient(x.data(), w.data(), o.inverse.data(), dy.data(), rows, d, dx, o.dw.data());
   } else if (kind == Kind::layer) {
     k.layernorm(x.data(), w.data(), b.data(), rows, d, eps, o.y.data(), o.mean.data(), o.inverse.data());
-    k.layernorm_gradient(x.data(), w.data(), o.mean.data(), o.inverse.data(), dy.data(), rows, d, o.dx.data(),
-                         o.dw.data(), o.db.data());
+    k.layernorm_gradient(x.data(), w.data(), o.mean.data(), o.inverse.data(), dy.data(), rows, d, dx, o.dw.data(),
+                         o.db.data());
   } else {
     k.l2norm(x.data(), rows, d, eps, o.y.data(), o.inverse.data());
-    k.l2norm_gradient(x.data(), o.inverse.data(), dy.data(), rows, d, o.dx.data());
+    k.l2norm_gradient(x.data(), o.inverse.data(), dy.data(), rows, d, dx);
   }
   return o;
 }
@@ -92,6 +95,8 @@ TEST_P(NormKernel, GradientsAddWhatCentralDifferencesGive) {
       };
       expect_gradient(
           "dx", [&](const Doubles& p) { return loss(p, vw, vb); }, vx, o.dx, 2e-5, rng, 1);
+      const Result written = run(GetParam(), x, w, b, dy, rows, d, false);
+      for (int64_t i = 0; i < rows * d; ++i) ASSERT_NEAR(written.dx[i] + 1, o.dx[i], 1e-6 * (1 + std::abs(o.dx[i])));
       if (GetParam() == Kind::l2) continue;
       expect_gradient(
           "dw", [&](const Doubles& p) { return loss(vx, p, vb); }, vw, o.dw, 2e-5, rng, 1);
