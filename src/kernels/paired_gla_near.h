@@ -33,13 +33,13 @@ void fade_from_start(const GlaTask& t, const Span& x, const PairedChunk& c, cons
   for (int64_t l = 0; l < w; l += kLanes) {
     const int64_t lanes = t.key_dim - l;
     const float *q_row = x.q + l, *k_row = x.k + l, *g_row = x.g + l;
-    vf faded = set(1), back = set(1);
+    vf power = zero();  // of two, by which the channels have faded
     for (int64_t i = 0; i < x.n; ++i, q_row += q_stride, k_row += k_stride, g_row += g_stride) {
       if (i % 4 == 0) asked.some();
       const int64_t at = i * w + l;
-      const vf power = load_some(g_row, lanes) * set(kPowersInE), own = faded * exp2(power),
-               since = scale * (Before ? faded : own);
-      back = back * exp2(min(-power, set(126)));
+      const vf before = power;
+      power = fma(load_some(g_row, lanes), set(kPowersInE), power);
+      const vf since = scale * short_exp2(Before ? before : power), back = short_exp2(-power);
       const vf q = load_some(q_row, lanes) * since, k = load_some(k_row, lanes) * back;
       if constexpr (kKeeps) {
         store(tree.q + at, rounded_to_bf16(q)), store(kept->k + at, rounded_to_bf16(k));
@@ -47,9 +47,8 @@ void fade_from_start(const GlaTask& t, const Span& x, const PairedChunk& c, cons
       } else {
         store(tree.q + at, q), store(tree.k + at, k);
       }
-      faded = own;
     }
-    store(c.total + l, faded);
+    store(c.total + l, exp2(power));
   }
 }
 

@@ -37,13 +37,13 @@ void fade_keys(const GlaTask& t, const Span& x, const PairedChunk& c, const Tree
   const int64_t w = tree.width;
   for (int64_t l = 0; l < w; l += kLanes) {
     const int64_t lanes = t.key_dim - l;
-    vf faded = set(1);
+    vf power = zero();  // of two, by which they fade
     for (int64_t j = x.n - 1; j >= 0; --j) {
       if (j % 4 == 0) asked.some();
-      store(tree.k + j * w + l, load_some(x.k + j * t.k_stride + l, lanes) * faded);
-      faded = faded * decay_of(load_some(x.g + j * t.g_stride + l, lanes));
+      store(tree.k + j * w + l, load_some(x.k + j * t.k_stride + l, lanes) * short_exp2(power));
+      power = fma(load_some(x.g + j * t.g_stride + l, lanes), set(kPowersInE), power);
     }
-    store(c.total + l, faded);
+    store(c.total + l, exp2(power));
   }
 }
 
