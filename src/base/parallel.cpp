@@ -69,7 +69,7 @@ FlushDenormals::FlushDenormals() : saved_(0) {}
 FlushDenormals::~FlushDenormals() { (void)saved_; }
 #endif
 
-void detail::parallel_ranges(int64_t n, int64_t grain, int64_t most, RangeBody body, void* context) {
+void detail::parallel_ranges(int64_t n, int64_t grain, int64_t most, RangeBody body, const void* context, size_t bytes) {
   if (n <= 0) return;
   const int64_t ranges = n / std::max<int64_t>(grain, 1), workers = std::min<int64_t>({thread_count(), most, ranges});
   if (workers <= 1 || ThreadPool::inside()) {
@@ -83,7 +83,8 @@ void detail::parallel_ranges(int64_t n, int64_t grain, int64_t most, RangeBody b
                 .context = context,
                 .failure = &failure,
                 .pieces = static_cast<uint32_t>(std::min(ranges, kPiecesEach * workers)),
-                .workers = static_cast<uint32_t>(workers)};
+                .workers = static_cast<uint32_t>(workers),
+                .sent = static_cast<uint32_t>(bytes)};
   pool().run(job);
   if (failure.first) std::rethrow_exception(failure.first);
 }

@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <chrono>
+#include <cstring>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -80,9 +81,11 @@ void ThreadPool::run(const Job& job) {
 
 void ThreadPool::publish(const Job& job) {
   ++number_;
+  if (job.sent > 0) std::memcpy(context_, job.context, job.sent);
   for (uint32_t w = 0; w < job.workers; ++w) {
     Seat& seat = seats_[w];
     seat.job = job;
+    if (job.sent > 0) seat.job.context = context_;
     seat.workers.store(job.workers, std::memory_order_relaxed);
     const uint32_t own = job.first_of(w + 1) - job.first_of(w);
     seat.claims.store(tagged(number_, w == 0 ? own - 1 : own), std::memory_order_release);

@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -19,9 +20,10 @@ struct Failure {
 struct Job {
   int64_t n = 0;
   detail::RangeBody body = nullptr;
-  void* context = nullptr;
+  const void* context = nullptr;
   Failure* failure = nullptr;
   uint32_t pieces = 0, workers = 0;
+  uint32_t sent = 0;  // bytes of the context that the pool copies for the helpers
 
   uint32_t first_of(uint32_t worker) const { return static_cast<uint32_t>(uint64_t{pieces} * worker / workers); }
   void run(uint32_t piece, uint32_t worker) const;
@@ -32,7 +34,7 @@ struct Job {
 // with those of others: on a busy machine a helper that is not given a processor in time is not waited for.
 //
 // What one core writes and another waits for takes 25 to 170 ns, one after the other, and a short job is little else. So a job goes
-// to a helper in one cache line, and comes back in another.
+// to a helper in one cache line, and comes back in another; its context follows in lines that nobody writes but for the next job.
 class ThreadPool {
  public:
   static constexpr int kMostThreads = 1024;
@@ -67,6 +69,7 @@ class ThreadPool {
   std::unique_ptr<Seat[]> seats_ = std::make_unique<Seat[]>(kMostThreads);
   uint32_t helpers_ = 0;
   uint32_t number_ = 0;  // of the job
+  alignas(kLine) std::byte context_[detail::kSentBytes];
   alignas(kLine) std::atomic<bool> caller_asleep_{false};
   std::atomic<uint32_t> caller_bell_{0};
 };

@@ -20,6 +20,15 @@ struct DeltaTask {
   // [length, value_dim], rows v_stride apart: v_t - exp(g_t) S_{t-1}^T k_t, by how much k recalled v wrongly, which the
   // forward pass leaves for the backward pass; nullptr when none follows.
   float* errors = nullptr;
+
+  // The same of a head further on, where heads lie side by side.
+  DeltaTask of_head(int64_t head) const {
+    DeltaTask t = *this;
+    t.q += head * key_dim, t.k += head * key_dim, t.v += head * value_dim, t.beta += head;
+    if (g) t.g += head;
+    if (errors) t.errors += head * value_dim;
+    return t;
+  }
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0, or nullptr when not wanted. `scratch` has scratch_floats(task)

@@ -21,8 +21,18 @@ struct DplrTask {
   // 2 kKept, ..., from where that goes through the tokens anew, and z [length, value_dim], rows v_stride apart, the
   // a_t^T S_{t-1}.
   float *kept = nullptr, *z = nullptr;
+  int64_t kept_stride = 0;  // floats from what is kept of one head to that of the next
 
   static constexpr int64_t kKept = 64;
+  // The same of a head further on, where heads lie side by side.
+  DplrTask of_head(int64_t head) const {
+    DplrTask t = *this;
+    for (const float** x : {&t.q, &t.k, &t.a, &t.b, &t.g}) *x += head * key_dim;
+    t.v += head * value_dim;
+    if (kept) t.kept += head * kept_stride;
+    if (z) t.z += head * value_dim;
+    return t;
+  }
   int64_t kept_floats() const { return length > 0 ? (length - 1) / kKept * key_dim * value_dim : 0; }
 };
 

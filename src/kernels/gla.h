@@ -22,6 +22,14 @@ struct GlaTask {
   float scale;
   Decay decay;
   bool reads_before = false;
+
+  int64_t gate_dim() const { return !g ? 0 : decay == Decay::vector ? key_dim : 1; }
+  // The same of a head further on, where heads lie side by side.
+  GlaTask of_head(int64_t head) const {
+    GlaTask t = *this;
+    t.q += head * key_dim, t.k += head * key_dim, t.v += head * value_dim, t.g += head * gate_dim();
+    return t;
+  }
 };
 
 // s0 == nullptr stands for zeros; s_end may be s0, or nullptr when not wanted. `scratch` has scratch_floats(task)

@@ -17,6 +17,12 @@ struct SelectiveScanTask {
   int64_t x_stride, dt_stride, b_stride, c_stride;
   int64_t length, states;
   int64_t begin, end;  // the channels to do: a caller may split them over threads
+
+  SelectiveScanTask of_channels(int64_t first, int64_t last) const {
+    SelectiveScanTask t = *this;
+    t.begin = first, t.end = last;
+    return t;
+  }
 };
 
 struct SelectiveScanGradient {

@@ -14,13 +14,12 @@ struct DplrCore : MatrixState {
   // Room for what every segment keeps: at most as many states as it has whole runs of tokens.
   int64_t runs(int64_t tokens) const { return tokens / kernels::DplrTask::kKept; }
   Shape kept_shape() const { return {heads(), runs(q.rows()), state_size()}; }
-  float* kept_at(int64_t segment, int64_t head) const { return moved(kept, (head * runs(q.rows()) + runs(segments[segment].begin)) * state_size()); }
 
-  kernels::DplrTask task(int64_t segment, int64_t head) const {
-    const int64_t at = key_at(segment, head);
+  kernels::DplrTask task(int64_t segment) const {
+    const int64_t at = key_at(segment, 0);
     return {.q = q.data() + at,
             .k = k.data() + at,
-            .v = v.data() + value_at(segment, head),
+            .v = v.data() + value_at(segment, 0),
             .a = a.data() + at,
             .b = b.data() + at,
             .g = g.data() + at,
@@ -30,8 +29,9 @@ struct DplrCore : MatrixState {
             .key_dim = key_dim(),
             .value_dim = value_dim(),
             .scale = options.scale,
-            .kept = kept_at(segment, head),
-            .z = moved(z, value_at(segment, head))};
+            .kept = moved(kept, runs(segments[segment].begin) * state_size()),
+            .z = moved(z, value_at(segment, 0)),
+            .kept_stride = runs(q.rows()) * state_size()};
   }
 };
 
@@ -45,7 +45,7 @@ Var dplr(const DplrInputs& in, const Batch& batch, const RecurrenceOptions& opti
   if (recording()) kept = Tensor(core.kept_shape()), z = Tensor(core.v.shape()), core.kept = kept.data(), core.z = z.data();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(9));
-  Tensor y = run_heads(core, carry, kernels::dplr().scratch_floats, [](const auto&) { return kernels::dplr().forward; });
+  Tensor y = run_heads(core, carry, kernels::dplr().scratch_floats, [](const auto& t, auto... rest) { kernels::dplr().forward(t, rest...); });
   return carry.record(batch, std::move(y), {in.q, in.k, in.v, in.a, in.b, in.g}, [core, kept, z](const Tensor& dy, Gradients& into, Carry& carried) {
     kernels::Sum d[6];
     into.sums(d);

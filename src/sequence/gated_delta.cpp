@@ -10,12 +10,12 @@ struct GatedDeltaCore : MatrixState {
   Tensor k, beta, g;
   float* errors = nullptr;  // [N, H V], when a backward pass follows
 
-  kernels::DeltaTask task(int64_t segment, int64_t head) const {
-    return {.q = q.data() + key_at(segment, head),
-            .k = k.data() + key_at(segment, head),
-            .v = v.data() + value_at(segment, head),
-            .g = g ? g.data() + at(segment, head, 1) : nullptr,
-            .beta = beta.data() + at(segment, head, 1),
+  kernels::DeltaTask task(int64_t segment) const {
+    return {.q = q.data() + key_at(segment, 0),
+            .k = k.data() + key_at(segment, 0),
+            .v = v.data() + value_at(segment, 0),
+            .g = g ? g.data() + at(segment, 0, 1) : nullptr,
+            .beta = beta.data() + at(segment, 0, 1),
             .q_stride = q.row_size(),
             .k_stride = k.row_size(),
             .v_stride = v.row_size(),
@@ -25,7 +25,7 @@ struct GatedDeltaCore : MatrixState {
             .key_dim = key_dim(),
             .value_dim = value_dim(),
             .scale = options.scale,
-            .errors = moved(errors, value_at(segment, head))};
+            .errors = moved(errors, value_at(segment, 0))};
   }
 };
 
@@ -38,10 +38,11 @@ Var gated_delta(const Var& q, const Var& k, const Var& v, const Var& beta, const
   GatedDeltaCore core{{q, v, batch, options}, k.value(), beta.value(), g.value()};
   Tensor errors;
   if (recording()) errors = Tensor(v.shape()), core.errors = errors.data();
-  const kernels::Delta& kernel = kernels::delta();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(8));
-  Tensor y = run_heads(core, carry, kernel.scratch_floats, [&](const auto& task) { return core.stepwise(task.length) ? kernel.recurrent : kernel.chunked; });
+  Tensor y = run_heads(core, carry, kernels::delta().scratch_floats, [steps = core.stepwise_up_to()](const auto& t, auto... rest) {
+    return (t.length <= steps ? kernels::delta().recurrent : kernels::delta().chunked)(t, rest...);
+  });
   return carry.record(batch, std::move(y), {q, k, v, beta, g}, [core, errors](const Tensor& dy, Gradients& into, Carry& kept) {
     kernels::Sum d[5];
     into.sums(std::span(d, core.g ? 5 : 4));

@@ -11,14 +11,17 @@
 namespace sennit {
 namespace {
 
+// Whether a task goes by products of bf16 pairs, where these are wanted: of a shorter or narrower one, packing takes more
+// than it saves.
+bool goes_paired(const kernels::GlaTask& t) {
+  constexpr int64_t kLeastLength = 32, kLeastWidth = 16;
+  return t.length >= kLeastLength && std::min(t.key_dim, t.value_dim) >= kLeastWidth;
+}
+
 struct GlaCore : MatrixState {
   Tensor k, g;
   bool pairs;  // wanted in long segments
 
-  bool paired(int64_t length) const {
-    constexpr int64_t kLeastLength = 32, kLeastWidth = 16;  // below it packing takes more than it saves
-    return pairs && length >= kLeastLength && std::min(key_dim(), value_dim()) >= kLeastWidth;
-  }
   int64_t gate_dim() const { return !g ? 0 : g.row_size() == heads() ? 1 : key_dim(); }
   kernels::Decay decay() const {
     if (!g) return kernels::Decay::none;
@@ -30,11 +33,11 @@ struct GlaCore : MatrixState {
   static int64_t backward_floats(const kernels::GlaTask& t) {
     return std::max(kernels::gla().backward_scratch_floats(t), kernels::paired_gla().backward_floats(t));
   }
-  kernels::GlaTask task(int64_t segment, int64_t head) const {
-    return {.q = q.data() + key_at(segment, head),
-            .k = k.data() + key_at(segment, head),
-            .v = v.data() + value_at(segment, head),
-            .g = g ? g.data() + at(segment, head, gate_dim()) : nullptr,
+  kernels::GlaTask task(int64_t segment) const {
+    return {.q = q.data() + key_at(segment, 0),
+            .k = k.data() + key_at(segment, 0),
+            .v = v.data() + value_at(segment, 0),
+            .g = g ? g.data() + at(segment, 0, gate_dim()) : nullptr,
             .q_stride = q.row_size(),
             .k_stride = k.row_size(),
             .v_stride = v.row_size(),
@@ -54,15 +57,13 @@ Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& bat
   SENNIT_CHECK(q.shape() == k.shape() && (!g || g.columns() == options.heads || g.shape() == k.shape()), "gla: q {}, k {}, g {}",
                q.shape().str(), k.shape().str(), g.shape().str());
   const GlaCore core{{q, v, batch, options}, k.value(), g.value(), (options.paired && !batch.context->exact) || wants_pairs(*batch.context)};
-  const kernels::Gla& kernel = kernels::gla();
   Carry carry(batch, options.field, core.state_shape());
   count_flops(core.state_flops(g ? 6 : 4));
-  Tensor y = run_heads(core, carry, core.pairs ? core.forward_floats : kernel.scratch_floats, [&](const auto&) {
-    return [&](const auto& t, auto... rest) {
-      if (core.paired(t.length)) return kernels::paired_gla().forward(t, panel_kernels(Precision::bf16), rest...);
-      return (core.stepwise(t.length) ? kernel.recurrent : kernel.chunked)(t, rest...);
-    };
-  });
+  Tensor y = run_heads(core, carry, core.pairs ? core.forward_floats : kernels::gla().scratch_floats,
+                       [pairs = core.pairs, steps = core.stepwise_up_to()](const auto& t, auto... rest) {
+                         if (pairs && goes_paired(t)) return kernels::paired_gla().forward(t, panel_kernels(Precision::bf16), rest...);
+                         return (t.length <= steps ? kernels::gla().recurrent : kernels::gla().chunked)(t, rest...);
+                       });
   return carry.record(batch, std::move(y), {q, k, v, g}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
     kernels::Sum d[4];
     into.sums(std::span(d, core.g ? 4 : 3));
@@ -71,7 +72,7 @@ Var gla(const Var& q, const Var& k, const Var& v, const Var& g, const Batch& bat
     run_heads_backward(core, kept, dy, scratch_floats, [&](int64_t i, int64_t head, const auto& task, const HeadGradients& h, float* scratch) {
       const kernels::Gla::Gradients to{.q = d[0].from(h.key_at), .k = d[1].from(h.key_at), .v = d[2].from(h.value_at), .g = d[3].from(core.at(i, head, core.gate_dim()))};
       const auto run = [&](const auto& step, const auto&... panels) { step(task, panels..., h.s0, h.dy, h.dy_stride, h.ds_end, to, h.ds0, scratch); };
-      if (core.paired(task.length))
+      if (core.pairs && goes_paired(task))
         run(kernels::paired_gla().backward, panel_kernels(Precision::bf16));
       else
         run(kernels::gla().backward);

@@ -20,17 +20,29 @@ struct LtiCore {
   int64_t channels() const { return u.row_size(); }
   int64_t order() const { return b.elements(); }
   int64_t shares() const { return (channels() + kLtiChannels - 1) / kLtiChannels; }
-  kernels::LtiScanTask task(int64_t segment, int64_t share) const {
+  kernels::LtiScanTask task(int64_t segment) const {
     const Segment& s = segments[segment];
-    const int64_t channel = share * kLtiChannels;
-    return {.u = u.data() + s.begin * channels() + channel,
+    return {.u = u.data() + s.begin * channels(),
             .a = a.data(),
             .b = b.data(),
             .u_stride = channels(),
             .length = s.length,
-            .channels = std::min(kLtiChannels, channels() - channel),
+            .channels = std::min(kLtiChannels, channels()),
             .order = order(),
             .state_stride = channels()};
+  }
+};
+
+// What the shares of a segment work on.
+struct LtiPart {
+  kernels::LtiScanTask task;  // of the first share
+  const float* before;        // the state, or the gradient of the last one
+  float *after, *rows;        // the state, or the gradient of the first one; m, or du
+
+  kernels::LtiScanTask of_share(int64_t share) const {
+    kernels::LtiScanTask t = task;
+    t.u += share * kLtiChannels, t.channels = std::min(kLtiChannels, task.u_stride - share * kLtiChannels);
+    return t;
   }
 };
 
@@ -44,25 +56,26 @@ Var lti_scan(const Var& u, const Tensor& a, const Tensor& b, const Batch& batch,
   Tensor m({u.rows(), width});
   const int64_t flops = 2 * u.rows() * width * (order + 1);
   count_flops(flops);
-  each_head(
-      std::ssize(core.segments), core.shares(), [&](int64_t i, int64_t share) { return core.task(i, share); },
-      kernels::lti_scan().scratch_floats,
-      [&](int64_t i, int64_t share, const auto& task, float* scratch) {
-        const int64_t c = share * kLtiChannels;
-        kernels::lti_scan().forward(task, moved(carry.in(i), c), carry.out(i) + c,
-                                    m.data() + core.segments[i].begin * width + c, width, scratch);
-      });
+  Pooled<LtiPart> parts;
+  for (int64_t i = 0; i < std::ssize(core.segments); ++i)
+    parts.push_back({core.task(i), carry.in(i), carry.out(i), m.data() + core.segments[i].begin * width});
+  each_head(parts, core.shares(), kernels::lti_scan().scratch_floats,
+            [width, shares = core.shares()](const LtiPart& part, int64_t at, float* scratch) {
+              const int64_t c = at % shares * kLtiChannels;
+              kernels::lti_scan().forward(part.of_share(at % shares), moved(part.before, c), part.after + c, part.rows + c,
+                                          width, scratch);
+            });
   return carry.record(batch, std::move(m), {u}, [core, width, flops](const Tensor& dm, Gradients& into, Carry& kept) {
     Tensor& du = into.sum(0);
     count_flops(flops);
-    each_head(
-        std::ssize(core.segments), core.shares(), [&](int64_t i, int64_t share) { return core.task(i, share); },
-        kernels::lti_scan().scratch_floats,
-        [&](int64_t i, int64_t share, const auto& task, float* scratch) {
-          const int64_t c = share * kLtiChannels, row = core.segments[i].begin;
-          kernels::lti_scan().backward(task, dm.data() + row * width + c, width, moved(kept.d_out(i), c),
-                                       du.data() + row * core.channels() + c, moved(kept.d_in(i), c), scratch);
-        });
+    Pooled<LtiPart> back;
+    for (int64_t i = 0; i < std::ssize(core.segments); ++i)
+      back.push_back({core.task(i), kept.d_out(i), kept.d_in(i), du.data() + core.segments[i].begin * core.channels()});
+    each_head(back, core.shares(), kernels::lti_scan().scratch_floats, [&](const LtiPart& part, int64_t at, float* scratch) {
+      const int64_t c = at % core.shares() * kLtiChannels, row = core.segments[at / core.shares()].begin;
+      kernels::lti_scan().backward(part.of_share(at % core.shares()), dm.data() + row * width + c, width,
+                                   moved(part.before, c), part.rows + c, moved(part.after, c), scratch);
+    });
   });
 }
 

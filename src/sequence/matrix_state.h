@@ -1,4 +1,6 @@
 #pragma once
+#include <limits>
+
 #include "sequence/carry.h"
 #include "sequence/per_head.h"
 #include "sequence/recurrences.h"
@@ -29,9 +31,9 @@ struct MatrixState {
   int64_t at(int64_t segment, int64_t head, int64_t width) const { return (segments[segment].begin * heads() + head) * width; }
   int64_t key_at(int64_t segment, int64_t head) const { return at(segment, head, key_dim()); }
   int64_t value_at(int64_t segment, int64_t head) const { return at(segment, head, value_dim()); }
-  bool stepwise(int64_t length) const {
-    constexpr int64_t kRecurrentUpTo = 8;  // shorter segments go token by token
-    return exact || length <= kRecurrentUpTo;
+  int64_t stepwise_up_to() const {  // segments up to so many tokens go token by token
+    constexpr int64_t kRecurrentUpTo = 8;
+    return exact ? std::numeric_limits<int64_t>::max() : kRecurrentUpTo;
   }
 };
 
@@ -42,17 +44,31 @@ Task with_next(Task task, const float* next) {
   return task;
 }
 
-// y [N, H V] of a core (a MatrixState with task(segment, head)); kernel_of(task) is the kernel's forward form.
-template <class Core, class Task, class KernelOf>
-Tensor run_heads(const Core& core, Carry& carry, int64_t (*scratch_floats)(const Task&), KernelOf&& kernel_of) {
+// What the heads of a segment work on, each at the first one.
+template <class Task>
+struct ForwardPart {
+  Task task;
+  const float* s0;
+  float *s_end, *y;
+};
+
+// y [N, H V] of a core (a MatrixState with task(segment), that of the first head); forward(task, s0, s_end, y, y_stride,
+// scratch) runs the kernel.
+template <class Core, class Task, class Forward>
+Tensor run_heads(const Core& core, Carry& carry, int64_t (*scratch_floats)(const Task&), const Forward& forward) {
   Tensor y(core.v.shape());
-  const int64_t all = std::ssize(core.segments) * core.heads();
-  each_head(std::ssize(core.segments), core.heads(), [&](int64_t i, int64_t head) { return core.task(i, head); }, scratch_floats,
-            [&](int64_t i, int64_t head, const Task& task, float* scratch) {
-              const int64_t state = head * core.state_size();
-              const bool fetch = head + 1 < core.heads() && goes_on(i * core.heads() + head, all);
-              const float* next = fetch ? moved(carry.in(i), state + core.state_size()) : nullptr;
-              kernel_of(task)(with_next(task, next), moved(carry.in(i), state), carry.out(i) + state, y.data() + core.value_at(i, head), y.row_size(), scratch);
+  Pooled<ForwardPart<Task>> parts;
+  const int64_t segments = std::ssize(core.segments), heads = core.heads();
+  for (int64_t i = 0; i < segments; ++i)
+    parts.push_back({core.task(i), carry.in(i), carry.out(i), y.data() + core.value_at(i, 0)});
+  each_head(parts, heads, scratch_floats,
+            [forward, heads, all = segments * heads, size = core.state_size(),
+             y_stride = y.row_size()](const ForwardPart<Task>& part, int64_t at, float* scratch) {
+              const int64_t head = at % heads;
+              const float* s0 = moved(part.s0, head * size);
+              const bool fetch = head + 1 < heads && goes_on(at, all);
+              forward(with_next(part.task.of_head(head), fetch ? moved(s0, size) : nullptr), s0, part.s_end + head * size,
+                      part.y + head * part.task.value_dim, y_stride, scratch);
             });
   return y;
 }
@@ -64,17 +80,23 @@ struct HeadGradients {
   int64_t dy_stride, key_at, value_at;
 };
 
+template <class Task>
+struct BackwardPart {
+  Task task;
+};
+
 // Calls step(segment, head, task, gradients, scratch) for every head of every segment, in backward.
 template <class Core, class Task, class Step>
 void run_heads_backward(const Core& core, Carry& kept, const Tensor& dy, int64_t (*scratch_floats)(const Task&), Step&& step) {
-  each_head(std::ssize(core.segments), core.heads(), [&](int64_t i, int64_t head) { return core.task(i, head); }, scratch_floats,
-            [&](int64_t i, int64_t head, const Task& task, float* scratch) {
-              const int64_t state = head * core.state_size();
-              step(i, head, task,
-                   HeadGradients{moved(kept.in(i), state), dy.data() + core.value_at(i, head), moved(kept.d_out(i), state),
-                                 moved(kept.d_in(i), state), dy.row_size(), core.key_at(i, head), core.value_at(i, head)},
-                   scratch);
-            });
+  Pooled<BackwardPart<Task>> parts;
+  for (int64_t i = 0; i < std::ssize(core.segments); ++i) parts.push_back({core.task(i)});
+  each_head(parts, core.heads(), scratch_floats, [&](const BackwardPart<Task>& part, int64_t at, float* scratch) {
+    const int64_t i = at / core.heads(), head = at % core.heads(), state = head * core.state_size();
+    step(i, head, part.task.of_head(head),
+         HeadGradients{moved(kept.in(i), state), dy.data() + core.value_at(i, head), moved(kept.d_out(i), state),
+                       moved(kept.d_in(i), state), dy.row_size(), core.key_at(i, head), core.value_at(i, head)},
+         scratch);
+  });
 }
 
 }  // namespace sennit

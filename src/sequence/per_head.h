@@ -1,28 +1,38 @@
 #pragma once
 #include <algorithm>
 
+#include "tensor/pooled.h"
 #include "tensor/scratch.h"
 
 namespace sennit {
+namespace detail {
+template <class Part, class Body>
+struct Heads {
+  Part first;  // of parts: a batch of one sequence needs no more
+  const Part* parts;
+  int64_t heads;
+  Held<Body> body;
+  void operator()(int64_t at, float* scratch) const { body(at < heads ? first : parts[at / heads], at, scratch); }
+};
+}  // namespace detail
 
-// Calls body(segment, head, task, scratch) for every head of every segment; task_of(segment, head) describes the work
-// and scratch_floats(task) the memory it needs. Of a few tokens each thread has its own heads, the same of every step:
-// to help another would pull a state out of that one's cache.
-template <class TaskOf, class Body, class Task>
-void each_head(int64_t segments, int64_t heads, TaskOf&& task_of, int64_t (*scratch_floats)(const Task&), Body&& body) {
+// Calls body(part, at, scratch) for every head of every segment, where `part` is what a segment's heads share, a Part
+// with its task among it, and at / heads the segment, at % heads the head; scratch_floats(task) is the memory that a
+// head needs. Of a few tokens each thread has its own heads, the same of every step: to help another would pull a state
+// out of that one's cache.
+template <class Part, class Task, class Body>
+void each_head(const Pooled<Part>& parts, int64_t heads, int64_t (*scratch_floats)(const Task&), Body&& body) {
   constexpr int64_t kFewTokens = 16;
+  const int64_t all = std::ssize(parts) * heads;
+  if (all == 0) return;
   int64_t need = 0, longest = 0;
-  for (int64_t i = 0; i < segments && heads > 0; ++i) {
-    const Task first = task_of(i, 0);
-    need = std::max(need, scratch_floats(first)), longest = std::max(longest, first.length);
-  }
-  const auto run = [&](int64_t at, float* scratch) {
-    body(at / heads, at % heads, task_of(at / heads, at % heads), scratch);
-  };
+  for (const Part& part : parts)
+    need = std::max(need, scratch_floats(part.task)), longest = std::max(longest, part.task.length);
+  const detail::Heads<Part, std::remove_reference_t<Body>> run{parts[0], parts.data(), heads, body};
   if (longest > kFewTokens)
-    each_with_scratch(segments * heads, need, run);
+    each_with_scratch(all, need, run);
   else
-    equal_runs_with_scratch(segments * heads, need, run);
+    equal_runs_with_scratch(all, need, run);
 }
 
 // Whether the head after this one is the same thread's, where threads share all heads evenly: what a core fetches

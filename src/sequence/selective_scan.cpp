@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "kernels/elementwise.h"
 #include "ops/count.h"
+#include "ops/row_blocks.h"
 #include "sequence/carry.h"
 #include "sequence/per_head.h"
 #include "sequence/recurrences.h"
@@ -21,10 +21,7 @@ struct SelectiveCore {
   int64_t channels() const { return x.row_size(); }
   int64_t states() const { return a.row_size(); }
   int64_t shares() const { return (channels() + kSelectiveChannels - 1) / kSelectiveChannels; }
-  auto tasks() const {
-    return [this](int64_t segment, int64_t share) { return task(segment, share); };
-  }
-  kernels::SelectiveScanTask task(int64_t segment, int64_t share) const {
+  kernels::SelectiveScanTask task(int64_t segment) const {
     const Segment& s = segments[segment];
     return {.x = x.data() + s.begin * channels(),
             .dt = dt.data() + s.begin * channels(),
@@ -38,8 +35,19 @@ struct SelectiveCore {
             .c_stride = states(),
             .length = s.length,
             .states = states(),
-            .begin = share * kSelectiveChannels,
-            .end = std::min((share + 1) * kSelectiveChannels, channels())};
+            .begin = 0,
+            .end = std::min(kSelectiveChannels, channels())};
+  }
+};
+
+// What the shares of a segment work on.
+struct SelectivePart {
+  kernels::SelectiveScanTask task;  // of the first share
+  const float* h0;
+  float *h_end, *y;
+
+  kernels::SelectiveScanTask of_share(int64_t share) const {
+    return task.of_channels(share * kSelectiveChannels, std::min((share + 1) * kSelectiveChannels, task.x_stride));
   }
 };
 
@@ -52,21 +60,16 @@ void scan_backward(const SelectiveCore& core, const Tensor& dy, Gradients& into,
   const int64_t segments = std::ssize(core.segments), shares = core.shares(), rows = core.x.rows();
   Tensor das = Tensor::zeros({segments, core.channels(), core.states()}), dds = Tensor::zeros({segments, core.channels()});
   Tensor dbs = Tensor::zeros({shares, rows, core.states()}), dcs = Tensor::zeros({shares, rows, core.states()});
-  each_head(segments, shares, core.tasks(), kernels::selective_scan().backward_scratch_floats, [&](int64_t i, int64_t share, const auto& task, float* scratch) {
-    const int64_t begin = core.segments[i].begin, row = begin * core.channels(), at = (share * rows + begin) * core.states();
-    kernels::selective_scan().backward(task, kept.in(i), dy.data() + row, core.channels(), kept.d_out(i),
+  Pooled<SelectivePart> parts;
+  for (int64_t i = 0; i < segments; ++i) parts.push_back({core.task(i), kept.in(i), nullptr, nullptr});
+  each_head(parts, shares, kernels::selective_scan().backward_scratch_floats, [&](const SelectivePart& part, int64_t at_share, float* scratch) {
+    const int64_t i = at_share / shares, share = at_share % shares, begin = core.segments[i].begin, row = begin * core.channels(), at = (share * rows + begin) * core.states();
+    kernels::selective_scan().backward(part.of_share(share), part.h0, dy.data() + row, core.channels(), kept.d_out(i),
                                        {.dx = d[0].from(row), .ddt = d[1].from(row), .da = das.data() + i * core.channels() * core.states(),
                                         .db = dbs.data() + at, .dc = dcs.data() + at, .dd = dds.data() + i * core.channels(), .dh0 = kept.d_in(i)},
                                        scratch);
   });
-  auto add_all = [](const Tensor& parts, Tensor& total) {
-    for (int64_t i = 0; i < parts.rows(); ++i)
-      kernels::elementwise().add(parts.data() + i * parts.row_size(), total.data(), total.data(), total.elements());
-  };
-  add_all(das, da);
-  add_all(dds, dd);
-  add_all(dbs, db);
-  add_all(dcs, dc);
+  add_blocks(das, da), add_blocks(dds, dd), add_blocks(dbs, db), add_blocks(dcs, dc);
 }
 
 }  // namespace
@@ -78,8 +81,11 @@ Var selective_scan(const SelectiveScanInputs& in, const Batch& batch, size_t fie
   Carry carry(batch, field, {core.channels(), core.states()});
   Tensor y(in.x.shape());
   count_flops(7 * y.elements() * core.states());
-  each_head(std::ssize(core.segments), core.shares(), core.tasks(), kernels::selective_scan().scratch_floats, [&](int64_t i, int64_t, const auto& task, float* scratch) {
-    kernels::selective_scan().forward(task, carry.in(i), carry.out(i), y.data() + core.segments[i].begin * core.channels(), core.channels(), scratch);
+  Pooled<SelectivePart> parts;
+  for (int64_t i = 0; i < std::ssize(core.segments); ++i)
+    parts.push_back({core.task(i), carry.in(i), carry.out(i), y.data() + core.segments[i].begin * core.channels()});
+  each_head(parts, core.shares(), kernels::selective_scan().scratch_floats, [shares = core.shares()](const SelectivePart& part, int64_t at, float* scratch) {
+    kernels::selective_scan().forward(part.of_share(at % shares), part.h0, part.h_end, part.y, part.task.x_stride, scratch);
   });
   return carry.record(batch, std::move(y), {in.x, in.dt, in.a, in.b, in.c, in.d}, [core](const Tensor& dy, Gradients& into, Carry& kept) {
     count_flops(20 * dy.elements() * core.states());
