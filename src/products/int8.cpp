@@ -26,11 +26,11 @@ void round_rows(const PanelKernels& kernel, const float* x, int64_t m, int64_t k
                 float* scales) {
   const auto round = kernels::int8_rows().round;
   const int64_t depth = int8_depth(k);
-  const auto round_panel = [&](int64_t p, float* units) {
+  const auto round_panel = [=, pack = kernel.pack_a](int64_t p, float* units) {
     const int64_t first = p * height, rows = std::min(height, m - first);
     for (int64_t r = 0; r < rows; ++r)
       round(x + (first + r) * k, k, reinterpret_cast<int8_t*>(units + r * depth), scales + first + r);
-    kernel.pack_a(units, depth, false, rows, depth, panels + first * depth);
+    pack(units, depth, false, rows, depth, panels + first * depth);
   };
   each_with_scratch(panels_in(m, height), height * depth, round_panel, 1 + m * depth / (kThreadWork / 8));
 }

@@ -34,13 +34,13 @@ void pack(PackPanel pack_panel, Precision precision, const MatrixView& x, int64_
   const int64_t slice = x.transposed ? kRowsAcross : std::max<int64_t>(1, k);
   const int64_t together = x.transposed ? std::min(kPanelsAcross, panels_in(panels, thread_count())) : 1;
   const int64_t grain = std::max(together, kThreadWork / 8 / std::max<int64_t>(1, width * k));
-  const auto pack_part = [&](int64_t p, int64_t from) {
+  const auto pack_part = [=](int64_t p, int64_t from) {
     const int64_t first = p * width, rows = std::min(width, x.rows - first);
     const float* begin = x.data + (x.transposed ? first + from * x.stride : first * x.stride + from);
     pack_panel(begin, x.stride, x.transposed, rows, std::min(slice, k - from),
                out + first * depth + depth_of(from, precision) * (padded ? width : rows));
   };
-  parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(panels, grain, [=](int64_t begin, int64_t end) {
     for (int64_t from = 0; from == 0 || from < k; from += slice)
       for (int64_t p = begin; p < end; ++p) pack_part(p, from);
   });
@@ -183,7 +183,9 @@ const PanelKernels& int8_panel_kernels() {
 void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& whole) {
   const TileGrid grid(whole.m, whole.n, whole.a_rows, kernel.tile_columns);
   const int64_t work = std::max<int64_t>(1, grid.rows * grid.columns * whole.depth);
-  parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [&](int64_t begin, int64_t end) {
+  const auto multiply_tile = kernel.multiply;
+  const auto done = kernel.done;
+  parallel_for(grid.row_tiles * grid.column_tiles, (kThreadWork + work - 1) / work, [=](int64_t begin, int64_t end) {
     const int64_t run = grid.row_tiles == 1 ? end - begin : 1;  // tiles side by side are one
     for (int64_t t = begin; t < end; t += run) {
       const auto [i, j] = grid.place(t);
@@ -195,9 +197,9 @@ void multiply_panels(const PanelKernels& kernel, const kernels::PanelProduct& wh
       tile.c += i * whole.c_stride + j;
       if (whole.bias) tile.bias += j;
       if (whole.a_scale) tile.a_scale += i, tile.b_scale += j, tile.b_sums += j;
-      kernel.multiply(tile);
+      multiply_tile(tile);
     }
-    kernel.done();
+    done();
   });
 }
 

@@ -144,28 +144,32 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
   const int64_t k = w.in(), blocks = k / kQuantizedColumns;
   Tensor memory({m * blocks, sizeof(kernels::RoundedBlock)}, DType::u8);
   auto* const rounded = reinterpret_cast<kernels::RoundedBlock*>(memory.raw());
-  const kernels::Quantized& kernel = kernels::quantized();
-  parallel_for(m, std::max<int64_t>(1, kQuantizedThreadWork / 32 / std::max<int64_t>(1, k)), [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) kernel.round_row(x + i * k, k, rounded + i * blocks);
+  const kernels::Quantized* const kernel = &kernels::quantized();
+  parallel_for(m, std::max<int64_t>(1, kQuantizedThreadWork / 32 / std::max<int64_t>(1, k)), [=](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) kernel->round_row(x + i * k, k, rounded + i * blocks);
   });
   constexpr int64_t kGroup = kernels::kQuantizedPanels * kQuantizedRows;
   const int64_t groups = (w.out() + kGroup - 1) / kGroup, work = std::max<int64_t>(1, m * k * kGroup),
                 least = (kQuantizedThreadWork + work - 1) / work,
                 group_bytes = kernels::kQuantizedPanels * blocks * w.layout().block_bytes();
   const Deal deal(groups, std::clamp<int64_t>(groups / least, 1, thread_count()), least);
-  parallel_for(deal.pieces(), 1, [&](int64_t piece, int64_t end_piece) {
-    const int64_t b = deal.begin(piece), e = deal.begin(end_piece);
+  const kernels::QuantizedTask whole{.layout = w.layout(),
+                                        .panels = w.panels(),
+                                        .n = w.out(),
+                                        .blocks = blocks,
+                                        .x = rounded,
+                                        .m = m,
+                                        .y = y,
+                                        .y_stride = w.out(),
+                                        .bias = bias};
+  parallel_for(deal.pieces(), 1, [=](int64_t piece, int64_t end_piece) {
+    const int64_t b = deal.begin(piece), e = deal.begin(end_piece), first = b * kGroup;
     if (b == e) return;
-    const int64_t first = b * kGroup;
-    kernel.multiply({.layout = w.layout(),
-                     .panels = w.panels() + b * group_bytes,
-                     .n = std::min(w.out(), e * kGroup) - first,
-                     .blocks = blocks,
-                     .x = rounded,
-                     .m = m,
-                     .y = y + first,
-                     .y_stride = w.out(),
-                     .bias = bias ? bias + first : nullptr});
+    kernels::QuantizedTask part = whole;
+    part.panels += b * group_bytes, part.y += first;
+    part.n = std::min(whole.n, e * kGroup) - first;
+    if (bias) part.bias += first;
+    kernel->multiply(part);
   });
 }
 
