@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -146,6 +147,58 @@ TEST(Parallel, ALateThreadLeavesItsShareToTheOthers) {
 }
 
 // Threads fall asleep where jobs, or pieces, are long to wait for, and each has its moment in which it is about to.
+// Notes where a thread found it.
+template <int kNumbers>
+struct Body {
+  std::array<int64_t, kNumbers> numbers;
+  const void** found;  // by each worker
+  int64_t* sums;
+  void operator()(int64_t b, int64_t e, int worker) const {
+    found[worker] = this;
+    for (int64_t i = b; i < e; ++i) sums[i] = std::accumulate(numbers.begin(), numbers.end(), i);
+  }
+};
+template <int kNumbers>
+std::vector<const void*> places(int rounds, bool* right) {
+  std::vector<const void*> found(2);
+  std::vector<int64_t> sums(64);
+  Body<kNumbers> body{{}, found.data(), sums.data()};
+  for (int round = 0; round < rounds; ++round) {
+    for (int64_t n = 0; n < kNumbers; ++n) body.numbers[static_cast<size_t>(n)] = round * n;
+    parallel_for(64, 1, body);
+    for (int64_t i = 0; i < 64; ++i)
+      *right = *right && sums[static_cast<size_t>(i)] == i + int64_t{round} * kNumbers * (kNumbers - 1) / 2;
+  }
+  for (const void*& place : found) place = place == &body ? nullptr : place;
+  return found;
+}
+
+// Which threads then have in one place of their own, whatever the caller's stack does.
+TEST(Parallel, ABodyOfPlainNumbersGoesWithItsJobUnlessItIsLarge) {
+  const Threads set(2);
+  bool right = true;
+  while (!places<8>(1, &right)[1]) {  // until the helper comes to take a piece
+  }
+  EXPECT_EQ(places<8>(20000, &right)[0], nullptr);
+  EXPECT_EQ(places<100>(2000, &right), std::vector<const void*>(2));
+  EXPECT_TRUE(right);
+}
+
+TEST(Parallel, ABodyThatChangesIsNotCopied) {
+  const Threads set(2);
+  struct Counting {
+    std::atomic<int64_t>* all;
+    int64_t own = 0;
+    void operator()(int64_t b, int64_t e) { *all += e - b, own = 1; }
+  };
+  std::atomic<int64_t> all{0};
+  Counting body{&all};
+  for (int round = 0; round < 1000; ++round) parallel_for(64, 1, body);
+  EXPECT_EQ(all, 64000);
+  EXPECT_EQ(body.own, 1);
+  EXPECT_FALSE(detail::kSent<Counting>);
+}
+
 TEST(Parallel, SleepersAreWoken) {
   const Threads set(2);
   const auto rest = [](int64_t us) { std::this_thread::sleep_for(std::chrono::microseconds(us)); };
