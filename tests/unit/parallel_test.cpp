@@ -189,7 +189,7 @@ TEST(Parallel, ABodyThatChangesIsNotCopied) {
   struct Counting {
     std::atomic<int64_t>* all;
     int64_t own = 0;
-    void operator()(int64_t b, int64_t e) { *all += e - b, own = 1; }
+    void operator()(int64_t b, int64_t e) { *all += e - b, std::atomic_ref(own) = 1; }
   };
   std::atomic<int64_t> all{0};
   Counting body{&all};
