@@ -79,7 +79,7 @@ Work work(Span kind) {
       for (Var* x : {&o->q, &o->k, &o->v}) x->clear_grad();
     const bool floats = kind.cache == CacheFormat::f32;
     o->y = attention(o->q, {floats ? &o->k : &o->kept_k, 1}, {floats ? &o->v : &o->kept_v, 1}, {&o->segment, 1},
-                     {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .paired = kind.paired});
+                     {.heads = kHeads, .kv_heads = kHeads, .scale = static_cast<float>(kScale), .exact = false, .paired = kind.paired});
     if (kind.backward) backward_of_squares(o->y);
   };
   return {run, [o, run, kind] { return run(), attention_error(*o, kind.backward); }};

@@ -1,7 +1,7 @@
 #include "kernels/attention.h"
 
 #include "kernels/attention_tile.h"
-#include "kernels/cached_units.h"
+#include "kernels/cached_lanes.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -201,8 +201,8 @@ void forward_few(const Heads& h, Pass pass, int64_t first, int64_t from, int64_t
   const auto of_head = [&](int64_t i) { return weights + i * rows * kKeys; };
   for (int64_t i = 0; i < h.count; ++i) {
     const AttentionTask& t = h.tasks[i];
-    dot_rows({t.q + (first + from) * t.q_stride, t.q_stride, rows}, {t.k, t.k_stride, t.format, first_key}, keys,
-             t.key_dim, of_head(i), kKeys);
+    (t.exact ? dot_rows : dot_lanes)({t.q + (first + from) * t.q_stride, t.q_stride, rows},
+                                     {t.k, t.k_stride, t.format, first_key}, keys, t.key_dim, of_head(i), kKeys);
   }
   for (int64_t i = 0; i < h.count; ++i) {
     const AttentionTask& t = h.tasks[i];

@@ -41,6 +41,9 @@ struct AttentionTask {
   int64_t power = 2;                  // of ScoreMap::power, as epsilon
   float epsilon = 0;
   CacheFormat format = CacheFormat::f32;  // of keys and values; backward wants f32
+  // The products of q and k are summed in the order of dimensions, however many queries there are; else a few of them
+  // may be summed in another.
+  bool exact = true;
   bool together = false;  // all queries stand where query 0 does: heads that share keys and values; not for backward
 };
 

@@ -100,6 +100,18 @@ SENNIT_INLINE vf unit_number(vf units, int part, UnitScale scale) {
   return fma(unit_masked(code, 0xFF00, 0x47008000), scale.by, scale.offset);
 }
 
+// Vector `part` of the numbers of a vector of units at p, and which of them lane `lane` of it is. Halves are widened where
+// they stand, other numbers unit by unit.
+template <CacheFormat F>
+SENNIT_INLINE vf unit_vector(const uint8_t* p, vf units, int part, UnitScale scale) {
+  if constexpr (F == CacheFormat::f16) return load_f16(reinterpret_cast<const uint16_t*>(p) + part * kLanes);
+  return unit_number<F>(units, part, scale);
+}
+template <CacheFormat F>
+constexpr int unit_place(int part, int lane) {
+  return F == CacheFormat::f16 ? part * kLanes + lane : lane * kUnitNumbers<F> + part;
+}
+
 // A vector of units; asks for that of a later row. One row of a head is no stream that the processor foresees, and what
 // is asked for faster than memory answers is not heard: so once for each vector, and not into the first cache.
 SENNIT_INLINE vf load_units(const uint8_t* p, int64_t row_bytes) {
@@ -183,7 +195,7 @@ template <CacheFormat F, int V, int R>
 [[gnu::noinline]] void add_units(const float* w, int64_t w_stride, const CachedRows& rows, int64_t begin, int64_t end,
                                  int64_t scales, float* o, int64_t o_stride) {
   constexpr int kNumbers = kUnitNumbers<F>, kSums = V * kNumbers;
-  const auto column = [](int s, int lane) { return s / kNumbers * kUnitsDim<F> + lane * kNumbers + s % kNumbers; };
+  const auto column = [](int s, int lane) { return s / kNumbers * kUnitsDim<F> + unit_place<F>(s % kNumbers, lane); };
   alignas(64) float lanes[R][kSums][kLanes];
   for (int r = 0; r < R; ++r)
     for (int s = 0; s < kSums; ++s)
@@ -202,7 +214,7 @@ template <CacheFormat F, int V, int R>
       if constexpr (F == CacheFormat::q8_0) scale = unit_scale(lane_scales(row + scales + 2 * kUnitScales * v));
 #pragma GCC unroll 4
       for (int part = 0; part < kNumbers; ++part) {
-        const vf x = unit_number<F>(units, part, scale);
+        const vf x = unit_vector<F>(row + 4 * kLanes * v, units, part, scale);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
           sums[r][v * kNumbers + part] = fma(set(w[r * w_stride + j]), x, sums[r][v * kNumbers + part]);

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/paired_gla_chunk.h"
+#include "kernels/transpose.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
@@ -44,16 +45,6 @@ void fade_keys(const GlaTask& t, const Span& x, const PairedChunk& c, const Tree
       power = fma(load_some(x.g + j * t.g_stride + l, lanes), set(kPowersInE), power);
     }
     store(c.total + l, exp2(power));
-  }
-}
-
-// x[0] lane r = the sum of x[r]
-template <int S = kLanes / 2>
-SENNIT_INLINE void fold(vf* x) {
-  if constexpr (S > 0) {
-#pragma GCC unroll 8
-    for (int r = 0; r < S; ++r) exchange<S>(x[r], x[r + S]), x[r] = x[r] + x[r + S];
-    fold<S / 2>(x);
   }
 }
 

@@ -63,4 +63,14 @@ SENNIT_INLINE void transpose(vf (&x)[kLanes]) {
   }
 }
 
+// x[0] lane r = the sum of x[r]
+template <int S = kLanes / 2>
+SENNIT_INLINE void fold(vf* x) {
+  if constexpr (S > 0) {
+#pragma GCC unroll 8
+    for (int r = 0; r < S; ++r) exchange<S>(x[r], x[r + S]), x[r] = x[r] + x[r + S];
+    fold<S / 2>(x);
+  }
+}
+
 }  // namespace sennit::kernels::SENNIT_LEVEL

@@ -75,6 +75,7 @@ struct ComplexFormer : Heads {
                                 .kv_heads = heads,
                                 .scale = scale(),
                                 .causal = batch.pattern == Pattern::causal,
+                                .exact = c.exact,
                                 .paired = wants_paired_attention(c)});
     return output(x, core, c);
   }

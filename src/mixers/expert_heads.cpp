@@ -63,6 +63,7 @@ struct ExpertHeads : Heads {
                                 .kv_heads = heads,
                                 .scale = scale_of_scores(),
                                 .causal = batch.pattern == Pattern::causal,
+                                .exact = c.exact,
                                 .paired = wants_paired_attention(c)});
     if (!c.training || turns == 0) return output(x, core, c);
     if (c.rng.fork("turn").below(turns) > 0) return out(multiply_groups(core, drawn(gate(x, c).value(), batch)), c);

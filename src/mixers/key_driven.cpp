@@ -103,6 +103,7 @@ struct KeyDriven : Mixer {
                                 .scale = heads.scale(),
                                 .slopes = heads.slopes,
                                 .groups = sizes,
+                                .exact = batch.context->exact,
                                 .paired = wants_paired_attention(*batch.context)});
     if (batch.context->training && recording()) measure(m.plain_keys.value());
     return output(x, core, *batch.context);

@@ -124,7 +124,8 @@ struct Softmax : Mixer {
                       .count_bias = static_cast<float>(options.count_bias),
                       .epsilon = static_cast<float>(options.epsilon),
                       .power = options.power,
-                      .paired = wants_paired_attention(*batch.context)});
+                      .exact = batch.context->exact,
+                                .paired = wants_paired_attention(*batch.context)});
   }
 
   ScoreMap map() const {

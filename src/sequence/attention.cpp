@@ -65,7 +65,8 @@ struct AttentionPlan {
             .count_bias = options.count_bias,
             .power = options.power,
             .epsilon = options.epsilon,
-            .format = cache_format(k.dtype())};
+            .format = cache_format(k.dtype()),
+            .exact = options.exact};
   }
 };
 

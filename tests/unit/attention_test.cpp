@@ -40,6 +40,7 @@ struct Inputs {
   Shape4 shape;
   Mask mask;
   int64_t offset;
+  bool exact = true;
   int64_t key_stride = shape.key_dim + 3, value_stride = shape.value_dim + 5;
   float scale = 1 / std::sqrt(static_cast<float>(shape.key_dim));
   std::vector<float> q = random_floats(shape.queries * key_stride + 1, 1),
@@ -62,7 +63,8 @@ struct Inputs {
             .causal = mask.causal,
             .window = mask.window,
             .scale = scale,
-            .alibi = mask.alibi};
+            .alibi = mask.alibi,
+            .exact = exact};
   }
   bool sees(int64_t i, int64_t j) const {
     const int64_t at = i + offset;
@@ -151,8 +153,10 @@ TEST(Attention, EveryMaskAndShapeAgreesWithDouble) {
     for (const Shape4& s : shapes)
       for (const Mask& mask : kMasks)
         for (const int64_t offset : {int64_t{0}, s.keys - s.queries, int64_t{-3}, int64_t{70}}) {
-          const Inputs x{s, mask, offset};
-          expect_close(x, forward(x, 96));
+          for (const bool exact : {true, false}) {
+            const Inputs x{s, mask, offset, exact};
+            expect_close(x, forward(x, 96));
+          }
         }
   });
 }
@@ -195,6 +199,28 @@ TEST(Attention, ATokenAtATimeGivesTheBitsOfTheWhole) {
           kernels::attention().forward(t, 0, 1, o.data(), shape.value_dim, lse.data(), scratch.data());
           ASSERT_EQ(std::memcmp(o.data(), &whole.o[i * whole.stride], 4 * o.size()), 0) << mask.name << " at " << i;
           ASSERT_EQ(lse[0], whole.lse[i]);
+        }
+      }
+  });
+}
+
+// Which is how many queries go together, and whether their products are summed over lanes at the end: a row of a few
+// then has the same bits alone and beside others, other ones than in order.
+TEST(Attention, AFewQueriesMayBeSummedInAnotherOrderEachForItself) {
+  for_each_level([](IsaLevel level) {
+    for (const int64_t dim : {16, 48, 64, 80, 100})
+      for (const int64_t keys : {5, 64, 130, 141}) {
+        Inputs x{{8, keys, dim, 32}, kMasks[1], keys - 8, false};
+        const Output whole = forward(x, 8);
+        expect_close(x, whole);
+        for (const int64_t step : {1, 2, 3, 5}) {
+          const Output part = forward(x, step);
+          ASSERT_EQ(std::memcmp(part.o.data(), whole.o.data(), 4 * whole.o.size()), 0) << dim << " by " << step;
+        }
+        x.exact = true;
+        const bool whole_vectors = level != IsaLevel::scalar && dim % 16 == 0;
+        if (keys > 100) {
+          EXPECT_EQ(forward(x, 8).o != whole.o, whole_vectors) << dim;
         }
       }
   });
