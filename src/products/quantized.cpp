@@ -154,14 +154,14 @@ void multiply(const float* x, int64_t m, const QuantizedMatrix& w, float* y, con
                 group_bytes = kernels::kQuantizedPanels * blocks * w.layout().block_bytes();
   const Deal deal(groups, std::clamp<int64_t>(groups / least, 1, thread_count()), least);
   const kernels::QuantizedTask whole{.layout = w.layout(),
-                                        .panels = w.panels(),
-                                        .n = w.out(),
-                                        .blocks = blocks,
-                                        .x = rounded,
-                                        .m = m,
-                                        .y = y,
-                                        .y_stride = w.out(),
-                                        .bias = bias};
+                                     .panels = w.panels(),
+                                     .n = w.out(),
+                                     .blocks = blocks,
+                                     .x = rounded,
+                                     .m = m,
+                                     .y = y,
+                                     .y_stride = w.out(),
+                                     .bias = bias};
   parallel_for(deal.pieces(), 1, [=](int64_t piece, int64_t end_piece) {
     const int64_t b = deal.begin(piece), e = deal.begin(end_piece), first = b * kGroup;
     if (b == e) return;

@@ -61,15 +61,17 @@ Tensor run_heads(const Core& core, Carry& carry, int64_t (*scratch_floats)(const
   const int64_t segments = std::ssize(core.segments), heads = core.heads();
   for (int64_t i = 0; i < segments; ++i)
     parts.push_back({core.task(i), carry.in(i), carry.out(i), y.data() + core.value_at(i, 0)});
-  each_head(parts, heads, scratch_floats,
-            [forward, heads, all = segments * heads, size = core.state_size(),
-             y_stride = y.row_size()](const ForwardPart<Task>& part, int64_t at, float* scratch) {
-              const int64_t head = at % heads;
-              const float* s0 = moved(part.s0, head * size);
-              const bool fetch = head + 1 < heads && goes_on(at, all);
-              forward(with_next(part.task.of_head(head), fetch ? moved(s0, size) : nullptr), s0, part.s_end + head * size,
-                      part.y + head * part.task.value_dim, y_stride, scratch);
-            });
+  const auto run_head = [forward, heads, all = segments * heads, size = core.state_size(),
+                         y_stride = y.row_size()](const ForwardPart<Task>& part, int64_t at, float* scratch) {
+    const int64_t head = at % heads;
+    const float* s0 = moved(part.s0, head * size);
+    const bool fetch = head + 1 < heads && goes_on(at, all);
+    forward(with_next(part.task.of_head(head), fetch ? moved(s0, size) : nullptr), s0, part.s_end + head * size,
+            part.y + head * part.task.value_dim, y_stride, scratch);
+  };
+  using Runs = detail::WithScratch<detail::Heads<ForwardPart<Task>, decltype(run_head)>>;
+  static_assert(sizeof(Runs) <= detail::kSentBytes, "a token is a short job, with which all that it needs should go");
+  each_head(parts, heads, scratch_floats, run_head);
   return y;
 }
 
