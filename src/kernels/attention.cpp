@@ -187,9 +187,11 @@ void forward_block(const AttentionTask& t, Pass pass, int64_t first, int64_t row
 struct Heads {
   const AttentionTask* tasks;
   int64_t count;
-  float* const* o;  // of each head's first row
-  int64_t o_stride;
+  float* o;  // of the first head's first row
+  int64_t apart, o_stride;
   Running* running;  // [heads, rows]
+
+  SENNIT_INLINE float* rows_of(int64_t head, int64_t row) const { return o + head * apart + row * o_stride; }
 };
 
 // The same for so few rows that a panel of keys and widened values would cost more than what they save: first + rows of
@@ -207,7 +209,7 @@ void forward_few(const Heads& h, Pass pass, int64_t first, int64_t from, int64_t
   for (int64_t i = 0; i < h.count; ++i) {
     const AttentionTask& t = h.tasks[i];
     const CachedRows values{t.v, t.v_stride, t.format, first_key};
-    float* const o = h.o[i] + from * h.o_stride;
+    float* const o = h.rows_of(i, from);
     Range ranges[kFewRows];
     for (int64_t r = 0; r < rows; ++r) {
       const Scores scores = scores_of(t, first + from + r, first_key);
@@ -246,7 +248,7 @@ void walk_keys(const Heads& h, Pass pass, int64_t first, int64_t rows, Range spa
         if (pass != Pass::measuring) widen_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values);
         values = {s.values, t.value_dim};
       }
-      forward_block(t, pass, first + from, to - from, j, values, h.o[i] + from * h.o_stride, h.o_stride, s.keys,
+      forward_block(t, pass, first + from, to - from, j, values, h.rows_of(i, from), h.o_stride, s.keys,
                     s.weights, h.running + i * rows + from);
     }
   }
@@ -265,7 +267,7 @@ int64_t spans(const AttentionTask& t) {
 void walk_span(const Heads& h, int64_t first, int64_t rows, int64_t span, const ForwardScratch& s) {
   for (int64_t i = 0; i < h.count; ++i)
     for (int64_t r = 0; r < rows; ++r)
-      start_row(h.running[i * rows + r], h.o[i] + r * h.o_stride, h.tasks[0].value_dim);
+      start_row(h.running[i * rows + r], h.rows_of(i, r), h.tasks[0].value_dim);
   walk_keys(h, Pass::running, first, rows, {span * kAttentionSpan, (span + 1) * kAttentionSpan}, s);
 }
 
@@ -276,10 +278,10 @@ float finish_softmax(const AttentionTask& t, Running r, float* o) {
 
 void forward_softmax(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
                      const ForwardScratch& s) {
-  walk_span({&t, 1, &o, o_stride, s.running}, first, rows, 0, s);
+  walk_span({&t, 1, o, 0, o_stride, s.running}, first, rows, 0, s);
   const int64_t end = seen(t, first + rows - 1).end;
   for (int64_t span = 1; span * kAttentionSpan < end; ++span) {
-    walk_span({&t, 1, &s.sums, t.value_dim, s.of_span}, first, rows, span, s);
+    walk_span({&t, 1, s.sums, 0, t.value_dim, s.of_span}, first, rows, span, s);
     for (int64_t r = 0; r < rows; ++r)
       merge(s.running[r], o + r * o_stride, s.of_span[r], s.sums + r * t.value_dim, t.value_dim);
   }
@@ -287,12 +289,12 @@ void forward_softmax(const AttentionTask& t, int64_t first, int64_t rows, float*
 }
 
 void forward_span(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
-                  float* const* sums, float* scratch) {
+                  float* sums, int64_t sums_apart, float* scratch) {
   const ForwardScratch s(tasks[0], scratch);
   const int64_t value_dim = tasks[0].value_dim, row = value_dim + 2, rows = end - begin;
-  walk_span({tasks, heads, sums, row, s.of_span}, begin, rows, span, s);
+  walk_span({tasks, heads, sums, sums_apart, row, s.of_span}, begin, rows, span, s);
   for (int64_t i = 0; i < heads * rows; ++i) {
-    float* const last = sums[i / rows] + i % rows * row + value_dim;
+    float* const last = sums + i / rows * sums_apart + i % rows * row + value_dim;
     last[0] = s.of_span[i].top, last[1] = s.of_span[i].total;
   }
 }
@@ -324,7 +326,7 @@ float finish_powers(const AttentionTask& t, Running r, float* o) {
 void forward_rows(const AttentionTask& t, int64_t first, int64_t rows, float* o, int64_t o_stride, float* stat,
                   const ForwardScratch& s) {
   const Range all{0, t.keys};
-  const Heads head{&t, 1, &o, o_stride, s.running};
+  const Heads head{&t, 1, o, 0, o_stride, s.running};
   for (int64_t r = 0; r < rows; ++r) {
     start_row(s.running[r], o + r * o_stride, t.value_dim);
     if (t.map == ScoreMap::power) s.running[r].top = 0;

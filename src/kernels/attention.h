@@ -68,11 +68,11 @@ struct Attention {
 
   // How many spans of keys the task's rows are summed over; 1 where keys are not split: other maps, windows, blocks.
   int64_t (*spans)(const AttentionTask& task);
-  // What one span gives to rows [begin, end) of some heads, to each head's own place: for every row its o, undivided,
-  // then m and l. Where their keys and values stand side by side, memory is read in order. The tasks differ in q, k, v
-  // and alibi alone; heads * (end - begin) is up to kAttentionRows.
-  void (*forward_span)(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
-                       float* const* sums, float* scratch);
+  // What one span gives to rows [begin, end) of some heads, `sums_apart` floats from one head to the next: for every
+  // row its o, undivided, then m and l. Where their keys and values stand side by side, memory is read in order. The
+  // tasks differ in q, k, v and alibi alone; heads * (end - begin) is up to kAttentionRows.
+  void (*forward_span)(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span, float* sums,
+                       int64_t sums_apart, float* scratch);
   // What forward returns, to the bit, from a head's sums of all spans: sums[spans][end - begin][value_dim + 2].
   void (*fold_spans)(const AttentionTask& task, int64_t begin, int64_t end, const float* sums, float* o,
                      int64_t o_stride, float* stat);

@@ -140,45 +140,65 @@ int64_t heads_together(const AttentionPlan& plan, int64_t spans) {
   return (plan.s.largest() + parts - 1) / parts;
 }
 
-// The forward pass: one item for each tile of queries, and where they are few, for each span of the keys that they see.
+// A piece of the forward pass, in plain numbers that go to other threads as they are.
+struct Piece {
+  int64_t first, heads = 1;  // tasks that go together
+  int64_t begin, end;        // rows of each
+  float *o, *stat;           // of row 0 of the first; no stat where heads are rows: what they leave is not asked for
+  int64_t o_stride;
+  const float* packed = nullptr;  // keys and values of paired rows
+  // One span of the keys: where its sums of the first task begin, how far those of the next are from there.
+  int64_t span = -1, sums = 0, sums_apart = 0;
+};
+
+struct Pieces {
+  const kernels::AttentionTask* tasks;
+  const Piece* pieces;
+  float* sums;
+  int64_t unused;  // where scratch has room for a stat
+
+  void operator()(int64_t i, float* scratch) const {
+    const Piece& p = pieces[i];
+    const kernels::AttentionTask& task = tasks[p.first];
+    float* const stat = p.stat ? p.stat : scratch + unused;
+    if (p.span >= 0)
+      kernels::attention().forward_span(&task, p.heads, p.begin, p.end, p.span, sums + p.sums, p.sums_apart, scratch);
+    else if (p.packed)
+      kernels::paired_attention().forward(task, panel_kernels(Precision::bf16), p.packed, p.begin, p.end, p.o, p.o_stride, stat, scratch);
+    else
+      kernels::attention().forward(task, p.begin, p.end, p.o, p.o_stride, stat, scratch);
+  }
+};
+
+struct Folds : Pieces {
+  void operator()(int64_t i, float* scratch) const {
+    const Piece& p = pieces[i];
+    kernels::attention().fold_spans(tasks[p.first], p.begin, p.end, sums + p.sums, p.o, p.o_stride, p.stat ? p.stat : scratch);
+  }
+};
+
+// The forward pass: one piece for each tile of queries, and where they are few, for each span of the keys that they see.
 class Forward {
  public:
   Forward(const AttentionPlan& plan, const Tensor& q, std::span<const Tensor> keys, std::span<const Tensor> values, Tensor& o, Tensor& lse)
       : plan_(plan), q_(q), keys_(keys), values_(values), o_(o), lse_(lse), packed_(plan, q, keys, values, false) {
     deal();
   }
-  void run() {
-    Tensor sums({sums_});
-    const auto run_item = [&](int64_t i, float* scratch) { run(items_[i], sums.data(), scratch); };
-    if (sums_ == 0) return each_with_scratch(std::ssize(items_), scratch_, run_item);
-    equal_runs_with_scratch(std::ssize(items_), scratch_, run_item);
-    equal_runs_with_scratch(std::ssize(split_), 2 * plan_.s.largest() + kFewQueries, [&](int64_t i, float* scratch) {
-      const Split& s = split_[i];
-      const auto to = output(s.rows, scratch);
-      kernels::attention().fold_spans(task(s.rows), to.begin, to.end, sums.data() + s.sums, to.o, to.o_stride, to.stat);
-    });
+  void run() const {
+    const Tensor sums({sums_});
+    const int64_t stats = std::max(plan_.s.largest(), kFewQueries);
+    const Pieces work{tasks_.data(), pieces_.data(), const_cast<float*>(sums.data()), scratch_};
+    if (sums_ == 0) return each_with_scratch(std::ssize(pieces_), scratch_ + stats, work);
+    equal_runs_with_scratch(std::ssize(pieces_), scratch_ + stats, work);
+    equal_runs_with_scratch(std::ssize(split_), stats, Folds{{tasks_.data(), split_.data(), work.sums, 0}});
   }
 
  private:
   static constexpr int64_t kFewQueries = 16;  // whose keys are worth splitting
-  struct Split {
-    Rows rows;
-    int64_t sums;  // where those of its spans begin
-  };
-  struct Item {
-    Rows rows;                                 // all keys of them, or
-    int64_t span = -1, first = 0, splits = 0;  // one span of some neighbours among split_
-  };
-  struct Output {
-    int64_t begin, end;
-    float *o, *stat;  // of the task's row 0
-    int64_t o_stride;
-  };
 
-  kernels::AttentionTask task(const Rows& rows) const { return task_of(plan_, rows, q_, keys_, values_); }
   bool few(const AttentionSegment& a) const { return a.queries <= kFewQueries && !plan_.paired(a); }
   int64_t spans(size_t segment) const {
-    return few(plan_.segments[segment]) ? kernels::attention().spans(task({segment, 0, 1, 0, 0})) : 1;
+    return few(plan_.segments[segment]) ? kernels::attention().spans(task_of(plan_, {segment, 0, 1, 0, 0}, q_, keys_, values_)) : 1;
   }
 
   void deal() {
@@ -191,67 +211,49 @@ class Forward {
         heads = queries == 1 ? std::min(together, plan_.s.firsts[plan_.s.kv_of(h) + 1] - h) : 1;
         for (int64_t b = 0; b < queries; b += kQueryTile) add({i, h, heads, b, std::min(b + kQueryTile, queries)}, parts);
       }
-      deal_spans(first, parts);
+      deal_spans(plan_.segments[i], first, parts);
     }
   }
-  // One item for each span of the rows from split_[first] on, or for those of neighbours that are alike: their heads'
-  // keys and values stand in the same rows of memory, of which a thread then reads a good piece at a time.
-  void deal_spans(int64_t first, int64_t spans) {
-    const int64_t end = std::ssize(split_),
-                  abreast = first < end ? heads_abreast(end - first, spans, split_[first].rows) : 1;
+  // One piece for each span of the rows from split_[first] on, or for those of neighbours that are alike: their heads'
+  // keys and values stand in the same rows of memory, of which a thread then reads a good part at a time.
+  void deal_spans(const AttentionSegment& a, int64_t first, int64_t spans) {
+    const int64_t end = std::ssize(split_), abreast = first < end ? heads_abreast(a, end - first, spans, split_[first]) : 1;
+    const auto alike = [&](int64_t k, int64_t other) { return split_[k].end - split_[k].begin == split_[other].end - split_[other].begin; };
     for (int64_t span = 0; span < spans; ++span)
       for (int64_t k = first, next; k < end; k = next) {
-        for (next = k + 1; next < std::min(end, k + abreast) && split_[next].rows.heads == split_[k].rows.heads;)
-          ++next;
-        items_.push_back({split_[k].rows, span, k, next - k});
+        for (next = k + 1; next < std::min(end, k + abreast) && alike(k, next);) ++next;
+        Piece piece = split_[k];
+        piece.heads = next - k, piece.span = span, piece.sums += span * sums_of(piece);
+        piece.sums_apart = spans * sums_of(piece);
+        pieces_.push_back(piece);
       }
   }
-  // So few that every thread has some items.
-  int64_t heads_abreast(int64_t splits, int64_t spans, const Rows& rows) const {
-    constexpr int64_t kRowBytes = 1024, kItemsEach = 4;
-    const Tensor& k = keys_[plan_.segments[rows.segment].source];
+  // So few that every thread has some pieces.
+  int64_t heads_abreast(const AttentionSegment& a, int64_t splits, int64_t spans, const Piece& rows) const {
+    constexpr int64_t kRowBytes = 1024, kPiecesEach = 4;
+    const Tensor& k = keys_[a.source];
     const int64_t near = splits * kRowBytes * k.rows() / std::max<int64_t>(1, k.bytes()),
-                  enough = splits * spans / (kItemsEach * thread_count()),
-                  most = kernels::kAttentionRows / std::max(rows.heads, rows.end - rows.begin);
+                  enough = splits * spans / (kPiecesEach * thread_count()),
+                  most = kernels::kAttentionRows / (rows.end - rows.begin);
     return std::max<int64_t>(1, std::min({near, enough, most}));
   }
-  int64_t sums_of(const Rows& rows) const { return std::max(rows.heads, rows.end - rows.begin) * (plan_.s.dv + 2); }
+  int64_t sums_of(const Piece& rows) const { return (rows.end - rows.begin) * (plan_.s.dv + 2); }
   void add(const Rows& rows, int64_t spans) {
-    const auto t = task(rows);
-    scratch_ = std::max(scratch_, 2 * plan_.s.largest() + (plan_.paired(plan_.segments[rows.segment]) ? kernels::paired_attention().forward_floats(t)
-                                                                                                     : kernels::attention().scratch_floats(t)));
-    if (spans == 1) return items_.push_back({rows});
-    split_.push_back({rows, sums_});
-    sums_ += spans * sums_of(rows);
-  }
-
-  // Heads that go together leave no statistic: it goes to scratch.
-  Output output(const Rows& rows, float* unused) const {
     const AttentionSegment& a = plan_.segments[rows.segment];
-    float* const o = o_.data() + a.query_begin * o_.row_size() + rows.head * plan_.s.dv;
-    if (rows.heads > 1) return {0, rows.heads, o, unused, plan_.s.dv};
-    return {rows.begin, rows.end, o, lse_.data() + rows.head * lse_.row_size() + a.query_begin, o_.row_size()};
-  }
-  void run_span(const Item& item, float* sums, float* scratch) const {
-    Pooled<kernels::AttentionTask> tasks;
-    Pooled<float*> places;
-    for (int64_t k = item.first; k < item.first + item.splits; ++k) {
-      tasks.push_back(task(split_[k].rows));
-      places.push_back(sums + split_[k].sums + item.span * sums_of(split_[k].rows));
-    }
-    const Rows& rows = item.rows;
-    const int64_t begin = rows.heads > 1 ? 0 : rows.begin, end = rows.heads > 1 ? rows.heads : rows.end;
-    kernels::attention().forward_span(tasks.data(), item.splits, begin, end, item.span, places.data(), scratch);
-  }
-  void run(const Item& item, float* sums, float* scratch) const {
-    if (item.span >= 0) return run_span(item, sums, scratch);
-    const Rows& rows = item.rows;
-    const auto t = task(rows);
-    const auto to = output(rows, scratch + scratch_ - 2 * plan_.s.largest());
-    if (!plan_.paired(plan_.segments[rows.segment]))
-      return kernels::attention().forward(t, to.begin, to.end, to.o, to.o_stride, to.stat, scratch);
-    kernels::paired_attention().forward(t, panel_kernels(Precision::bf16), packed_.of(rows.segment, plan_.s.kv_of(rows.head)), to.begin,
-                                        to.end, to.o, to.o_stride, to.stat, scratch);
+    const bool paired = plan_.paired(a), heads = rows.heads > 1;
+    tasks_.push_back(task_of(plan_, rows, q_, keys_, values_));
+    scratch_ = std::max(scratch_, paired ? kernels::paired_attention().forward_floats(tasks_.back()) : kernels::attention().scratch_floats(tasks_.back()));
+    Piece piece{.first = std::ssize(tasks_) - 1,
+                .begin = heads ? 0 : rows.begin,
+                .end = heads ? rows.heads : rows.end,
+                .o = o_.data() + a.query_begin * o_.row_size() + rows.head * plan_.s.dv,
+                .stat = heads ? nullptr : lse_.data() + rows.head * lse_.row_size() + a.query_begin,
+                .o_stride = heads ? plan_.s.dv : o_.row_size(),
+                .packed = paired ? packed_.of(static_cast<int64_t>(rows.segment), plan_.s.kv_of(rows.head)) : nullptr};
+    if (spans == 1) return pieces_.push_back(piece);
+    piece.sums = sums_;
+    sums_ += spans * sums_of(piece);
+    split_.push_back(piece);
   }
 
   const AttentionPlan& plan_;
@@ -259,8 +261,8 @@ class Forward {
   std::span<const Tensor> keys_, values_;
   Tensor &o_, &lse_;
   PackedKeys packed_;
-  Pooled<Item> items_;
-  Pooled<Split> split_;
+  Pooled<kernels::AttentionTask> tasks_;
+  Pooled<Piece> pieces_, split_;  // what to do; rows whose spans are folded afterwards
   int64_t sums_ = 0, scratch_ = 0;
 };
 

@@ -254,13 +254,10 @@ TEST(Attention, HeadsSideBySideGiveTheBitsOfEachAlone) {
         for (int64_t span = 0; span < kernels::attention().spans(tasks[0]); ++span) {
           std::vector<float> together(kHeads * each, NAN), alone(each, NAN),
               scratch(kernels::attention().scratch_floats(tasks[0]), NAN);
-          std::vector<float*> places;
-          for (int64_t h = 0; h < kHeads; ++h) places.push_back(together.data() + h * each);
-          kernels::attention().forward_span(tasks.data(), kHeads, 0, rows, span, places.data(), scratch.data());
+          kernels::attention().forward_span(tasks.data(), kHeads, 0, rows, span, together.data(), each, scratch.data());
           for (int64_t h = 0; h < kHeads; ++h) {
-            float* const place = alone.data();
-            kernels::attention().forward_span(&tasks[h], 1, 0, rows, span, &place, scratch.data());
-            ASSERT_EQ(std::memcmp(alone.data(), places[h], 4 * alone.size()), 0) << rows << " rows, head " << h;
+            kernels::attention().forward_span(&tasks[h], 1, 0, rows, span, alone.data(), 0, scratch.data());
+            ASSERT_EQ(std::memcmp(alone.data(), &together[h * each], 4 * alone.size()), 0) << rows << " rows, head " << h;
           }
         }
       }

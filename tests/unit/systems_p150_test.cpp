@@ -44,8 +44,7 @@ using Sums = std::vector<float>;  // of one row: o, then m and l
 Sums sums_of_span(const AttentionTask& task) {
   Sums sums(kDim + 2);
   std::vector<float> scratch(kernels::attention().scratch_floats(task));
-  float* const place = sums.data();
-  kernels::attention().forward_span(&task, 1, 0, 1, 0, &place, scratch.data());
+  kernels::attention().forward_span(&task, 1, 0, 1, 0, sums.data(), 0, scratch.data());
   return sums;
 }
 
