@@ -107,6 +107,12 @@ void Gradients::sums(std::span<kernels::Sum> of) {
   }
 }
 
+kernels::Sum Gradients::first_sum() {
+  kernels::Sum sum;
+  sums({&sum, 1});
+  return sum;
+}
+
 bool recording() { return t_recording; }
 Recording::Recording(bool on) : before_(t_recording) { t_recording = on; }
 Recording::~Recording() { t_recording = before_; }

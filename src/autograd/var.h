@@ -86,6 +86,7 @@ class Gradients {
   Tensor& sum(int input, bool& holds);
   // Those of the first inputs: unset only where no other input adds to the sum, too.
   void sums(std::span<kernels::Sum> of);
+  kernels::Sum first_sum();  // that of the first input
 
  private:
   Tensor& place(int input);

@@ -125,7 +125,7 @@ struct Softmax : Mixer {
                       .epsilon = static_cast<float>(options.epsilon),
                       .power = options.power,
                       .exact = batch.context->exact,
-                                .paired = wants_paired_attention(*batch.context)});
+                      .paired = wants_paired_attention(*batch.context)});
   }
 
   ScoreMap map() const {

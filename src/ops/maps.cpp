@@ -21,8 +21,7 @@ Tensor apply(const Tensor& x, Elementwise::Map map) {
 
 Var map(const Var& x, Elementwise::Map forward, Elementwise::Gradient Elementwise::*gradient) {
   return record(apply(x.value(), forward), {x}, [x = x.value(), gradient](std::span<const Tensor> dy, Gradients& into) {
-    kernels::Sum dx;
-    into.sums({&dx, 1});
+    const kernels::Sum dx = into.first_sum();
     count_flops(x.elements());
     const auto d = kernels::elementwise().*gradient;
     parallel_for(x.elements(), kMapGrain,
@@ -35,8 +34,7 @@ Var map(const Var& x, Elementwise::Map forward, Elementwise::Gradient Elementwis
 Var exp(const Var& x) {
   Tensor y = apply(x.value(), kernels::elementwise().exp);
   return record(y, {x}, [y](std::span<const Tensor> dy, Gradients& into) {
-    kernels::Sum dx;
-    into.sums({&dx, 1});
+    const kernels::Sum dx = into.first_sum();
     count_flops(2 * y.elements());
     const auto d = dx.holds ? kernels::elementwise().multiply_add : kernels::elementwise().multiply;
     parallel_for(y.elements(), kMapGrain,

@@ -45,8 +45,7 @@ Var rmsnorm(const Var& x, const Var& weight, NormOptions o) {
   return record(std::move(y), {x, weight}, [x = x.value(), w = weight.value(), inverse, n = n, d = d](std::span<const Tensor> dy, Gradients& into) {
     const bool wanted = into.wants(1);
     Tensor partial = wanted ? Tensor::zeros({row_blocks(n), d}) : Tensor();
-    kernels::Sum dx;
-    into.sums({&dx, 1});
+    const kernels::Sum dx = into.first_sum();
     count_flops(8 * x.elements());
     each_row_block(n, [&](int64_t i, int64_t at, int64_t rows) {
       kernels::norm().rmsnorm_gradient(x.data() + at * d, data_or_null(w), inverse.data() + at, dy[0].data() + at * d, rows, d,
@@ -70,11 +69,10 @@ Var layernorm(const Var& x, const Var& weight, const Var& bias, NormOptions o) {
   });
   return record(std::move(y), {x, weight, bias},
                 [x = x.value(), w = weight.value(), mean, inverse, n = n, d = d](std::span<const Tensor> dy, Gradients& into) {
-                                const int64_t blocks = row_blocks(n);
+                  const int64_t blocks = row_blocks(n);
                   Tensor dw = into.wants(1) ? Tensor::zeros({blocks, d}) : Tensor();
                   Tensor db = into.wants(2) ? Tensor::zeros({blocks, d}) : Tensor();
-                  kernels::Sum dx;
-    into.sums({&dx, 1});
+                  const kernels::Sum dx = into.first_sum();
                   count_flops(10 * x.elements());
                   each_row_block(n, [&](int64_t i, int64_t at, int64_t rows) {
                     kernels::norm().layernorm_gradient(x.data() + at * d, data_or_null(w), mean.data() + at, inverse.data() + at,
@@ -94,8 +92,7 @@ Var l2norm(const Var& x, NormOptions o) {
     kernels::norm().l2norm(x.value().data() + at * d, rows, d, o.epsilon, y.data() + at * d, inverse.data() + at);
   });
   return record(std::move(y), {x}, [x = x.value(), inverse, n = n, d = d](std::span<const Tensor> dy, Gradients& into) {
-    kernels::Sum dx;
-    into.sums({&dx, 1});
+    const kernels::Sum dx = into.first_sum();
     count_flops(6 * x.elements());
     each_row_block(n, [&](int64_t, int64_t at, int64_t rows) {
       kernels::norm().l2norm_gradient(x.data() + at * d, inverse.data() + at, dy[0].data() + at * d, rows, d, dx.from(at * d));
@@ -111,8 +108,7 @@ Var softmax(const Var& x) {
     for (int64_t i = b; i < e; ++i) kernels::loss().softmax(x.value().data() + i * d, d, y.data() + i * d);
   });
   return record(y, {x}, [y, n, d](std::span<const Tensor> dy, Gradients& into) {
-    kernels::Sum dx;
-    into.sums({&dx, 1});
+    const kernels::Sum dx = into.first_sum();
     count_flops(4 * y.elements());
     parallel_for(n, 1, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i)
