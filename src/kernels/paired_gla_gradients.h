@@ -117,10 +117,13 @@ void token_gradients(const GlaTask& t, int64_t n, const Backward& b, const float
 // Decay::vector: a chunk's a, and its queries and keys as they have faded since its start and until its end; returns
 // whether all its pairs are near.
 bool meet_channels(const GlaTask& t, const Span& x, const Backward& b, Products& products) {
-  const FadedBack kept{b.near_k, b.since, b.back};
-  t.reads_before ? fade_from_start<true>(t, x, b.chunk, b.tree, products.asked, &kept)
-                 : fade_from_start<false>(t, x, b.chunk, b.tree, products.asked, &kept);
-  const bool near = lets_pass(t, x) && near_tokens(t, x, b.chunk.total) == x.n;
+  bool near = lets_pass(t, x);
+  if (near) {
+    const FadedBack kept{b.near_k, b.since, b.back};
+    t.reads_before ? fade_from_start<true>(t, x, b.chunk, b.tree, products.asked, &kept)
+                   : fade_from_start<false>(t, x, b.chunk, b.tree, products.asked, &kept);
+    near = near_tokens(t, x, b.chunk.total) == x.n;
+  }
   near ? meet_near(t, x, b, products) : meet_tree(t, x, b, products);
   return near;
 }

@@ -185,9 +185,9 @@ class Forward {
     deal();
   }
   void run() const {
-    const Tensor sums({sums_});
+    Tensor sums({sums_});
     const int64_t stats = std::max(plan_.s.largest(), kFewQueries);
-    const Pieces work{tasks_.data(), pieces_.data(), const_cast<float*>(sums.data()), scratch_};
+    const Pieces work{tasks_.data(), pieces_.data(), sums.data(), scratch_};
     if (sums_ == 0) return each_with_scratch(std::ssize(pieces_), scratch_ + stats, work);
     equal_runs_with_scratch(std::ssize(pieces_), scratch_ + stats, work);
     equal_runs_with_scratch(std::ssize(split_), stats, Folds{{tasks_.data(), split_.data(), work.sums, 0}});
