@@ -129,13 +129,15 @@ void weigh(const AttentionTask& t, Pass pass, int64_t query, const Scores& score
 struct ForwardScratch {
   float *keys, *values, *weights;  // [key_dim, kKeys], [kKeys, value_dim], [kRows, kKeys]
   float* sums;                     // [kRows, value_dim]: of a later span
+  float* parts;                    // [kRows, key_dim]: queries as dot_lanes wants them
   Running *running, *of_span;      // [kRows]
   ForwardScratch(const AttentionTask& t, float* scratch)
       : keys(scratch),
         values(keys + t.key_dim * kKeys),
         weights(values + t.value_dim * kKeys),
         sums(weights + kRows * kKeys),
-        running(reinterpret_cast<Running*>(sums + kRows * t.value_dim)),
+        parts(sums + kRows * t.value_dim),
+        running(reinterpret_cast<Running*>(parts + kRows * t.key_dim)),
         of_span(running + kRows) {}
 };
 
@@ -195,16 +197,21 @@ struct Heads {
 };
 
 // The same for so few rows that a panel of keys and widened values would cost more than what they save: first + rows of
-// `all`. The heads take turns at each step, as their keys and values stand side by side.
+// `all`, whose queries are in parts where those are given. The heads take turns at each step, as their keys and values
+// stand side by side.
 constexpr int64_t kFewRows = 8;
+static_assert(kKeys <= kCodeRows);
 void forward_few(const Heads& h, Pass pass, int64_t first, int64_t from, int64_t rows, int64_t all, int64_t first_key,
-                 float* weights) {
+                 float* parts, float* weights) {
   const int64_t keys = smaller(kKeys, h.tasks[0].keys - first_key);
   const auto of_head = [&](int64_t i) { return weights + i * rows * kKeys; };
   for (int64_t i = 0; i < h.count; ++i) {
     const AttentionTask& t = h.tasks[i];
-    (t.exact ? dot_rows : dot_lanes)({t.q + (first + from) * t.q_stride, t.q_stride, rows},
-                                     {t.k, t.k_stride, t.format, first_key}, keys, t.key_dim, of_head(i), kKeys);
+    const CachedRows key_rows{t.k, t.k_stride, t.format, first_key};
+    if (parts != nullptr)
+      dot_lanes(parts + (i * all + from) * t.key_dim, rows, key_rows, keys, t.key_dim, of_head(i), kKeys);
+    else
+      dot_rows({t.q + (first + from) * t.q_stride, t.q_stride, rows}, key_rows, keys, t.key_dim, of_head(i), kKeys);
   }
   for (int64_t i = 0; i < h.count; ++i) {
     const AttentionTask& t = h.tasks[i];
@@ -220,15 +227,26 @@ void forward_few(const Heads& h, Pass pass, int64_t first, int64_t from, int64_t
     if (pass == Pass::measuring) continue;
     for (int64_t r = 0, next; r < rows; r = next) {  // rows that see the same keys go together
       for (next = r + 1; next < rows && ranges[next] == ranges[r];) ++next;
-      add_rows({of_head(i) + r * kKeys, kKeys, next - r}, values, ranges[r].begin, ranges[r].end, t.value_dim,
-               o + r * h.o_stride, h.o_stride);
+      (t.exact ? add_rows : add_lanes)({of_head(i) + r * kKeys, kKeys, next - r}, values, ranges[r].begin,
+                                       ranges[r].end, t.value_dim, o + r * h.o_stride, h.o_stride);
     }
   }
+}
+
+// Null where products are summed in order.
+float* queries_in_parts(const Heads& h, int64_t first, int64_t rows, const ForwardScratch& s) {
+  const AttentionTask& all = h.tasks[0];
+  if (all.exact || !whole_units(all.format, all.key_dim)) return nullptr;
+  for (int64_t i = 0; i < h.count; ++i)
+    part_queries({h.tasks[i].q + first * all.q_stride, all.q_stride, rows}, all.format, all.key_dim,
+                 s.parts + i * rows * all.key_dim);
+  return s.parts;
 }
 
 // All keys, or those of a span, which begins and ends with a block.
 void walk_keys(const Heads& h, Pass pass, int64_t first, int64_t rows, Range span, const ForwardScratch& s) {
   const AttentionTask& all = h.tasks[0];  // in what they see
+  float* parts = nullptr;
   const int64_t end = smaller(span.end, seen(all, first + rows - 1).end);
   for (int64_t j = larger(span.begin, seen(all, first).begin / kKeys * kKeys); j < end; j += kKeys) {
     int64_t from = 0, to = rows;  // the rows that see something of the block
@@ -236,7 +254,8 @@ void walk_keys(const Heads& h, Pass pass, int64_t first, int64_t rows, Range spa
     while (from < to && seen(all, first + to - 1).begin >= j + kKeys) --to;
     if (from == to) continue;
     if (to - from <= kFewRows) {
-      forward_few(h, pass, first, from, to - from, rows, j, s.weights);
+      if (parts == nullptr) parts = queries_in_parts(h, first, rows, s);
+      forward_few(h, pass, first, from, to - from, rows, j, parts, s.weights);
       continue;
     }
     const int64_t keys = smaller(kKeys, all.keys - j);
@@ -248,8 +267,8 @@ void walk_keys(const Heads& h, Pass pass, int64_t first, int64_t rows, Range spa
         if (pass != Pass::measuring) widen_cached({t.v, t.v_stride, t.format, j}, keys, t.value_dim, s.values);
         values = {s.values, t.value_dim};
       }
-      forward_block(t, pass, first + from, to - from, j, values, h.rows_of(i, from), h.o_stride, s.keys,
-                    s.weights, h.running + i * rows + from);
+      forward_block(t, pass, first + from, to - from, j, values, h.rows_of(i, from), h.o_stride, s.keys, s.weights,
+                    h.running + i * rows + from);
     }
   }
 }
@@ -266,8 +285,7 @@ int64_t spans(const AttentionTask& t) {
 // Rows [first, first + rows) of one span, from nothing.
 void walk_span(const Heads& h, int64_t first, int64_t rows, int64_t span, const ForwardScratch& s) {
   for (int64_t i = 0; i < h.count; ++i)
-    for (int64_t r = 0; r < rows; ++r)
-      start_row(h.running[i * rows + r], h.rows_of(i, r), h.tasks[0].value_dim);
+    for (int64_t r = 0; r < rows; ++r) start_row(h.running[i * rows + r], h.rows_of(i, r), h.tasks[0].value_dim);
   walk_keys(h, Pass::running, first, rows, {span * kAttentionSpan, (span + 1) * kAttentionSpan}, s);
 }
 
@@ -288,8 +306,8 @@ void forward_softmax(const AttentionTask& t, int64_t first, int64_t rows, float*
   for (int64_t r = 0; r < rows; ++r) stat[r] = finish_softmax(t, s.running[r], o + r * o_stride);
 }
 
-void forward_span(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span,
-                  float* sums, int64_t sums_apart, float* scratch) {
+void forward_span(const AttentionTask* tasks, int64_t heads, int64_t begin, int64_t end, int64_t span, float* sums,
+                  int64_t sums_apart, float* scratch) {
   const ForwardScratch s(tasks[0], scratch);
   const int64_t value_dim = tasks[0].value_dim, row = value_dim + 2, rows = end - begin;
   walk_span({tasks, heads, sums, sums_apart, row, s.of_span}, begin, rows, span, s);
@@ -367,8 +385,8 @@ struct BackwardScratch {
         delta(slopes + kRows * kKeys) {}
 };
 
-// Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key. A softmax
-// over one key is 1 whatever its score: no gradient, not what rounding leaves of one.
+// Rows of products q . k and do . v become rows of w and scale ds; zeros where the query does not see the key. A
+// softmax over one key is 1 whatever its score: no gradient, not what rounding leaves of one.
 void weigh_slopes(const AttentionTask& t, int64_t first, int64_t rows, int64_t first_key, const float* stat,
                   const BackwardScratch& s) {
   for (int64_t r = 0; r < rows; ++r)
@@ -443,7 +461,7 @@ void backward(const AttentionTask& t, const float* o, const float* d_o, int64_t 
 
 int64_t scratch_floats(const AttentionTask& t) {
   const int64_t blocks = (t.key_dim + t.value_dim) * kKeys + kRows * kKeys;
-  return blocks + larger(kRows * (t.value_dim + 4), kRows * kKeys + t.queries);
+  return blocks + larger(kRows * (t.key_dim + t.value_dim + 4), kRows * kKeys + t.queries);
 }
 
 }  // namespace

@@ -100,8 +100,8 @@ SENNIT_INLINE vf unit_number(vf units, int part, UnitScale scale) {
   return fma(unit_masked(code, 0xFF00, 0x47008000), scale.by, scale.offset);
 }
 
-// Vector `part` of the numbers of a vector of units at p, and which of them lane `lane` of it is. Halves are widened where
-// they stand, other numbers unit by unit.
+// Vector `part` of the numbers of a vector of units at p, and which of them lane `lane` of it is. Halves are widened
+// where they stand, other numbers unit by unit.
 template <CacheFormat F>
 SENNIT_INLINE vf unit_vector(const uint8_t* p, vf units, int part, UnitScale scale) {
   if constexpr (F == CacheFormat::f16) return load_f16(reinterpret_cast<const uint16_t*>(p) + part * kLanes);
@@ -112,11 +112,14 @@ constexpr int unit_place(int part, int lane) {
   return F == CacheFormat::f16 ? part * kLanes + lane : lane * kUnitNumbers<F> + part;
 }
 
-// A vector of units; asks for that of a later row. One row of a head is no stream that the processor foresees, and what
-// is asked for faster than memory answers is not heard: so once for each vector, and not into the first cache.
-SENNIT_INLINE vf load_units(const uint8_t* p, int64_t row_bytes) {
+// Asks for what stands at p in a later row. One row of a head is no stream that the processor foresees, and what is
+// asked for faster than memory answers is not heard: so once for each vector, and not into the first cache.
+SENNIT_INLINE void ask_for_later(const uint8_t* p, int64_t row_bytes) {
   constexpr int64_t kRowsAhead = 64;
   __builtin_prefetch(p + kRowsAhead * row_bytes, 0, 2);
+}
+SENNIT_INLINE vf load_units(const uint8_t* p, int64_t row_bytes) {
+  ask_for_later(p, row_bytes);
   return load(reinterpret_cast<const float*>(p));
 }
 
@@ -124,6 +127,30 @@ SENNIT_INLINE vf load_units(const uint8_t* p, int64_t row_bytes) {
 constexpr int kKeyVectors = 4;
 constexpr int64_t kKeysAbreast = kKeyVectors * kLanes;
 constexpr int kQueriesAbreast = kLanes > 8 ? 4 : 2;
+
+// Scales of one run of some rows, or of two.
+template <int N = kLanes>
+struct ScalePairs {
+  alignas(64) float pairs[N] = {};
+
+  template <int kRuns = kUnitScales>
+  SENNIT_INLINE void read(int64_t row, const uint8_t* scales) {
+    __builtin_memcpy(pairs + row, scales, 2 * kRuns);
+  }
+  // Those of rows first, ..., first + kLanes - 1.
+  SENNIT_INLINE vf of(int64_t first, int run) const {
+    return unit_halves(run == 0 ? load(pairs + first) : unit_bits_right(load(pairs + first), 16));
+  }
+};
+
+constexpr int64_t kCodeRows = 64;  // of q8_0, at most, that go together where codes enter as whole numbers
+
+// The largest size of n numbers, whole vectors, at least 2^-100; no number where one of them is not finite.
+inline float largest_of(const float* x, int64_t n) {
+  vf top = set(0x1p-100f), all = zero();
+  for (int64_t i = 0; i < n; i += kLanes) top = max(abs(load(x + i)), top), all = fma(load(x + i), zero(), all);
+  return highest(top) + sum(all);
+}
 
 // Units of kKeysAbreast rows, a vector from each, turned: lanes are keys. And the scales of these units.
 template <CacheFormat F>
@@ -140,21 +167,12 @@ struct TurnedUnits {
       transpose(square);
 #pragma GCC unroll 16
       for (int u = 0; u < kLanes; ++u) store(units[u] + g * kLanes, square[u]);
-      if constexpr (F == CacheFormat::q8_0) read_scales(heads + dim + 2 * kUnitScales * vector, rows.bytes, g);
+      if constexpr (F == CacheFormat::q8_0) {
+        ScalePairs<> pairs;
+        for (int k = 0; k < kLanes; ++k) pairs.read(k, heads + k * rows.bytes + dim + 2 * kUnitScales * vector);
+        for (int run = 0; run < kUnitScales; ++run) store(scales[run] + g * kLanes, pairs.of(0, run));
+      }
     }
-  }
-
- private:
-  SENNIT_INLINE void read_scales(const uint8_t* from, int64_t stride, int g) {
-    float pairs[kLanes];
-    for (int k = 0; k < kLanes; ++k) {
-      uint32_t both = 0;
-      __builtin_memcpy(&both, from + k * stride, 2 * kUnitScales);
-      __builtin_memcpy(pairs + k, &both, 4);
-    }
-    const vf two = load(pairs);
-    store(scales[0] + g * kLanes, unit_halves(two));
-    if constexpr (kUnitScales > 1) store(scales[1] + g * kLanes, unit_halves(unit_bits_right(two, 16)));
   }
 };
 

@@ -10,6 +10,10 @@ namespace sennit::kernels::SENNIT_LEVEL {
 SENNIT_INLINE __m512i whole(vf a) {
   return _mm512_castps_si512(a.v);
 }
+// The same four numbers, or the same sum, in every lane.
+SENNIT_INLINE vf set_sum(int32_t sum) {
+  return {_mm512_castsi512_ps(_mm512_set1_epi32(sum))};
+}
 // The left factor of a product has 128 added to each number: the instruction takes one factor without sign. What that
 // makes too much is 128 times the sum of the right factor's numbers.
 SENNIT_INLINE vf left_quads(vf a) {
@@ -26,6 +30,9 @@ SENNIT_INLINE vf float_sums(vf sum, vf b_sum) {
 
 SENNIT_INLINE __m256i whole(vf a) {
   return _mm256_castps_si256(a.v);
+}
+SENNIT_INLINE vf set_sum(int32_t sum) {
+  return {_mm256_castsi256_ps(_mm256_set1_epi32(sum))};
 }
 SENNIT_INLINE vf left_quads(vf a) {
   return a;
@@ -45,6 +52,9 @@ SENNIT_INLINE vf float_sums(vf sum, vf) {
 SENNIT_INLINE uint32_t whole(vf a) {
   return __builtin_bit_cast(uint32_t, a.v);
 }
+SENNIT_INLINE vf set_sum(int32_t sum) {
+  return {__builtin_bit_cast(float, sum)};
+}
 SENNIT_INLINE vf left_quads(vf a) {
   return a;
 }
@@ -59,5 +69,11 @@ SENNIT_INLINE vf float_sums(vf sum, vf) {
 }
 
 #endif
+
+SENNIT_INLINE vf set_quad(const int8_t* four) {
+  int32_t lane;
+  __builtin_memcpy(&lane, four, 4);
+  return set_sum(lane);
+}
 
 }  // namespace sennit::kernels::SENNIT_LEVEL

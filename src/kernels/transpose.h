@@ -6,26 +6,23 @@ namespace sennit::kernels::SENNIT_LEVEL {
 
 #if defined(SENNIT_LEVEL_avx512) || defined(SENNIT_LEVEL_amx)
 
-// Where the lanes of an exchange come from: low[l] or high[l] below kLanes is a lane of `low`, above of `high`.
-template <int S>
-struct alignas(64) ExchangeLanes {
-  int low[kLanes], high[kLanes];
-  constexpr ExchangeLanes() : low(), high() {
-    for (int l = 0; l < kLanes; ++l) {
-      low[l] = l & S ? kLanes + l - S : l;
-      high[l] = l & S ? kLanes + l : l + S;
-    }
-  }
-};
-template <int S>
-inline constexpr ExchangeLanes<S> kExchangeLanes{};
-
 // Swaps bit S of the lane with the bit that tells `low` from `high`.
 template <int S>
 SENNIT_INLINE void exchange(vf& low, vf& high) {
   const __m512 a = low.v, b = high.v;
-  low.v = _mm512_permutex2var_ps(a, _mm512_load_si512(kExchangeLanes<S>.low), b);
-  high.v = _mm512_permutex2var_ps(a, _mm512_load_si512(kExchangeLanes<S>.high), b);
+  if constexpr (S == 1) {
+    low.v = _mm512_mask_moveldup_ps(a, 0xAAAA, b);
+    high.v = _mm512_mask_movehdup_ps(b, 0x5555, a);
+  } else if constexpr (S == 2) {
+    low.v = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    high.v = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  } else if constexpr (S == 4) {
+    low.v = _mm512_mask_shuffle_f32x4(a, 0xF0F0, b, b, _MM_SHUFFLE(2, 2, 0, 0));
+    high.v = _mm512_mask_shuffle_f32x4(b, 0x0F0F, a, a, _MM_SHUFFLE(3, 3, 1, 1));
+  } else {
+    low.v = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(1, 0, 1, 0));
+    high.v = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 2, 3, 2));
+  }
 }
 
 #elif defined(SENNIT_LEVEL_avx2)
