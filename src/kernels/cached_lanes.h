@@ -36,18 +36,23 @@ template <CacheFormat F, int R>
   for (int k = 0; k < kKeysHere; ++k) row[k] = rows.first + smaller(first + k, count - 1) * rows.bytes;
   vf sums[kKeysHere * R];
 #pragma GCC unroll 16
-  for (vf& s : sums) s = zero();
-  for (int64_t v = 0; v * kUnitsDim<F> < dim; ++v, parts += kUnitsDim<F>)
+  for (int k = 0; k < kKeysHere; ++k) {  // row by row: memory answers sooner what is asked for in order
+    vf own[R];
 #pragma GCC unroll 16
-    for (int k = 0; k < kKeysHere; ++k) {
-      const vf units = load_units(row[k] + 4 * kLanes * v, rows.bytes);
+    for (vf& s : own) s = zero();
+    for (int64_t u = 0; u < dim; u += kUnitsDim<F>) {
+      const uint8_t* const p = row[k] + u * cached_unit_bytes(F);
+      const vf units = load_units(p, rows.bytes);
 #pragma GCC unroll 4
       for (int part = 0; part < kNumbers; ++part) {
-        const vf x = unit_vector<F>(row[k] + 4 * kLanes * v, units, part, UnitScale{});
+        const vf x = unit_vector<F>(p, units, part, UnitScale{});
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) sums[k * R + r] = fma(load(parts + r * dim + part * kLanes), x, sums[k * R + r]);
+        for (int r = 0; r < R; ++r) own[r] = fma(load(parts + r * dim + u + part * kLanes), x, own[r]);
       }
     }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) sums[k * R + r] = own[r];
+  }
   fold(sums);
   alignas(64) float products[kLanes];
   store(products, sums[0]);
