@@ -42,7 +42,7 @@ struct AttentionTask {
   float epsilon = 0;
   CacheFormat format = CacheFormat::f32;  // of keys and values; backward wants f32
   // The products of q and k are summed in the order of dimensions, however many queries there are; else a few of them
-  // may be summed in another.
+  // may be summed in another, and meet q8_0 as numbers of 15 bits and a sign.
   bool exact = true;
   bool together = false;  // all queries stand where query 0 does: heads that share keys and values; not for backward
 };

@@ -32,7 +32,7 @@ struct AttentionOptions {
   float clip_low = 0, clip_high = 1, count_bias = 1, epsilon = 0;  // of the maps
   int64_t power = 2;
   std::span<const int64_t> groups = {};  // heads of each key-value head, at least 1, all `heads` together
-  bool exact = true;     // products of q and k are summed in one order, however many queries there are
+  bool exact = true;     // as in kernels::AttentionTask
   bool paired = false;  // softmax: segments of many queries multiply pairs of bf16 (kernels/paired_attention.h)
 };
 
