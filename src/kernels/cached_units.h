@@ -68,20 +68,25 @@ SENNIT_INLINE vf lane_scales(const uint8_t* scales) {
   return set_f16(one);
 }
 #else
-SENNIT_INLINE vf unit_bits_left(vf units, int) {
-  return units;
+SENNIT_INLINE uint32_t unit_bits(vf units) {
+  return __builtin_bit_cast(uint32_t, units.v);
 }
-SENNIT_INLINE vf unit_bits_right(vf units, int) {
-  return units;
+SENNIT_INLINE vf unit_bits_left(vf units, int bits) {
+  return {__builtin_bit_cast(float, unit_bits(units) << bits)};
 }
-SENNIT_INLINE vf unit_masked(vf units, int, int) {
-  return units;
+SENNIT_INLINE vf unit_bits_right(vf units, int bits) {
+  return {__builtin_bit_cast(float, unit_bits(units) >> bits)};
+}
+SENNIT_INLINE vf unit_masked(vf units, int mask, int bits) {
+  return {__builtin_bit_cast(float, (unit_bits(units) & static_cast<uint32_t>(mask)) ^ static_cast<uint32_t>(bits))};
 }
 SENNIT_INLINE vf unit_halves(vf units) {
-  return units;
+  return set_f16(static_cast<uint16_t>(unit_bits(units)));
 }
-SENNIT_INLINE vf lane_scales(const uint8_t*) {
-  return zero();
+SENNIT_INLINE vf lane_scales(const uint8_t* scales) {
+  uint16_t one;
+  __builtin_memcpy(&one, scales, 2);
+  return set_f16(one);
 }
 #endif
 

@@ -3,84 +3,12 @@
 // as words, whole numbers of 15 bits and a sign, of which the largest is that of kCodeRows rows. Rows go in pairs. For
 // kernels only (see simd.h); heads must be whole runs.
 #include "kernels/cached_units.h"
+#include "kernels/words.h"
 
 namespace sennit::kernels::SENNIT_LEVEL {
 namespace {
 
-#if defined(SENNIT_LEVEL_avx512)
-
-struct Words {
-  __m512i v;
-};
-SENNIT_INLINE Words no_words() {
-  return {_mm512_setzero_si512()};
-}
-SENNIT_INLINE Words set_pair(const int16_t* p) {
-  int pair;
-  __builtin_memcpy(&pair, p, 4);
-  return {_mm512_set1_epi32(pair)};
-}
-SENNIT_INLINE Words widen_codes(const uint8_t* p) {
-  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
-}
-// Words of a and b in turns, from the lower and the upper halves of each 128 bits.
-SENNIT_INLINE Words lower_turns(Words a, Words b) {
-  return {_mm512_unpacklo_epi16(a.v, b.v)};
-}
-SENNIT_INLINE Words upper_turns(Words a, Words b) {
-  return {_mm512_unpackhi_epi16(a.v, b.v)};
-}
-// sum + products of pairs, in 32 bits
-SENNIT_INLINE Words add_pairs(Words sum, Words a, Words b) {
-  return {_mm512_dpwssd_epi32(sum.v, a.v, b.v)};
-}
-SENNIT_INLINE vf float_pairs(Words sum) {
-  return {_mm512_cvtepi32_ps(sum.v)};
-}
-SENNIT_INLINE void store_words(int16_t* p, vf x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v)));
-}
-
-#elif defined(SENNIT_LEVEL_avx2)
-
-struct Words {
-  __m256i v;
-};
-SENNIT_INLINE Words no_words() {
-  return {_mm256_setzero_si256()};
-}
-SENNIT_INLINE Words set_pair(const int16_t* p) {
-  int pair;
-  __builtin_memcpy(&pair, p, 4);
-  return {_mm256_set1_epi32(pair)};
-}
-SENNIT_INLINE Words widen_codes(const uint8_t* p) {
-  return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
-}
-SENNIT_INLINE Words lower_turns(Words a, Words b) {
-  return {_mm256_unpacklo_epi16(a.v, b.v)};
-}
-SENNIT_INLINE Words upper_turns(Words a, Words b) {
-  return {_mm256_unpackhi_epi16(a.v, b.v)};
-}
-SENNIT_INLINE Words add_pairs(Words sum, Words a, Words b) {
-  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, b.v))};
-}
-SENNIT_INLINE vf float_pairs(Words sum) {
-  return {_mm256_cvtepi32_ps(sum.v)};
-}
-SENNIT_INLINE void store_words(int16_t* p, vf x) {
-  const __m256i whole = _mm256_cvtps_epi32(x.v);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
-}
-
-#endif
-
-#if defined(SENNIT_LEVEL_avx512) || defined(SENNIT_LEVEL_avx2)
-
-constexpr int kWordLanes = 2 * kLanes,
-              kRunWords = static_cast<int>(kCachedRun) / kWordLanes;  // numbers of Words, Words of a run
+constexpr int kRunWords = static_cast<int>(kCachedRun) / kWordLanes;  // Words of a run
 
 // Weights times the scales of V runs of values, as words.
 template <int V, int R>
@@ -111,7 +39,7 @@ struct RunSums {
   Words lower[kRunWords], upper[kRunWords];
 
   SENNIT_INLINE void add_to(float* o, float worth) const {
-    constexpr int kFew = 4;  // in 128 bits
+    constexpr int kFew = kLanes < 4 ? kLanes : 4;  // in 128 bits
     for (int v = 0; v < kRunWords; ++v) {
       alignas(64) float both[2][kLanes];
       store(both[0], float_pairs(lower[v])), store(both[1], float_pairs(upper[v]));
@@ -168,12 +96,9 @@ SENNIT_INLINE int64_t add_runs(const Queries& w, int64_t r, const CachedRows& ro
   return u;
 }
 
-#endif
-
 // o[r][dim] += sum of w[r][j] times row j for begin <= j < end, for queries that see the same rows.
 inline void add_words(const Queries& w, const CachedRows& rows, int64_t begin, int64_t end, int64_t dim, float* o,
                       int64_t o_stride) {
-#if defined(SENNIT_LEVEL_avx512) || defined(SENNIT_LEVEL_avx2)
   int64_t r = 0;
   for (; r + kQueriesAbreast <= w.count; r += kQueriesAbreast)
     add_runs<1, kQueriesAbreast>(w, r, rows, begin, end, 0, dim, o, o_stride);
@@ -181,9 +106,6 @@ inline void add_words(const Queries& w, const CachedRows& rows, int64_t begin, i
     const int64_t u = add_runs<2, 1>(w, r, rows, begin, end, 0, dim, o, o_stride);
     add_runs<1, 1>(w, r, rows, begin, end, u, dim, o, o_stride);
   }
-#else
-  add_rows(w, rows, begin, end, dim, o, o_stride);
-#endif
 }
 
 }  // namespace
