@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "support/buffers.h"
 #include "support/levels.h"
 
 namespace sennit::attention_test {
 
 using kernels::AttentionTask;
+using kernels::CacheFormat;
 using Doubles = std::vector<double>;
 
 struct Shape4 {
@@ -257,7 +259,8 @@ TEST(Attention, HeadsSideBySideGiveTheBitsOfEachAlone) {
           kernels::attention().forward_span(tasks.data(), kHeads, 0, rows, span, together.data(), each, scratch.data());
           for (int64_t h = 0; h < kHeads; ++h) {
             kernels::attention().forward_span(&tasks[h], 1, 0, rows, span, alone.data(), 0, scratch.data());
-            ASSERT_EQ(std::memcmp(alone.data(), &together[h * each], 4 * alone.size()), 0) << rows << " rows, head " << h;
+            ASSERT_EQ(std::memcmp(alone.data(), &together[h * each], 4 * alone.size()), 0)
+                << rows << " rows, head " << h;
           }
         }
       }
@@ -281,6 +284,45 @@ TEST(Attention, WhatIsMaskedMayBeAnything) {
           ASSERT_EQ(got.lse[i], whole.lse[i]);
         }
     }
+  });
+}
+
+// Keys and values in any format where no readable byte follows the last, against the same where others do.
+TEST(Attention, NothingIsReadPastTheLastKey) {
+  for_each_level([](IsaLevel) {
+    for (const auto format : {CacheFormat::f32, CacheFormat::bf16, CacheFormat::f16, CacheFormat::q8_0})
+      for (const int64_t dim : {16, 64, 96, 100})
+        for (const int64_t keys : {1, 5, 17, 64, 71})
+          for (const int64_t queries : {1, 9})
+            for (const bool exact : {true, false}) {
+              const int64_t bytes = kernels::cached_units(format, dim) * kernels::cached_unit_bytes(format);
+              const Pages k(keys * bytes), v(keys * bytes);
+              std::vector<std::byte> more_k((keys + 64) * bytes), more_v((keys + 64) * bytes);
+              for (int64_t i = 0; i < keys * bytes; ++i)
+                more_k[i] = static_cast<std::byte>(i * i % 61), more_v[i] = static_cast<std::byte>(i * 7 % 59);
+              std::copy_n(more_k.data(), keys * bytes, k.end() - keys * bytes);
+              std::copy_n(more_v.data(), keys * bytes, v.end() - keys * bytes);
+              const auto q = random_floats(queries * dim, 1);
+              AttentionTask t{.q = q.data(),
+                              .k = k.end() - keys * bytes,
+                              .v = v.end() - keys * bytes,
+                              .q_stride = dim,
+                              .k_stride = kernels::cached_units(format, dim),
+                              .v_stride = kernels::cached_units(format, dim),
+                              .queries = queries,
+                              .keys = keys,
+                              .key_dim = dim,
+                              .value_dim = dim,
+                              .scale = 1e-3f,
+                              .format = format,
+                              .exact = exact};
+              std::vector<float> o(queries * dim), more_o(queries * dim), lse(queries),
+                  scratch(kernels::attention().scratch_floats(t));
+              kernels::attention().forward(t, 0, queries, o.data(), dim, lse.data(), scratch.data());
+              t.k = more_k.data(), t.v = more_v.data();
+              kernels::attention().forward(t, 0, queries, more_o.data(), dim, lse.data(), scratch.data());
+              ASSERT_EQ(std::memcmp(o.data(), more_o.data(), 4 * o.size()), 0) << dim << " x " << keys;
+            }
   });
 }
 
