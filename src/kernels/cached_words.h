@@ -29,7 +29,7 @@ struct WeightWords {
         const float largest = largest_of(products, kCodeRows);
         worth[r][v] = largest / kMost;
         for (int64_t j = 0; j < kCodeRows; j += kLanes)
-          store_words(words[r][v] + j, load(products + j) * set(kMost / largest));
+          store_rounded(words[r][v] + j, load(products + j) * set(kMost / largest));
       }
   }
 };

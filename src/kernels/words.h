@@ -38,7 +38,7 @@ SENNIT_INLINE vf float_pairs(Words sum) {
   return {_mm512_cvtepi32_ps(sum.v)};
 }
 // The nearest whole numbers.
-SENNIT_INLINE void store_words(int16_t* p, vf x) {
+SENNIT_INLINE void store_rounded(int16_t* p, vf x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v)));
 }
 
@@ -70,7 +70,7 @@ SENNIT_INLINE Words add_pairs(Words sum, Words a, Words b) {
 SENNIT_INLINE vf float_pairs(Words sum) {
   return {_mm256_cvtepi32_ps(sum.v)};
 }
-SENNIT_INLINE void store_words(int16_t* p, vf x) {
+SENNIT_INLINE void store_rounded(int16_t* p, vf x) {
   const __m256i whole = _mm256_cvtps_epi32(x.v);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
@@ -102,7 +102,7 @@ SENNIT_INLINE Words add_pairs(Words sum, Words a, Words b) {
 SENNIT_INLINE vf float_pairs(Words sum) {
   return {static_cast<float>(sum.v[0])};
 }
-SENNIT_INLINE void store_words(int16_t* p, vf x) {
+SENNIT_INLINE void store_rounded(int16_t* p, vf x) {
   const float whole = __builtin_rintf(x.v);
   *p = static_cast<int16_t>(__builtin_isfinite(whole) ? whole : 0);
 }
