@@ -36,22 +36,25 @@ template <CacheFormat F, int R>
   for (int k = 0; k < kKeysHere; ++k) row[k] = rows.first + smaller(first + k, count - 1) * rows.bytes;
   vf sums[kKeysHere * R];
 #pragma GCC unroll 16
-  for (int k = 0; k < kKeysHere; ++k) {  // row by row: memory answers sooner what is asked for in order
-    vf own[R];
-#pragma GCC unroll 16
-    for (vf& s : own) s = zero();
-    for (int64_t u = 0; u < dim; u += kUnitsDim<F>) {
-      const uint8_t* const p = row[k] + u * cached_unit_bytes(F);
-      const vf units = load_units(p, rows.bytes);
+  for (vf& s : sums) s = zero();
+  const auto add = [&](int k, int64_t u) __attribute__((always_inline)) {
+    const uint8_t* const p = row[k] + u * cached_unit_bytes(F);
+    const vf units = load_units(p, rows.bytes);
 #pragma GCC unroll 4
-      for (int part = 0; part < kNumbers; ++part) {
-        const vf x = unit_vector<F>(p, units, part, UnitScale{});
+    for (int part = 0; part < kNumbers; ++part) {
+      const vf x = unit_vector<F>(p, units, part, UnitScale{});
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) own[r] = fma(load(parts + r * dim + u + part * kLanes), x, own[r]);
-      }
+      for (int r = 0; r < R; ++r) sums[k * R + r] = fma(load(parts + r * dim + u + part * kLanes), x, sums[k * R + r]);
     }
+  };
+  if constexpr (F == CacheFormat::f32) {
+    for (int64_t u = 0; u < dim; u += kUnitsDim<F>)
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) sums[k * R + r] = own[r];
+      for (int k = 0; k < kKeysHere; ++k) add(k, u);
+  } else {  // short rows one after the other: memory answers sooner what is asked for in order
+#pragma GCC unroll 16
+    for (int k = 0; k < kKeysHere; ++k)
+      for (int64_t u = 0; u < dim; u += kUnitsDim<F>) add(k, u);
   }
   fold(sums);
   alignas(64) float products[kLanes];
